@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub use self::store::{RedisStore, RedisStoreBuilder};
+pub use self::{
+    error::{Error, ErrorKind},
+    manager::{
+        IssuedToken, LoadUser, RefreshedUsers, TokenInfo, TokenManager, TokenManagerBuilder,
+        TokenOptions,
+    },
+    middleware::{Rejection, Session, SessionLayer, SessionService},
+    store::{MemoryStore, OnFull, SessionStore},
+    token::{Token, TokenId},
+    user::User,
+};
+
+mod error;
+mod manager;
+pub mod middleware;
+pub mod store;
+mod token;
+mod user;

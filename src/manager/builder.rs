@@ -1,0 +1,140 @@
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+
+use super::{
+    Inner, LoadUser, TokenManager,
+    load::{ErasedLoadUser, Loads},
+    types::check_ttl,
+};
+use crate::{
+    Error, ErrorKind, OnFull, SessionStore,
+    store::{ErasedStore, SessionLimit},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Configures a [`TokenManager`]; made by [`TokenManager::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct TokenManagerBuilder<D = serde_json::Value> {
+    store: Arc<dyn ErasedStore>,
+    loader: Option<Arc<dyn ErasedLoadUser<D>>>,
+    token_ttl: Duration,
+    user_ttl: Duration,
+    missing_user_ttl: Duration,
+    load_timeout: Duration,
+    limit: Option<(u32, OnFull)>,
+}
+
+impl<D> TokenManagerBuilder<D> {
+    pub(super) fn new(store: impl SessionStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            loader: None,
+            token_ttl: 7 * DAY,
+            user_ttl: Duration::from_secs(10 * 60),
+            missing_user_ttl: Duration::from_secs(5),
+            load_timeout: Duration::from_secs(10),
+            limit: None,
+        }
+    }
+
+    /// How long a token lives where a call does not say so. Default: 7 days.
+    pub fn token_ttl(mut self, ttl: Duration) -> Self {
+        self.token_ttl = ttl;
+        self
+    }
+
+    /// How long a loaded user is cached where a call does not say so. Default: 10 minutes.
+    pub fn user_ttl(mut self, ttl: Duration) -> Self {
+        self.user_ttl = ttl;
+        self
+    }
+
+    /// How long "no such user" is remembered. Default: 5 seconds.
+    ///
+    /// It keeps clients that still hold tokens of a deleted user from hammering the database.
+    pub fn missing_user_ttl(mut self, ttl: Duration) -> Self {
+        self.missing_user_ttl = ttl;
+        self
+    }
+
+    /// Where the details of users come from: an async function from the user id, or any [`LoadUser`].
+    pub fn load_user(mut self, loader: impl LoadUser<D>) -> Self
+    where
+        D: 'static,
+    {
+        self.loader = Some(Arc::new(loader));
+        self
+    }
+
+    /// How long a load may take before it counts as failed. Default: 10 seconds.
+    pub fn load_timeout(mut self, timeout: Duration) -> Self {
+        self.load_timeout = timeout;
+        self
+    }
+
+    /// Allows each user at most `max` live sessions. Default: any number.
+    ///
+    /// The limit holds under any number of concurrent logins, at all services that set it.
+    pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
+        self.limit = Some((max, on_full));
+        self
+    }
+
+    /// Allows each user one live session: a login ends the one before.
+    pub fn single_mode(self) -> Self {
+        self.session_limit(1, OnFull::EvictOldest)
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), or
+    /// the session limit is zero.
+    pub fn build(self) -> Result<TokenManager<D>, Error> {
+        for (name, value) in [
+            ("token_ttl", self.token_ttl),
+            ("user_ttl", self.user_ttl),
+            ("missing_user_ttl", self.missing_user_ttl),
+            ("load_timeout", self.load_timeout),
+        ] {
+            check_ttl(value)
+                .map_err(|error| Error::new(ErrorKind::Config, format!("{name}: {error}")))?;
+        }
+        let limit = match self.limit {
+            None => None,
+            Some((max, on_full)) => {
+                let max = NonZeroU32::new(max).ok_or_else(|| {
+                    let message = "a session limit of 0 would allow no login at all";
+                    Error::new(ErrorKind::Config, message)
+                })?;
+                Some(SessionLimit { max, on_full })
+            }
+        };
+        let (missing_ttl, timeout) = (self.missing_user_ttl, self.load_timeout);
+        Ok(TokenManager {
+            inner: Arc::new(Inner {
+                loads: self
+                    .loader
+                    .map(|loader| Loads::new(loader, missing_ttl, timeout)),
+                store: self.store,
+                token_ttl: self.token_ttl,
+                user_ttl: self.user_ttl,
+                limit,
+            }),
+        })
+    }
+}
+
+impl<D> fmt::Debug for TokenManagerBuilder<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenManagerBuilder")
+            .field("token_ttl", &self.token_ttl)
+            .field("user_ttl", &self.user_ttl)
+            .field("missing_user_ttl", &self.missing_user_ttl)
+            .field("load_user", &self.loader.is_some())
+            .field("load_timeout", &self.load_timeout)
+            .field("session_limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,255 @@
+//! [`TokenManager`]: the whole life of a token.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+pub use self::{
+    builder::TokenManagerBuilder,
+    load::LoadUser,
+    types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
+};
+use self::{
+    load::Loads,
+    types::{check_ttl, encode_metadata},
+};
+use crate::{
+    Error, SessionStore, Token, TokenId, User,
+    store::{Checked, ErasedStore, NewSession, SessionLimit},
+    token::{ParsedToken, check_user_id},
+    user::TokenState,
+};
+
+mod builder;
+mod load;
+mod slot;
+mod types;
+mod users;
+
+/// Mints, checks, refreshes, lists and revokes tokens, and keeps what the application knows of their
+/// users in a cache beside them.
+///
+/// `D` is the application's own type for that knowledge; it is kept as JSON in the store. A manager is a cheap
+/// handle: clone it at will. It must be used inside a tokio runtime.
+///
+/// Wherever a method takes a token, it takes its text as the client sent it. A text that is no token
+/// costs no store call, and is answered like a token that is unknown or expired: `Ok(None)` or
+/// `Ok(false)`. An `Err` from such a method is always a fault, never a verdict. Wherever it takes a user id,
+/// an id that is empty or longer than 255 bytes is [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput). Durations are kept to the
+/// millisecond (rounded up); zero and more than [`MAX_TTL`](crate::store::MAX_TTL) are
+/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput). Where a duration is optional, `None` stands for the builder's default.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_bearer_session::{MemoryStore, TokenManager};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_bearer_session::Error> {
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct Profile {
+///     name: String,
+/// }
+///
+/// let manager = TokenManager::builder(MemoryStore::new())
+///     .load_user(async |id: String| Ok::<_, std::io::Error>(Some(Profile { name: format!("user {id}") })))
+///     .build()?;
+///
+/// let token = manager.set_token("42", Duration::from_secs(3600)).await?;
+/// let user = manager.check_token_or_update_user(token.expose_secret(), None).await?.unwrap();
+/// assert_eq!(user.id(), "42");
+/// assert_eq!(user.detail().unwrap().name, "user 42");
+///
+/// manager.delete_user_tokens("42").await?;
+/// assert!(manager.check_token(token.expose_secret()).await?.is_none());
+/// # Ok(()) }
+/// ```
+#[doc(alias = "TokenManage")]
+pub struct TokenManager<D = serde_json::Value> {
+    inner: Arc<Inner<D>>,
+}
+
+struct Inner<D> {
+    store: Arc<dyn ErasedStore>,
+    loads: Option<Loads<D>>,
+    token_ttl: Duration,
+    user_ttl: Duration,
+    limit: Option<SessionLimit>,
+}
+
+impl<D> TokenManager<D> {
+    /// A manager with defaults: tokens live 7 days, no session limit, no user loader.
+    pub fn new(store: impl SessionStore) -> Self {
+        let manager = Self::builder(store).build();
+        manager.expect("the defaults of the builder are valid")
+    }
+
+    /// Configures a manager.
+    pub fn builder(store: impl SessionStore) -> TokenManagerBuilder<D> {
+        TokenManagerBuilder::new(store)
+    }
+}
+
+/// Tokens.
+impl<D> TokenManager<D> {
+    /// Starts a session of this user and mints its token.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user has as many sessions as allowed and the limit says
+    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) without random bytes, and faults. After
+    /// a fault there may be a session, but nobody knows its token.
+    pub async fn set_token(
+        &self,
+        user_id: &str,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Token, Error> {
+        let options = TokenOptions {
+            ttl: ttl.into(),
+            ..TokenOptions::new()
+        };
+        Ok(self.set_token_with(user_id, options).await?.token)
+    }
+
+    /// The same with all options; tells the expiry, and which sessions had to go to keep the
+    /// [limit](TokenManagerBuilder::session_limit).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for too much metadata.
+    pub async fn set_token_with(
+        &self,
+        user_id: &str,
+        options: TokenOptions,
+    ) -> Result<IssuedToken, Error> {
+        let new = NewSession {
+            ttl: check_ttl(options.ttl.unwrap_or(self.inner.token_ttl))?,
+            max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
+            metadata: encode_metadata(&options.metadata)?,
+        };
+        let token = Token::mint(user_id)?;
+        let created = self
+            .inner
+            .store
+            .create(user_id, token.id(), &new, self.inner.limit)
+            .await?;
+        Ok(IssuedToken {
+            token,
+            expires_at: created.session.expires_at,
+            evicted: created.evicted.into_iter().map(TokenInfo::new).collect(),
+        })
+    }
+
+    /// Checks a token without loading the user: the returned [`User`] has no
+    /// [`detail`](User::detail). One round trip, no write.
+    pub async fn check_token(&self, token: &str) -> Result<Option<User<D>>, Error> {
+        let Some(token) = ParsedToken::parse(token) else {
+            return Ok(None);
+        };
+        let checked = self.inner.store.check(&token.user_id, &token.id).await?;
+        Ok(checked.map(|checked| user(&token, None, &checked)))
+    }
+
+    /// Makes a live token expire `ttl` from now, but never after its
+    /// [`max_lifetime`](TokenOptions::max_lifetime).
+    ///
+    /// `false` if the token is not live: a refresh never brings a session back.
+    pub async fn refresh_token(
+        &self,
+        token: &str,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool, Error> {
+        let ttl = self.token_ttl(ttl)?;
+        match ParsedToken::parse(token) {
+            Some(token) => {
+                let store = &self.inner.store;
+                store.refresh(&token.user_id, &token.id, ttl).await
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Ends the session of a token, everywhere at once. `true` if it was live. Safe to repeat.
+    pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
+        match ParsedToken::parse(token) {
+            Some(token) => self.inner.store.delete(&token.user_id, &token.id).await,
+            None => Ok(false),
+        }
+    }
+
+    /// The live sessions of a user, oldest first, by their public handles.
+    pub async fn list_user_tokens(&self, user_id: &str) -> Result<Vec<TokenInfo>, Error> {
+        check_user_id(user_id)?;
+        let sessions = self.inner.store.list(user_id).await?;
+        Ok(sessions.into_iter().map(TokenInfo::new).collect())
+    }
+
+    /// Ends one session of a user by its public handle. `true` if it was live. Safe to repeat.
+    pub async fn delete_user_token(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Result<bool, Error> {
+        check_user_id(user_id)?;
+        self.inner.store.delete(user_id, token_id).await
+    }
+
+    /// Ends all sessions of a user but one, in one atomic step. See
+    /// [`delete_user_tokens`](Self::delete_user_tokens).
+    pub async fn delete_other_user_tokens(
+        &self,
+        user_id: &str,
+        keep: &TokenId,
+    ) -> Result<u64, Error> {
+        check_user_id(user_id)?;
+        self.inner.store.delete_all(user_id, Some(keep)).await
+    }
+
+    /// Ends all sessions of a user, everywhere at once, in one atomic step: afterwards no token minted
+    /// before is live, whatever checks, refreshes and logins were in flight.
+    ///
+    /// Returns how many sessions were removed; the number may include some that had expired already.
+    pub async fn delete_user_tokens(&self, user_id: &str) -> Result<u64, Error> {
+        check_user_id(user_id)?;
+        self.inner.store.delete_all(user_id, None).await
+    }
+
+    pub(crate) async fn refresh_user_token(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<bool, Error> {
+        let ttl = self.token_ttl(ttl)?;
+        self.inner.store.refresh(user_id, token_id, ttl).await
+    }
+
+    fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
+        check_ttl(ttl.into().unwrap_or(self.inner.token_ttl))
+    }
+}
+
+fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
+    let expires_at = checked.session.expires_at;
+    let state = TokenState {
+        id: token.id,
+        remaining: expires_at.duration_since(checked.now).unwrap_or_default(),
+        expires_at,
+    };
+    User::new(&token.user_id, detail, Some(state))
+}
+
+impl<D> Clone for TokenManager<D> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<D> fmt::Debug for TokenManager<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenManager")
+            .field("token_ttl", &self.inner.token_ttl)
+            .field("user_ttl", &self.inner.user_ttl)
+            .field("limit", &self.inner.limit)
+            .field("load_user", &self.inner.loads.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,205 @@
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+
+use crate::{
+    Error, ErrorKind, Token, TokenId,
+    store::{MAX_TTL, SessionRecord},
+};
+
+/// The most that the metadata of a session may take, in bytes of JSON.
+const MAX_METADATA_LEN: usize = 1024;
+
+/// How a token is to be; for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_bearer_session::TokenOptions;
+///
+/// let options = TokenOptions::new()
+///     .ttl(Duration::from_secs(3600))
+///     .max_lifetime(Duration::from_secs(30 * 24 * 3600))
+///     .metadata("device", "Pixel 12")
+///     .metadata("ip", "192.0.2.7");
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct TokenOptions {
+    pub(super) ttl: Option<Duration>,
+    pub(super) max_lifetime: Option<Duration>,
+    pub(super) metadata: Map<String, Value>,
+}
+
+impl TokenOptions {
+    /// The defaults: the manager's token ttl, no absolute end, no metadata.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long the token lives unless it is refreshed.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How long the token lives at most, however often it is refreshed.
+    pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
+        self.max_lifetime = Some(lifetime);
+        self
+    }
+
+    /// Adds one entry to what is kept with the session, for lists of devices: name, address, …
+    ///
+    /// All entries together may take 1024 bytes of JSON.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+}
+
+/// A new token, and what came of minting it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct IssuedToken {
+    /// The token, for the client.
+    pub token: Token,
+    /// When it expires unless it is refreshed, by the store's clock.
+    pub expires_at: SystemTime,
+    /// The sessions that were ended to keep the session limit, first to go first.
+    ///
+    /// Complete unless the connection to the store dropped during the call.
+    pub evicted: Vec<TokenInfo>,
+}
+
+/// What may be told of a session: everything but its token. All times are by the store's clock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenInfo {
+    id: TokenId,
+    session: SessionRecord,
+    metadata: Map<String, Value>,
+}
+
+impl TokenInfo {
+    pub(super) fn new((id, session): (TokenId, SessionRecord)) -> Self {
+        // What is not a JSON object was not written by a manager; the session counts all the same.
+        let metadata = session.metadata.as_deref().map(serde_json::from_slice);
+        Self {
+            id,
+            metadata: metadata.and_then(Result::ok).unwrap_or_default(),
+            session,
+        }
+    }
+
+    /// The public handle, by which the session can be ended.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// When the session began.
+    pub fn created_at(&self) -> SystemTime {
+        self.session.created_at
+    }
+
+    /// When it was last refreshed; when it began, if never.
+    pub fn refreshed_at(&self) -> SystemTime {
+        self.session.refreshed_at
+    }
+
+    /// When it expires unless it is refreshed.
+    pub fn expires_at(&self) -> SystemTime {
+        self.session.expires_at
+    }
+
+    /// The end that no refresh can move, if there is one.
+    pub fn ends_at(&self) -> Option<SystemTime> {
+        self.session.ends_at
+    }
+
+    /// What was given as [`TokenOptions::metadata`].
+    pub fn metadata(&self) -> &Map<String, Value> {
+        &self.metadata
+    }
+}
+
+/// What became of [`TokenManager::refresh_users`](crate::TokenManager::refresh_users).
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct RefreshedUsers {
+    /// The users that are cached anew.
+    pub refreshed: Vec<String>,
+    /// The ids of which the loader says that there is no such user.
+    pub missing: Vec<String>,
+    /// The ids that failed, and why.
+    pub failed: Vec<(String, Error)>,
+}
+
+impl RefreshedUsers {
+    pub(super) fn record(&mut self, user_id: String, outcome: Result<bool, Error>) {
+        match outcome {
+            Ok(true) => self.refreshed.push(user_id),
+            Ok(false) => self.missing.push(user_id),
+            Err(error) => self.failed.push((user_id, error)),
+        }
+    }
+}
+
+/// The duration in whole milliseconds, rounded up.
+pub(super) fn check_ttl(ttl: Duration) -> Result<Duration, Error> {
+    if ttl.is_zero() {
+        return Err(Error::new(ErrorKind::InvalidInput, "the duration is zero"));
+    }
+    if ttl > MAX_TTL {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("the duration {ttl:?} is longer than the maximum, {MAX_TTL:?}"),
+        ));
+    }
+    let millis = ttl.as_nanos().div_ceil(1_000_000);
+    Ok(Duration::from_millis(millis as u64))
+}
+
+pub(super) fn encode_metadata(metadata: &Map<String, Value>) -> Result<Option<Bytes>, Error> {
+    if metadata.is_empty() {
+        return Ok(None);
+    }
+    let text = serde_json::to_vec(metadata).map_err(|source| {
+        let message = "the metadata cannot be written as JSON";
+        Error::with_source(ErrorKind::InvalidInput, message, source)
+    })?;
+    if text.len() > MAX_METADATA_LEN {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!(
+                "the metadata has {} bytes of JSON; at most {MAX_METADATA_LEN} are allowed",
+                text.len()
+            ),
+        ));
+    }
+    Ok(Some(text.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_round_up_to_milliseconds() {
+        let checked = |nanos| check_ttl(Duration::from_nanos(nanos)).unwrap();
+        assert_eq!(checked(1), Duration::from_millis(1));
+        assert_eq!(checked(1_000_000), Duration::from_millis(1));
+        assert_eq!(checked(1_000_001), Duration::from_millis(2));
+        assert_eq!(check_ttl(MAX_TTL).unwrap(), MAX_TTL);
+    }
+
+    #[test]
+    fn durations_that_cannot_be_are_refused() {
+        for bad in [
+            Duration::ZERO,
+            MAX_TTL + Duration::from_nanos(1),
+            Duration::MAX,
+        ] {
+            assert_eq!(check_ttl(bad).unwrap_err().kind(), ErrorKind::InvalidInput);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::JoinSet;
+
+use super::{
+    RefreshedUsers, TokenManager,
+    slot::{self, Slot},
+    types::check_ttl,
+    user,
+};
+use crate::{
+    Error, ErrorKind, User,
+    store::PutMode,
+    token::{ParsedToken, check_user_id},
+};
+
+/// How many users [`TokenManager::refresh_users`] loads at a time.
+const REFRESH_CONCURRENCY: usize = 8;
+
+/// Cached users.
+impl<D> TokenManager<D> {
+    /// Forgets what is cached of a user; sessions are not touched. The next check loads the user anew.
+    ///
+    /// Call it when the user's data changed: no load that began before the call, in any process, can
+    /// put old data back. (That holds for loads of up to a minute.)
+    pub async fn delete_user(&self, user_id: &str) -> Result<(), Error> {
+        check_user_id(user_id)?;
+        let (value, ttl) = slot::invalidated()?;
+        let store = &self.inner.store;
+        store
+            .put_user(user_id, &value, ttl, PutMode::Replace)
+            .await?;
+        Ok(())
+    }
+}
+
+/// Users and their details.
+impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
+    /// Checks a token and returns its user with the detail, from the cache or, on a miss, from the
+    /// [user loader](TokenManagerBuilder::load_user), whose answer is then cached for `user_ttl`.
+    ///
+    /// `None` if the token is not live, and if the loader says that there is no such user.
+    /// Without a loader the detail is what is cached, or `None`.
+    ///
+    /// A hit is one round trip and no write. Concurrent misses of one user make one loader call per
+    /// process; a caller that goes away does not cancel it for the others. A cached value that does not
+    /// decode as `D` (its type changed with a deploy) is a miss.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if the loader fails, and faults of the store.
+    pub async fn check_token_or_update_user(
+        &self,
+        token: &str,
+        user_ttl: impl Into<Option<Duration>>,
+    ) -> Result<Option<User<D>>, Error> {
+        let user_ttl = self.user_ttl(user_ttl)?;
+        match ParsedToken::parse(token) {
+            Some(token) => self.check_parsed(&token, user_ttl).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Loads a user through the loader and replaces the cached copy; `None` (and nothing cached but that)
+    /// if there is no such user. If the load fails, the old copy stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NoLoader`](crate::ErrorKind::NoLoader) without a loader, [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if it fails, and faults of the store.
+    pub async fn add_user(
+        &self,
+        user_id: &str,
+        ttl: impl Into<Option<Duration>>,
+    ) -> Result<Option<User<D>>, Error> {
+        check_user_id(user_id)?;
+        let ttl = self.user_ttl(ttl)?;
+        let loads = self.inner.loads.as_ref().ok_or_else(|| {
+            Error::new(
+                ErrorKind::NoLoader,
+                "this manager has no user loader; give it one with TokenManagerBuilder::load_user",
+            )
+        })?;
+        let detail = loads.replace(&*self.inner.store, user_id, ttl).await?;
+        Ok(detail.map(|detail| User::new(user_id, Some(detail), None)))
+    }
+
+    /// [`add_user`](Self::add_user) for many users, a few at a time. A failure of one does not stop the
+    /// others: the result names all that failed, and why.
+    pub async fn refresh_users<I>(
+        &self,
+        user_ids: I,
+        ttl: impl Into<Option<Duration>>,
+    ) -> RefreshedUsers
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let ttl = ttl.into();
+        let user_ids: Vec<String> = user_ids.into_iter().map(Into::into).collect();
+        let mut user_ids = user_ids.into_iter();
+        let mut result = RefreshedUsers::default();
+        let mut running = JoinSet::new();
+        loop {
+            for user_id in user_ids.by_ref().take(REFRESH_CONCURRENCY - running.len()) {
+                let manager = self.clone();
+                running.spawn(async move {
+                    let outcome = manager.add_user(&user_id, ttl).await;
+                    (user_id, outcome.map(|user| user.is_some()))
+                });
+            }
+            match running.join_next().await {
+                Some(Ok((user_id, outcome))) => result.record(user_id, outcome),
+                // Only a panic ends a task early; it is for our caller.
+                Some(Err(error)) => resume_unwind(error.into_panic()),
+                None => return result,
+            }
+        }
+    }
+
+    /// [`check_token_or_update_user`](Self::check_token_or_update_user) for a token that was parsed before,
+    /// with the default ttl.
+    pub(crate) async fn check_parsed_or_update_user(
+        &self,
+        token: &ParsedToken,
+    ) -> Result<Option<User<D>>, Error> {
+        self.check_parsed(token, self.inner.user_ttl).await
+    }
+
+    async fn check_parsed(
+        &self,
+        token: &ParsedToken,
+        user_ttl: Duration,
+    ) -> Result<Option<User<D>>, Error> {
+        let store = &self.inner.store;
+        let Some(checked) = store.check(&token.user_id, &token.id).await? else {
+            return Ok(None);
+        };
+        match Slot::decode(&token.user_id, checked.user.as_deref()) {
+            Slot::User(detail) => return Ok(Some(user(token, Some(Arc::new(detail)), &checked))),
+            Slot::NoSuchUser => return Ok(None),
+            Slot::Vacant => {}
+        }
+        let Some(loads) = &self.inner.loads else {
+            return Ok(Some(user(token, None, &checked)));
+        };
+        let seen = checked.user;
+        let Some(detail) = loads.fill(store, &token.user_id, seen, user_ttl).await? else {
+            return Ok(None);
+        };
+        // The load may have taken long, and a logout must beat it.
+        let checked = store.check(&token.user_id, &token.id).await?;
+        Ok(checked.map(|checked| user(token, Some(detail), &checked)))
+    }
+
+    fn user_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
+        check_ttl(ttl.into().unwrap_or(self.inner.user_ttl))
+    }
+}

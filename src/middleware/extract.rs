@@ -1,0 +1,103 @@
+//! What axum handlers can take as arguments and return.
+
+use std::any::type_name;
+
+use axum_core::{
+    body::Body,
+    extract::{FromRequestParts, OptionalFromRequestParts},
+    response::{IntoResponse, Response},
+};
+use http::{StatusCode, request::Parts};
+
+use super::{Rejection, Session, session::Verdict};
+use crate::{Error, ErrorKind, TokenManager, User};
+
+impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for Session<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        session::<D, Self>(parts).cloned()
+    }
+}
+
+impl<S: Sync, D: Send + Sync + 'static> OptionalFromRequestParts<S> for Session<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        optional(session::<D, Self>(parts).cloned())
+    }
+}
+
+impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for User<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        session::<D, Self>(parts).map(|session| session.user().clone())
+    }
+}
+
+impl<S: Sync, D: Send + Sync + 'static> OptionalFromRequestParts<S> for User<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        optional(session::<D, Self>(parts).map(|session| session.user().clone()))
+    }
+}
+
+/// For login routes, under an [optional](super::SessionLayer::optional) layer.
+impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        match parts.extensions.get::<Verdict<D>>() {
+            Some(verdict) => Ok(verdict.manager.clone()),
+            None => session::<D, Self>(parts).map(|session| session.manager().clone()),
+        }
+    }
+}
+
+/// The session of a request, or the layer's reason why there is none; `T` is what the handler asked for.
+fn session<D: Send + Sync + 'static, T>(parts: &Parts) -> Result<&Session<D>, Rejection> {
+    parts
+        .extensions
+        .get::<Session<D>>()
+        .ok_or_else(|| match parts.extensions.get::<Verdict<D>>() {
+            Some(verdict) => verdict.rejection.clone(),
+            None => Rejection::MissingLayer {
+                looked_for: type_name::<T>(),
+            },
+        })
+}
+
+fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
+    match extracted {
+        Err(rejection) if rejection.is_anonymous() => Ok(None),
+        extracted => extracted.map(Some),
+    }
+}
+
+impl IntoResponse for Rejection {
+    /// The response of the layer, with this rejection's text as its body.
+    fn into_response(self) -> Response {
+        let text = Body::from(self.to_string());
+        self.response::<Body>().map(|_| text)
+    }
+}
+
+impl IntoResponse for Error {
+    /// 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the session limit, 400 for invalid
+    /// input, 500 for what is wrong in the program; the error is in the response's extensions.
+    fn into_response(self) -> Response {
+        if self.is_fault() {
+            return Rejection::Fault(self).into_response();
+        }
+        let status = match self.kind() {
+            ErrorKind::SessionLimit => StatusCode::CONFLICT,
+            ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let mut response = (status, self.to_string()).into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

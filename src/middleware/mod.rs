@@ -1,0 +1,71 @@
+//! The tower middleware: [`SessionLayer`], what it puts into requests, and what it answers.
+//!
+//! # How a request is judged
+//!
+//! | the request has | required (the default) | [`optional`](SessionLayer::optional) | [RFC 6750 §3] error |
+//! |---|---|---|---|
+//! | a live token | inner service | inner service | |
+//! | no `Authorization`, or another scheme | 401 | inner service, anonymous | none |
+//! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
+//! | two `Authorization` headers | 400 | 400 | `invalid_request` |
+//! | a token, but the store or the user loader fails | 503 | 503 | |
+//!
+//! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never
+//! anonymous, so that an outage logs nobody out. The layer marks the `Authorization` header as
+//! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log it.
+//!
+//! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] in
+//! its extensions. With feature `axum` both are extractors, too:
+//!
+//! | extractor | under a required layer | under an optional layer |
+//! |---|---|---|
+//! | `Session<D>`, `User<D>` | always there | 401 (that says why) without a live token |
+//! | `Option<Session<D>>`, `Option<User<D>>` | always `Some` | `None` without a live token |
+//! | [`TokenManager<D>`](crate::TokenManager) | always there | always there |
+//!
+//! Extensions are found by their type, so `D` must be the same in layer and handler; without a layer for
+//! that `D` the answer is a 500 that names the type.
+//!
+//! # Example
+//!
+//! With hyper, or any other tower service over `http` types:
+//!
+//! ```
+//! use http::{Request, Response, StatusCode, header::AUTHORIZATION};
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//! use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager, User};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! let manager: TokenManager = TokenManager::new(MemoryStore::new());
+//! let token = manager.set_token("alice", None).await?;
+//!
+//! let hello = service_fn(async |request: Request<String>| {
+//!     let user: &User = request.extensions().get().expect("the layer is in required mode");
+//!     Ok::<_, std::convert::Infallible>(Response::new(format!("hello {}", user.id())))
+//! });
+//! let service = SessionLayer::new(manager).layer(hello);
+//!
+//! let request = Request::builder()
+//!     .header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()))
+//!     .body(String::new())?;
+//! assert_eq!(service.clone().oneshot(request).await?.body(), "hello alice");
+//! let refused = service.oneshot(Request::new(String::new())).await?;
+//! assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+//! # Ok(()) }
+//! ```
+//!
+//! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
+
+pub use self::{
+    future::ResponseFuture, layer::SessionLayer, reject::Rejection, service::SessionService,
+    session::Session,
+};
+
+#[cfg(feature = "axum")]
+mod extract;
+mod future;
+mod layer;
+mod reject;
+mod service;
+mod session;
+mod source;

@@ -1,0 +1,103 @@
+use std::fmt;
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
+
+use crate::Error;
+
+/// Why a request was refused.
+///
+/// The layer puts it into the extensions of the response that it makes, so that layers further out can log it or
+/// write a body. With feature `axum` it is the rejection of the extractors.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The request has no bearer token: 401. By RFC 6750 §3.1 the challenge has no error code.
+    MissingToken,
+    /// The token is malformed, unknown, expired or revoked: 401 `invalid_token`.
+    InvalidToken,
+    /// The request has more than one `Authorization` header: 400 `invalid_request`.
+    InvalidRequest,
+    /// The store or the user loader failed, so there is no verdict on the token: 503 with `Retry-After`.
+    Fault(Error),
+    /// There is no [`SessionLayer`](super::SessionLayer) for this user type on the route: 500.
+    MissingLayer {
+        /// The type that was looked for in the request's extensions.
+        looked_for: &'static str,
+    },
+}
+
+impl Rejection {
+    /// The status of the response.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::Fault(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::MissingLayer { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The challenge of RFC 6750 §3, for the `WWW-Authenticate` header.
+    pub fn challenge(&self) -> Option<HeaderValue> {
+        let challenge = match self {
+            Self::MissingToken => "Bearer",
+            Self::InvalidToken => {
+                r#"Bearer error="invalid_token", error_description="the token is not valid or no longer valid""#
+            }
+            Self::InvalidRequest => {
+                r#"Bearer error="invalid_request", error_description="more than one Authorization header""#
+            }
+            Self::Fault(_) | Self::MissingLayer { .. } => return None,
+        };
+        Some(HeaderValue::from_static(challenge))
+    }
+
+    /// The response, with an empty body and this rejection in its extensions.
+    pub(super) fn response<B: Default>(self) -> Response<B> {
+        let mut response = Response::new(B::default());
+        *response.status_mut() = self.status();
+        if let Some(challenge) = self.challenge() {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Self::Fault(_) = self {
+            let seconds = HeaderValue::from_static("1");
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// Whether an optional layer lets the request through.
+    pub(super) fn is_anonymous(&self) -> bool {
+        matches!(self, Self::MissingToken | Self::InvalidToken)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingToken => f.write_str("a bearer token is required"),
+            Self::InvalidToken => f.write_str("the bearer token is not valid or no longer valid"),
+            Self::InvalidRequest => {
+                f.write_str("the request has more than one Authorization header")
+            }
+            Self::Fault(_) => f.write_str("sessions are unavailable at the moment; try again"),
+            Self::MissingLayer { looked_for } => write!(
+                f,
+                "no `{looked_for}` in the request's extensions: put a `SessionLayer` with this user type on the route"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Fault(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+use std::{fmt, time::Duration};
+
+use super::Rejection;
+use crate::{Error, TokenId, TokenManager, User};
+
+/// The session of a request: its user, and the handle to log out with.
+///
+/// The layer puts it into the extensions of each request with a live token; in axum handlers it is an
+/// extractor. Cloning is cheap.
+pub struct Session<D = serde_json::Value> {
+    user: User<D>,
+    token_id: TokenId,
+    manager: TokenManager<D>,
+}
+
+impl<D> Session<D> {
+    pub(super) fn new(user: User<D>, token_id: TokenId, manager: TokenManager<D>) -> Self {
+        Self {
+            user,
+            token_id,
+            manager,
+        }
+    }
+
+    /// Whose session it is.
+    pub fn user(&self) -> &User<D> {
+        &self.user
+    }
+
+    /// The public handle of this session.
+    pub fn token_id(&self) -> &TokenId {
+        &self.token_id
+    }
+
+    /// The manager behind the layer, for everything else that can be done with tokens.
+    pub fn manager(&self) -> &TokenManager<D> {
+        &self.manager
+    }
+
+    /// Ends this session, everywhere at once. `false` if it had ended already.
+    ///
+    /// # Errors
+    ///
+    /// Faults of the store, like all methods here: then it is not certain that anything was done, and
+    /// the user must not be told so.
+    pub async fn log_out(&self) -> Result<bool, Error> {
+        let (manager, user_id) = (&self.manager, self.user.id());
+        manager.delete_user_token(user_id, &self.token_id).await
+    }
+
+    /// Ends all other sessions of this user; tells how many.
+    pub async fn log_out_others(&self) -> Result<u64, Error> {
+        let (manager, user_id) = (&self.manager, self.user.id());
+        manager
+            .delete_other_user_tokens(user_id, &self.token_id)
+            .await
+    }
+
+    /// Ends all sessions of this user, this one included; tells how many.
+    pub async fn log_out_everywhere(&self) -> Result<u64, Error> {
+        self.manager.delete_user_tokens(self.user.id()).await
+    }
+
+    /// Makes this session expire `ttl` from now (`None`: the manager's token ttl), but never after its
+    /// absolute end. `false` if it has ended already: a refresh never brings a session back.
+    pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
+        let (manager, user_id) = (&self.manager, self.user.id());
+        manager
+            .refresh_user_token(user_id, &self.token_id, ttl)
+            .await
+    }
+}
+
+impl<D> Clone for Session<D> {
+    fn clone(&self) -> Self {
+        Self::new(self.user.clone(), self.token_id, self.manager.clone())
+    }
+}
+
+impl<D> fmt::Debug for Session<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("user", &self.user)
+            .field("manager", &self.manager)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a request under an optional layer is anonymous; in its extensions in place of a [`Session`].
+pub(super) struct Verdict<D> {
+    pub(super) rejection: Rejection,
+    pub(super) manager: TokenManager<D>,
+}
+
+impl<D> Verdict<D> {
+    pub(super) fn new(rejection: Rejection, manager: TokenManager<D>) -> Self {
+        Self { rejection, manager }
+    }
+}
+
+impl<D> Clone for Verdict<D> {
+    fn clone(&self) -> Self {
+        Self::new(self.rejection.clone(), self.manager.clone())
+    }
+}

@@ -1,0 +1,112 @@
+use std::{pin::Pin, time::Duration};
+
+use bytes::Bytes;
+
+use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use crate::{Error, TokenId};
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// The object-safe twin of [`SessionStore`], so that no type above the stores carries a store
+/// parameter. The contract is that of its twin.
+pub(crate) trait ErasedStore: Send + Sync {
+    fn create<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+        new: &'a NewSession,
+        limit: Option<SessionLimit>,
+    ) -> BoxFuture<'a, Created>;
+
+    fn check<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+    ) -> BoxFuture<'a, Option<Checked>>;
+
+    fn refresh<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+        ttl: Duration,
+    ) -> BoxFuture<'a, bool>;
+
+    fn delete<'a>(&'a self, user_id: &'a str, token_id: &'a TokenId) -> BoxFuture<'a, bool>;
+
+    fn delete_all<'a>(
+        &'a self,
+        user_id: &'a str,
+        except: Option<&'a TokenId>,
+    ) -> BoxFuture<'a, u64>;
+
+    fn list<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Vec<(TokenId, SessionRecord)>>;
+
+    fn get_user<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Option<Bytes>>;
+
+    fn put_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        value: &'a [u8],
+        ttl: Duration,
+        mode: PutMode<'a>,
+    ) -> BoxFuture<'a, bool>;
+}
+
+impl<S: SessionStore> ErasedStore for S {
+    fn create<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+        new: &'a NewSession,
+        limit: Option<SessionLimit>,
+    ) -> BoxFuture<'a, Created> {
+        Box::pin(SessionStore::create(self, user_id, token_id, new, limit))
+    }
+
+    fn check<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+    ) -> BoxFuture<'a, Option<Checked>> {
+        Box::pin(SessionStore::check(self, user_id, token_id))
+    }
+
+    fn refresh<'a>(
+        &'a self,
+        user_id: &'a str,
+        token_id: &'a TokenId,
+        ttl: Duration,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(SessionStore::refresh(self, user_id, token_id, ttl))
+    }
+
+    fn delete<'a>(&'a self, user_id: &'a str, token_id: &'a TokenId) -> BoxFuture<'a, bool> {
+        Box::pin(SessionStore::delete(self, user_id, token_id))
+    }
+
+    fn delete_all<'a>(
+        &'a self,
+        user_id: &'a str,
+        except: Option<&'a TokenId>,
+    ) -> BoxFuture<'a, u64> {
+        Box::pin(SessionStore::delete_all(self, user_id, except))
+    }
+
+    fn list<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Vec<(TokenId, SessionRecord)>> {
+        Box::pin(SessionStore::list(self, user_id))
+    }
+
+    fn get_user<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Option<Bytes>> {
+        Box::pin(SessionStore::get_user(self, user_id))
+    }
+
+    fn put_user<'a>(
+        &'a self,
+        user_id: &'a str,
+        value: &'a [u8],
+        ttl: Duration,
+        mode: PutMode<'a>,
+    ) -> BoxFuture<'a, bool> {
+        Box::pin(SessionStore::put_user(self, user_id, value, ttl, mode))
+    }
+}

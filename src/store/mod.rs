@@ -1,0 +1,229 @@
+//! Where sessions live: the [`SessionStore`] contract and the stores that keep it.
+//!
+//! | store | for | feature |
+//! |---|---|---|
+//! | [`MemoryStore`] | one process, tests, development | always there |
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`RedisStore`] | any number of services over one Redis or Valkey | `redis` |"
+)]
+//!
+//! A store knows user ids, [token ids](TokenId), durations and opaque bytes. It sees no token, no user
+//! type and no HTTP. Every application talks to it through a [`TokenManager`](crate::TokenManager);
+//! only those who write a store of their own need this module.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+
+use crate::{Error, TokenId};
+
+pub(crate) use self::erased::ErasedStore;
+pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+#[doc(no_inline)]
+pub use self::redis::{RedisStore, RedisStoreBuilder};
+
+mod erased;
+mod memory;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
+
+/// The longest duration for which sessions and cached users can be kept: 100 years of 365 days.
+pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The contract between a [`TokenManager`](crate::TokenManager) and the place where sessions live.
+///
+/// A session is identified by a user id (1 to 255 bytes of UTF-8) and a [`TokenId`]. Durations are 1 ms to
+/// [`MAX_TTL`], in whole milliseconds. A session is **live** from its
+/// creation until it expires, by the store's own clock, or is deleted. Expired and deleted sessions
+/// are the same as ones that never were, for every method.
+///
+/// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment
+/// between its call and its return, and once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all)
+/// has returned, no check anywhere finds what it removed, whatever else is in flight.
+///
+/// Writes are safe to repeat after an error: doing one twice leaves the store as doing it once.
+///
+/// An implementer writes plain `async fn`s. Errors are faults only, of the kinds
+/// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout) and
+/// [`Store`](crate::ErrorKind::Store) (and [`SessionLimit`](crate::ErrorKind::SessionLimit) from `create`).
+pub trait SessionStore: Send + Sync + 'static {
+    /// Starts a session, if there is none of this user and token, and keeps the user's limit.
+    ///
+    /// Insertion and limit are **one atomic step**: under any number of concurrent logins no user ever
+    /// has more than `limit.max` live sessions. Repeating the call for a live session changes nothing
+    /// and returns that session.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user is at the limit and the limit says
+    /// [`OnFull::Reject`]; then nothing was changed.
+    fn create(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        new: &NewSession,
+        limit: Option<SessionLimit>,
+    ) -> impl Future<Output = Result<Created, Error>> + Send;
+
+    /// Looks a session up, with the user's cached value: **one round trip**, no write.
+    ///
+    /// `None` if no such session is live. A session whose record cannot be decoded is not live. The
+    /// session and the cached value need not be from the same moment.
+    fn check(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> impl Future<Output = Result<Option<Checked>, Error>> + Send;
+
+    /// Makes a live session expire `ttl` from now, but never after its [`ends_at`](SessionRecord::ends_at).
+    ///
+    /// `false` if no such session is live: a refresh never brings one back and never creates one.
+    fn refresh(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Ends a session. `true` if this call ended a live one.
+    fn delete(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Ends all sessions of a user, but for `except`, in **one atomic step**: after it returns, no session
+    /// that was created before the call and not excepted is live.
+    ///
+    /// `except` is kept only if it is live; it is never created. Returns how many sessions were removed; the
+    /// number may include ones that had expired but were not freed yet.
+    fn delete_all(
+        &self,
+        user_id: &str,
+        except: Option<&TokenId>,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// The live sessions of a user, oldest first.
+    ///
+    /// Not atomic: large results may be read in pages. A session that was live during the whole call is in
+    /// the result, once; one that began or ended meanwhile may be. Records that cannot be decoded are
+    /// left out.
+    fn list(
+        &self,
+        user_id: &str,
+    ) -> impl Future<Output = Result<Vec<(TokenId, SessionRecord)>, Error>> + Send;
+
+    /// The user's cached value; `None` if there is none or it has expired.
+    fn get_user(&self, user_id: &str) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
+
+    /// Caches a value for a user for `ttl`, in one atomic step with the condition in `mode`.
+    ///
+    /// `false` if the condition did not hold; then nothing was changed.
+    fn put_user(
+        &self,
+        user_id: &str,
+        value: &[u8],
+        ttl: Duration,
+        mode: PutMode<'_>,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+}
+
+/// What a new session is to be like.
+#[derive(Clone, Debug)]
+pub struct NewSession {
+    /// How long it lives unless it is refreshed; at least 1 ms.
+    pub ttl: Duration,
+    /// How long it lives at most, refreshed or not; at least 1 ms. `None`: no such end.
+    pub max_lifetime: Option<Duration>,
+    /// Opaque bytes (a JSON object, from a [`TokenManager`](crate::TokenManager)) to keep with it.
+    pub metadata: Option<Bytes>,
+}
+
+/// What a store knows of a live session. All times are by the store's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// When it began.
+    pub created_at: SystemTime,
+    /// When it was last refreshed; `created_at` if never.
+    pub refreshed_at: SystemTime,
+    /// When it expires, exclusive: at this moment it is no longer live.
+    pub expires_at: SystemTime,
+    /// The end that no refresh can move; `expires_at` is never after it.
+    pub ends_at: Option<SystemTime>,
+    /// The bytes it was created with.
+    pub metadata: Option<Bytes>,
+}
+
+/// The answer of [`SessionStore::create`].
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// The session, as it is now.
+    pub session: SessionRecord,
+    /// The live sessions that had to go to keep the limit, first to go first.
+    pub evicted: Vec<(TokenId, SessionRecord)>,
+}
+
+/// The answer of [`SessionStore::check`] for a live session.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// The store's clock at the check.
+    pub now: SystemTime,
+    /// The session.
+    pub session: SessionRecord,
+    /// The user's cached value, if there is one that has not expired.
+    pub user: Option<Bytes>,
+}
+
+/// The condition under which [`SessionStore::put_user`] writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutMode<'a> {
+    /// Always.
+    Replace,
+    /// Only if the cached value still is this one (`None`: only if there is none).
+    IfUnchanged(Option<&'a [u8]>),
+}
+
+/// How many live sessions a user may have, and what happens at one more login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimit {
+    /// The most that may be live at any moment.
+    pub max: NonZeroU32,
+    /// What to do when a login finds the user at `max`.
+    pub on_full: OnFull,
+}
+
+/// What a login does when the user has as many sessions as the limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// End the session that began first.
+    EvictOldest,
+    /// End the session that was not refreshed (or begun) for the longest time.
+    EvictLeastRecentlyRefreshed,
+    /// Refuse the login with [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit).
+    Reject,
+}
+
+impl SessionRecord {
+    /// A session that begins at `now`.
+    pub(crate) fn begin(new: &NewSession, now: SystemTime) -> Self {
+        let ends_at = new.max_lifetime.map(|lifetime| now + lifetime);
+        Self {
+            created_at: now,
+            refreshed_at: now,
+            expires_at: earlier(now + new.ttl, ends_at),
+            ends_at,
+            metadata: new.metadata.clone(),
+        }
+    }
+}
+
+/// `time`, but not after `end`.
+pub(crate) fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
+    end.map_or(time, |end| time.min(end))
+}

@@ -1,0 +1,254 @@
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use redis::Pipeline;
+
+pub use self::config::RedisStoreBuilder;
+use self::{keys::Keys, link::Link, supervisor::Lane};
+use super::{
+    Checked, Created, NewSession, OnFull, PutMode, SessionLimit, SessionRecord, SessionStore,
+};
+use crate::{Error, ErrorKind, TokenId};
+
+mod config;
+mod errors;
+mod keys;
+mod link;
+mod record;
+mod script;
+mod supervisor;
+mod topology;
+
+/// How many sessions a page of a list has, about.
+const PAGE: usize = 512;
+
+/// A string, or nil.
+type Reply = Option<Vec<u8>>;
+/// The answer of `TIME`: seconds and microseconds since the Unix epoch.
+type Time = (u64, u64);
+/// The answer of `HSCAN`: the next cursor, fields and values.
+type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
+
+/// Sessions in Redis or Valkey: shared by all services that use the same server and prefixes.
+///
+/// Works with Redis 6.2 and later, and with Valkey. Cloning gives another handle on the same
+/// connection, which is one for all requests (and a second for lists), supervised: it is replaced when it
+/// breaks, every operation has a deadline, and while the server is away operations fail at once.
+///
+/// The README specifies the layout of the keys.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), tower_bearer_session::Error> {
+/// use std::time::Duration;
+/// use tower_bearer_session::RedisStore;
+///
+/// let store = RedisStore::connect("redis://:password@localhost/0").await?;
+///
+/// let store = RedisStore::builder("redis://localhost")
+///     .username("sessions")
+///     .password("secret")
+///     .token_key_prefix("shop:tokens")
+///     .user_key_prefix("shop:users")
+///     .deadline(Duration::from_millis(200))
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug)]
+pub struct RedisStore {
+    link: Link,
+    keys: Keys,
+}
+
+impl RedisStore {
+    /// Connects to `redis://[[user]:password@]host[:port][/db]`, and waits until the server has answered.
+    ///
+    /// Must be called inside a tokio runtime, which then has to outlive the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RedisStoreBuilder::connect`].
+    pub async fn connect(url: impl Into<String>) -> Result<Self, Error> {
+        Self::builder(url).connect().await
+    }
+
+    /// Configures a store; `url` is as for [`connect`](Self::connect), and the builder's methods win over
+    /// what it says.
+    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(url.into())
+    }
+}
+
+/// [`check`](SessionStore::check) is the pipeline `HGET`, `GET`, `TIME`: O(1), whatever the number of sessions.
+/// All writes are one command or one script each.
+impl SessionStore for RedisStore {
+    async fn create(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        new: &NewSession,
+        limit: Option<SessionLimit>,
+    ) -> Result<Created, Error> {
+        let on_full = match limit.map(|limit| limit.on_full) {
+            None | Some(OnFull::EvictOldest) => "oldest",
+            Some(OnFull::EvictLeastRecentlyRefreshed) => "refreshed",
+            Some(OnFull::Reject) => "reject",
+        };
+        let call = script::CREATE
+            .call(self.keys.sessions(user_id))
+            .arg(token_id.as_str())
+            .arg(millis(new.ttl))
+            .arg(new.max_lifetime.map_or(0, millis))
+            .arg(new.metadata.as_deref().unwrap_or_default())
+            .arg(limit.map_or(0, |limit| limit.max.get()))
+            .arg(on_full);
+        let reply: Option<Vec<Vec<u8>>> = self.link.script(&call).await?;
+        let Some(reply) = reply else {
+            return Err(Error::session_limit());
+        };
+        let mut reply = reply.into_iter();
+        let session = reply.next().and_then(record::decode);
+        let mut evicted = Vec::new();
+        while let (Some(id), Some(session)) = (reply.next(), reply.next()) {
+            evicted.extend(token_id_of(&id).zip(record::decode(session)));
+        }
+        let session = session.ok_or_else(|| nonsense("create"))?;
+        Ok(Created { session, evicted })
+    }
+
+    async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
+        let mut commands = Pipeline::with_capacity(3);
+        commands
+            .hget(self.keys.sessions(user_id), token_id.as_str())
+            .get(self.keys.user(user_id))
+            .cmd("TIME");
+        let (session, user, now): (Reply, Reply, Time) =
+            self.link.query(Lane::Main, &commands).await?;
+        let now = time(now);
+        let session = session.and_then(record::decode);
+        Ok(session
+            .filter(|session| now < session.expires_at)
+            .map(|session| Checked {
+                now,
+                session,
+                user: user.map(Bytes::from),
+            }))
+    }
+
+    async fn refresh(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let call = script::REFRESH
+            .call(self.keys.sessions(user_id))
+            .arg(token_id.as_str())
+            .arg(millis(ttl));
+        self.link.script(&call).await
+    }
+
+    async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
+        let key = self.keys.sessions(user_id);
+        let mut commands = Pipeline::with_capacity(3);
+        commands
+            .hget(&key, token_id.as_str())
+            .hdel(&key, token_id.as_str())
+            .cmd("TIME");
+        let (session, deleted, now): (Reply, bool, Time) =
+            self.link.query(Lane::Main, &commands).await?;
+        let session = session.and_then(record::decode);
+        Ok(deleted && session.is_some_and(|session| time(now) < session.expires_at))
+    }
+
+    async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
+        let call = script::DELETE_ALL
+            .call(self.keys.sessions(user_id))
+            .arg(except.map_or("", TokenId::as_str));
+        self.link.script(&call).await
+    }
+
+    async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let key = self.keys.sessions(user_id);
+        // A scan may return a field more than once.
+        let mut found = BTreeMap::new();
+        let mut cursor = 0;
+        let now = loop {
+            let mut commands = Pipeline::with_capacity(2);
+            let page = commands.cmd("HSCAN");
+            page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
+            commands.cmd("TIME");
+            let ((next, page), now): (Page, Time) = self.link.query(Lane::Bulk, &commands).await?;
+            for (id, session) in page {
+                found.extend(token_id_of(&id).zip(record::decode(session)));
+            }
+            cursor = next;
+            if cursor == 0 {
+                break time(now);
+            }
+        };
+        let mut sessions: Vec<_> = found
+            .into_iter()
+            .filter(|(_, session)| now < session.expires_at)
+            .collect();
+        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
+        Ok(sessions)
+    }
+
+    async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
+        let mut commands = Pipeline::with_capacity(1);
+        commands.get(self.keys.user(user_id));
+        let (value,): (Reply,) = self.link.query(Lane::Main, &commands).await?;
+        Ok(value.map(Bytes::from))
+    }
+
+    async fn put_user(
+        &self,
+        user_id: &str,
+        value: &[u8],
+        ttl: Duration,
+        mode: PutMode<'_>,
+    ) -> Result<bool, Error> {
+        let key = self.keys.user(user_id);
+        if let PutMode::IfUnchanged(Some(seen)) = mode {
+            let call = script::PUT_USER
+                .call(key)
+                .arg(value)
+                .arg(millis(ttl))
+                .arg(seen);
+            return self.link.script(&call).await;
+        }
+        let mut commands = Pipeline::with_capacity(1);
+        let set = commands.cmd("SET");
+        set.arg(key).arg(value).arg("PX").arg(millis(ttl));
+        if mode == PutMode::IfUnchanged(None) {
+            set.arg("NX");
+        }
+        // "OK", or nil if the condition did not hold.
+        let (done,): (Option<String>,) = self.link.query(Lane::Main, &commands).await?;
+        Ok(done.is_some())
+    }
+}
+
+/// Durations come in whole milliseconds, of at most a hundred years.
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+fn time((seconds, micros): Time) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros)
+}
+
+fn token_id_of(field: &[u8]) -> Option<TokenId> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
+fn nonsense(operation: &str) -> Error {
+    Error::new(
+        ErrorKind::Store,
+        format!("Redis answered `{operation}` with something that makes no sense"),
+    )
+}

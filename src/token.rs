@@ -1,0 +1,291 @@
+use std::{fmt, str::FromStr};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest, Sha256};
+
+use crate::{Error, ErrorKind};
+
+/// The longest text that can be a token, in bytes.
+const MAX_TOKEN_LEN: usize = 512;
+/// The longest user id, in bytes of UTF-8.
+const MAX_USER_ID_LEN: usize = 255;
+const PREFIX: &str = "tbs1.";
+const SECRET_LEN: usize = 32;
+/// `SECRET_LEN` bytes in base64url without padding.
+const SECRET_TEXT_LEN: usize = 43;
+
+/// A bearer token, fresh from a login: **the secret itself**.
+///
+/// Give it to the client that logged in, and to nobody else. It serializes as its string, because a
+/// login response needs it; it has no `Display`, and its `Debug` shows only the public [`TokenId`].
+/// The store never sees it.
+///
+/// The text is `tbs1.<base64url(user id)>.<base64url(32 random bytes)>`, which uses only the
+/// characters that RFC 6750 §2.1 allows in a bearer token.
+#[derive(Clone)]
+pub struct Token {
+    text: Box<str>,
+    id: TokenId,
+}
+
+impl Token {
+    /// The token's text, for the client.
+    pub fn expose_secret(&self) -> &str {
+        &self.text
+    }
+
+    /// The public handle of this token.
+    pub fn id(&self) -> &TokenId {
+        &self.id
+    }
+
+    /// A new token for `user_id`, from the operating system's random number generator.
+    pub(crate) fn mint(user_id: &str) -> Result<Self, Error> {
+        check_user_id(user_id)?;
+        let mut secret = [0; SECRET_LEN];
+        getrandom::fill(&mut secret).map_err(|source| {
+            Error::with_source(
+                ErrorKind::Random,
+                "the operating system gave no random bytes for a token",
+                source,
+            )
+        })?;
+        let mut text = String::with_capacity(MAX_TOKEN_LEN);
+        text.push_str(PREFIX);
+        BASE64URL.encode_string(user_id, &mut text);
+        text.push('.');
+        BASE64URL.encode_string(secret, &mut text);
+        Ok(Self {
+            id: TokenId::of(&text),
+            text: text.into_boxed_str(),
+        })
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+/// The public handle of a token: it names a session in lists, logs and revocations, and opens nothing.
+///
+/// It is the base64url form of the first 16 bytes of SHA-256 over the token's text, 22 characters, and
+/// at once the key under which stores keep the session: whoever reads the store learns no token.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId([u8; TokenId::LEN]);
+
+impl TokenId {
+    /// The length of the text form, in bytes.
+    pub const LEN: usize = 22;
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a token id is base64url, which is ASCII")
+    }
+
+    /// The handle of the token with this text.
+    pub(crate) fn of(token: &str) -> Self {
+        let hash = Sha256::digest(token);
+        let mut id = [0; Self::LEN];
+        BASE64URL
+            .encode_slice(&hash[..16], &mut id)
+            .expect("16 bytes are 22 characters of base64url");
+        Self(id)
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenId({})", self.as_str())
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = Error;
+
+    /// Reads the text form, for example from a URL path.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if the text is not a token id. The text itself is not quoted, in
+    /// case that somebody pasted a token.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let invalid = || Error::new(ErrorKind::InvalidInput, "not a token id");
+        let id: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| invalid())?;
+        BASE64URL
+            .decode_slice(id, &mut [0; 18])
+            .map_err(|_| invalid())?;
+        Ok(Self(id))
+    }
+}
+
+impl Serialize for TokenId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+/// What a well-formed token says before any store is asked.
+///
+/// No `Debug` on purpose: nothing of it is needed in a log.
+pub(crate) struct ParsedToken {
+    pub(crate) user_id: String,
+    pub(crate) id: TokenId,
+}
+
+impl ParsedToken {
+    /// Reads a token offline; `None` if the text cannot be one that [`Token::mint`] made.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if text.len() > MAX_TOKEN_LEN {
+            return None;
+        }
+        let (user_id, secret) = text.strip_prefix(PREFIX)?.split_once('.')?;
+        if secret.len() != SECRET_TEXT_LEN {
+            return None;
+        }
+        BASE64URL.decode_slice(secret, &mut [0; 33]).ok()?;
+        let user_id = String::from_utf8(BASE64URL.decode(user_id).ok()?).ok()?;
+        check_user_id(&user_id).ok()?;
+        Some(Self {
+            user_id,
+            id: TokenId::of(text),
+        })
+    }
+}
+
+/// Refuses what cannot be a user id: 1 to 255 bytes are fine, whatever the characters.
+pub(crate) fn check_user_id(id: &str) -> Result<(), Error> {
+    match id.len() {
+        0 => Err(Error::new(ErrorKind::InvalidInput, "the user id is empty")),
+        1..=MAX_USER_ID_LEN => Ok(()),
+        len => Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("the user id has {len} bytes; at most {MAX_USER_ID_LEN} are allowed"),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Any user id of 1 to 255 bytes comes back from its token as it went in.
+        #[test]
+        fn every_user_id_round_trips(id in "(?s).{1,63}") {
+            let token = Token::mint(&id).unwrap();
+            let parsed = ParsedToken::parse(token.expose_secret()).unwrap();
+            prop_assert_eq!(parsed.user_id, id);
+            prop_assert_eq!(parsed.id, *token.id());
+            prop_assert!(token.expose_secret().len() <= MAX_TOKEN_LEN);
+            // RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
+            prop_assert!(token.expose_secret().bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)));
+        }
+
+        /// Parsing is total, and what parses is the one spelling of that token.
+        #[test]
+        fn parsing_never_panics_and_is_canonical(text in "(tbs1\\.)?[A-Za-z0-9_=-]{0,12}(\\.[A-Za-z0-9_-]{41,45})?|\\PC{0,80}") {
+            if let Some(parsed) = ParsedToken::parse(&text) {
+                let spelled = format!("tbs1.{}.{}", BASE64URL.encode(&parsed.user_id), text.rsplit_once('.').unwrap().1);
+                prop_assert_eq!(spelled, text);
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_id_fits_and_one_byte_more_is_refused() {
+        let id = "x".repeat(255);
+        let token = Token::mint(&id).unwrap();
+        assert_eq!(
+            ParsedToken::parse(token.expose_secret()).unwrap().user_id,
+            id
+        );
+        for bad in [String::new(), "x".repeat(256)] {
+            assert_eq!(
+                Token::mint(&bad).unwrap_err().kind(),
+                ErrorKind::InvalidInput
+            );
+        }
+    }
+
+    #[test]
+    fn near_misses_are_not_tokens() {
+        let good = "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        assert!(ParsedToken::parse(good).is_some());
+        for bad in [
+            "",
+            "tbs1.",
+            "tbs1..",
+            "tbs2.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "TBS1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            // An empty user id, a user id that is not UTF-8, padding, a stray bit after the last byte.
+            "tbs1..AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1._w.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U=.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2V.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB",
+            // One character short, one too many, a third part, the other base64 alphabet, spaces.
+            "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.x",
+            "tbs1.YWxpY2U.+AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            " tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
+        ] {
+            assert!(ParsedToken::parse(bad).is_none(), "{bad:?}");
+        }
+        let long = format!("tbs1.{}.{}", "A".repeat(600), "A".repeat(43));
+        assert!(ParsedToken::parse(&long).is_none());
+    }
+
+    /// The handle is fixed for ever: other services and languages compute it too.
+    #[test]
+    fn the_token_id_is_the_first_half_of_sha_256() {
+        let id = TokenId::of("tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        assert_eq!(id.as_str(), "4kwus3f3oUnjsz4F7CAgaQ");
+        assert_eq!(id.as_str().parse::<TokenId>().unwrap(), id);
+        for bad in [
+            "",
+            "short",
+            "4kwus3f3oUnjsz4F7CAgaQx",
+            "aaaaaaaaaaaaaaaaaaaaaa",
+            "ééééééééééé",
+        ] {
+            assert!(bad.parse::<TokenId>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret_and_serialize_shows_the_token() {
+        let token = Token::mint("alice").unwrap();
+        let debug = format!("{token:?}");
+        assert!(debug.contains(token.id().as_str()));
+        assert!(!debug.contains(&token.expose_secret()[PREFIX.len()..]));
+        assert_eq!(serde_json::to_value(&token).unwrap(), token.expose_secret());
+    }
+}

@@ -1,0 +1,81 @@
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::TokenId;
+
+/// A user as a check found it: who it is, what your loader knows of it, and how long its token lives.
+///
+/// Cloning is a reference count, whatever `D` is. In axum handlers it is an extractor.
+pub struct User<D = serde_json::Value>(Arc<Inner<D>>);
+
+struct Inner<D> {
+    id: Box<str>,
+    detail: Option<Arc<D>>,
+    token: Option<TokenState>,
+}
+
+/// What a check learned of the token that it was asked about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenState {
+    pub(crate) id: TokenId,
+    pub(crate) remaining: Duration,
+    pub(crate) expires_at: SystemTime,
+}
+
+impl<D> User<D> {
+    pub(crate) fn new(id: &str, detail: Option<Arc<D>>, token: Option<TokenState>) -> Self {
+        Self(Arc::new(Inner {
+            id: id.into(),
+            detail,
+            token,
+        }))
+    }
+
+    /// The user id that the token was minted for.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// What the user loader (or the cache of what it loaded) says of the user.
+    ///
+    /// `None` if the manager has no loader and nothing is cached, and for a user from
+    /// [`TokenManager::check_token`](crate::TokenManager::check_token), which loads nothing.
+    pub fn detail(&self) -> Option<&D> {
+        self.0.detail.as_deref()
+    }
+
+    /// The public handle of the token that was checked; `None` for a user that came without one,
+    /// from [`TokenManager::add_user`](crate::TokenManager::add_user).
+    pub fn token_id(&self) -> Option<&TokenId> {
+        self.0.token.as_ref().map(|token| &token.id)
+    }
+
+    /// How long the token had to live when it was checked, by the store's clock.
+    pub fn token_remaining(&self) -> Option<Duration> {
+        self.0.token.map(|token| token.remaining)
+    }
+
+    /// When the token expires unless it is refreshed, by the store's clock.
+    pub fn token_expires_at(&self) -> Option<SystemTime> {
+        self.0.token.map(|token| token.expires_at)
+    }
+}
+
+impl<D> Clone for User<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D> fmt::Debug for User<D> {
+    /// Shows ids and times; the detail may be anything, so it is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("id", &self.id())
+            .field("token", &self.0.token)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,132 @@
+//! Finding server binaries and running them.
+
+use std::{
+    env,
+    fs::OpenOptions,
+    hash::{BuildHasher, RandomState},
+    io,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// A server implementation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavor {
+    /// Debian's `redis-server`, from the `PATH`.
+    Redis,
+    /// A current Valkey, from the target directory.
+    Valkey,
+}
+
+impl Flavor {
+    /// The server's binary; panics when it is missing.
+    fn binary(self) -> PathBuf {
+        match self {
+            Self::Redis => {
+                let path = env::var_os("PATH").unwrap_or_default();
+                env::split_paths(&path)
+                    .map(|dir| dir.join("redis-server"))
+                    .find(|file| file.is_file())
+                    .unwrap_or_else(|| missing("`redis-server` on the PATH"))
+            }
+            Self::Valkey => {
+                // Wherever the target directory is, cargo puts this one into it.
+                let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+                    .with_file_name("test-servers")
+                    .join("valkey-server");
+                if !file.is_file() {
+                    missing(&format!("`{}`", file.display()));
+                }
+                file
+            }
+        }
+    }
+}
+
+/// The command line of a server that keeps everything in its own directory.
+pub(super) fn arguments(dir: &TempDir, port: u16, further: &[&str]) -> Vec<String> {
+    let port = port.to_string();
+    let dir = dir.path().to_str().expect("a temporary directory in UTF-8");
+    let mut args = vec!["--bind", "127.0.0.1", "--port", &port, "--dir", dir];
+    args.extend(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+    args.extend(["--loglevel", "warning"]);
+    // So that a test is free to change the default user, or to lock it out.
+    args.extend(["--user", "harness", "on", ">harness", "~*", "&*", "+@all"]);
+    args.extend(further);
+    args.into_iter().map(str::to_owned).collect()
+}
+
+/// Where a server's output goes.
+pub(super) fn log_file(dir: &TempDir) -> PathBuf {
+    dir.path().join("server.log")
+}
+
+/// A loopback port that nothing listens on, below those which outgoing connections are given.
+pub(super) fn free_port() -> u16 {
+    // Test processes begin at different ports, and none hands out a port twice.
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(RandomState::new().hash_one(0) as u16));
+    // A cluster node takes the port 10,000 above its own as well.
+    let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    (0..10_000)
+        .map(|_| 12_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000)
+        .find(|&port| is_free(port) && is_free(port + 10_000))
+        .expect("a free port")
+}
+
+/// Starts a server, which the kernel kills when the tests die.
+pub(super) async fn spawn(flavor: Flavor, args: &[String], dir: &TempDir) -> Child {
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log_file(dir))
+        .expect("a log file");
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(flavor.binary())
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(log.try_clone().expect("a second handle"))
+        .stdout(log);
+    let (reply, spawned) = oneshot::channel();
+    SPAWNER.send((command, reply)).expect("an endless thread");
+    match spawned.await.expect("an endless thread") {
+        Ok(child) => child,
+        Err(error) => panic!("cannot run `setpriv`, which is a part of util-linux: {error}"),
+    }
+}
+
+/// A command, and where its process goes.
+type Job = (Command, oneshot::Sender<io::Result<Child>>);
+
+/// Starts every process in one endless thread, because the death signal is sent already when
+/// the *thread* that started the process ends, and tests run in threads of their own.
+static SPAWNER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
+    let (sender, jobs) = mpsc::channel::<Job>();
+    thread::spawn(move || {
+        for (mut command, reply) in jobs {
+            // A test that was cancelled meanwhile leaves nobody to kill its server.
+            if let Err(Ok(mut orphan)) = reply.send(command.spawn()) {
+                let _ = orphan.kill();
+                let _ = orphan.wait();
+            }
+        }
+    });
+    sender
+});
+
+/// Panics: a missing server is never a reason to skip a test.
+fn missing(what: &str) -> ! {
+    panic!("this test needs {what}, which is missing: `tests/run` installs it")
+}
