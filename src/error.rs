@@ -52,6 +52,12 @@ impl Error {
         )
     }
 
+    /// There is no token, and no other secret, without it.
+    pub(crate) fn random(source: getrandom::Error) -> Self {
+        let message = "the operating system gave no random bytes";
+        Self::with_source(ErrorKind::Random, message, source)
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "axum", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "axum"),
+    doc = "Distributed bearer-token sessions for tower services."
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "redis")]
@@ -10,7 +14,7 @@ pub use self::{
         IssuedToken, LoadUser, RefreshedUsers, TokenInfo, TokenManager, TokenManagerBuilder,
         TokenOptions,
     },
-    middleware::{Rejection, Session, SessionLayer, SessionService},
+    middleware::{Anonymous, Rejection, Session, SessionLayer},
     store::{MemoryStore, OnFull, SessionStore},
     token::{Token, TokenId},
     user::User,

@@ -44,13 +44,7 @@ impl Token {
     pub(crate) fn mint(user_id: &str) -> Result<Self, Error> {
         check_user_id(user_id)?;
         let mut secret = [0; SECRET_LEN];
-        getrandom::fill(&mut secret).map_err(|source| {
-            Error::with_source(
-                ErrorKind::Random,
-                "the operating system gave no random bytes for a token",
-                source,
-            )
-        })?;
+        getrandom::fill(&mut secret).map_err(Error::random)?;
         let mut text = String::with_capacity(MAX_TOKEN_LEN);
         text.push_str(PREFIX);
         BASE64URL.encode_string(user_id, &mut text);

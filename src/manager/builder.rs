@@ -3,6 +3,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use super::{
     Inner, LoadUser, TokenManager,
     load::{ErasedLoadUser, Loads},
+    slot::MAX_LOAD_TIME,
     types::check_ttl,
 };
 use crate::{
@@ -24,7 +25,7 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     limit: Option<(u32, OnFull)>,
 }
 
-impl<D> TokenManagerBuilder<D> {
+impl TokenManagerBuilder {
     pub(super) fn new(store: impl SessionStore) -> Self {
         Self {
             store: Arc::new(store),
@@ -36,7 +37,9 @@ impl<D> TokenManagerBuilder<D> {
             limit: None,
         }
     }
+}
 
+impl<D> TokenManagerBuilder<D> {
     /// How long a token lives where a call does not say so. Default: 7 days.
     pub fn token_ttl(mut self, ttl: Duration) -> Self {
         self.token_ttl = ttl;
@@ -58,15 +61,29 @@ impl<D> TokenManagerBuilder<D> {
     }
 
     /// Where the details of users come from: an async function from the user id, or any [`LoadUser`].
-    pub fn load_user(mut self, loader: impl LoadUser<D>) -> Self
-    where
-        D: 'static,
-    {
-        self.loader = Some(Arc::new(loader));
-        self
+    pub fn load_user<T: 'static>(self, loader: impl LoadUser<T>) -> TokenManagerBuilder<T> {
+        self.with_loader(Some(Arc::new(loader)))
     }
 
-    /// How long a load may take before it counts as failed. Default: 10 seconds.
+    /// The type of the details, for a manager that does not load users but reads those that others
+    /// have cached.
+    pub fn user_type<T>(self) -> TokenManagerBuilder<T> {
+        self.with_loader(None)
+    }
+
+    fn with_loader<T>(self, loader: Option<Arc<dyn ErasedLoadUser<T>>>) -> TokenManagerBuilder<T> {
+        TokenManagerBuilder {
+            store: self.store,
+            loader,
+            token_ttl: self.token_ttl,
+            user_ttl: self.user_ttl,
+            missing_user_ttl: self.missing_user_ttl,
+            load_timeout: self.load_timeout,
+            limit: self.limit,
+        }
+    }
+
+    /// How long a load may take before it counts as failed: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
         self
@@ -89,8 +106,8 @@ impl<D> TokenManagerBuilder<D> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), or
-    /// the session limit is zero.
+    /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
+    /// timeout is longer than 30 seconds, or the session limit is zero.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         for (name, value) in [
             ("token_ttl", self.token_ttl),
@@ -100,6 +117,10 @@ impl<D> TokenManagerBuilder<D> {
         ] {
             check_ttl(value)
                 .map_err(|error| Error::new(ErrorKind::Config, format!("{name}: {error}")))?;
+        }
+        if self.load_timeout > MAX_LOAD_TIME {
+            let message = format!("load_timeout is longer than {MAX_LOAD_TIME:?}");
+            return Err(Error::new(ErrorKind::Config, message));
         }
         let limit = match self.limit {
             None => None,

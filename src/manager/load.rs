@@ -1,7 +1,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -10,14 +10,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::watch, task::JoinSet};
 use tower::BoxError;
 
-use super::slot::{self, NO_SUCH_USER, Slot};
+use super::slot::{self, MARKER_TTL, Slot};
 use crate::{
     Error, ErrorKind,
     store::{ErasedStore, PutMode},
 };
-
-/// How often [`Loads::replace`] starts over because somebody else wrote while it loaded.
-const REPLACE_ATTEMPTS: usize = 4;
 
 /// Where the details of users come from: a database, another service.
 ///
@@ -68,10 +65,11 @@ struct Source<D> {
 
 /// A user's detail, if there is such a user.
 type Loaded<D> = Result<Option<Arc<D>>, Error>;
+type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
 /// A user, and the cached value that was of no use. Loads that saw different values do not share: one of them
 /// began before an invalidation, the other after it.
 type FlightKey = (Arc<str>, Option<Bytes>);
-type Flights<D> = Mutex<HashMap<FlightKey, watch::Receiver<Option<Loaded<D>>>>>;
+type Flights<D> = Mutex<HashMap<FlightKey, Outcome<D>>>;
 
 impl<D> Loads<D> {
     pub(super) fn new(
@@ -105,69 +103,59 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
             Ok(Some(loaded)) => loaded.clone(),
             _ => Err(Error::new(
                 ErrorKind::LoadUser,
-                "the runtime of the user loader is shutting down",
+                "the load of the user was cut short",
             )),
         }
     }
 
     /// The outcome-to-be of the flight with this key, which is started if there is none.
-    fn join(
-        &self,
-        store: &Arc<dyn ErasedStore>,
-        key: FlightKey,
-        ttl: Duration,
-    ) -> watch::Receiver<Option<Loaded<D>>> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        let vacant = match flights.entry(key.clone()) {
-            Entry::Occupied(flight) => return flight.get().clone(),
-            Entry::Vacant(vacant) => vacant,
-        };
-        let (sender, receiver) = watch::channel(None);
-        vacant.insert(receiver.clone());
-        let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
-        let landing = Landing {
+    fn join(&self, store: &Arc<dyn ErasedStore>, key: FlightKey, ttl: Duration) -> Outcome<D> {
+        let (sender, outcome) = watch::channel(None);
+        let user_id = Arc::clone(&key.0);
+        let mut flight = Flight {
             flights: Arc::clone(&self.flights),
-            key,
+            keys: Vec::new(),
+            outcome: outcome.clone(),
         };
+        if let Some(other) = flight.take_off(key) {
+            return other;
+        }
+        let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
         // A task of its own: no caller that goes away takes the load from the others.
         tokio::spawn(async move {
-            let (user_id, seen) = &landing.key;
-            let loaded = source.fill(&*store, user_id, seen.clone(), ttl).await;
+            let loaded = source.fill(&*store, &user_id, ttl, &mut flight).await;
+            drop(flight);
             // Nobody may be waiting any more.
-            drop(landing);
             sender.send_replace(Some(loaded));
         });
-        receiver
+        outcome
     }
 
-    /// Loads a user and replaces the cached value, unless a newer one came meanwhile: then starts over.
+    /// Loads a user and replaces the cached value, unless a newer one came meanwhile.
     pub(super) async fn replace(
         &self,
         store: &dyn ErasedStore,
         user_id: &str,
         ttl: Duration,
     ) -> Loaded<D> {
-        for _ in 1..REPLACE_ATTEMPTS {
-            let seen = store.get_user(user_id).await?;
+        for attempt in 1.. {
+            let seen = claim(store, user_id, |_| {}).await?;
             let loaded = self.source.load(user_id).await?;
-            if self
+            let put = self
                 .source
-                .put(store, user_id, loaded.as_deref(), ttl, seen.as_deref())
-                .await?
-            {
+                .put(store, user_id, loaded.as_deref(), ttl, &seen);
+            if put.await? {
                 return Ok(loaded);
             }
+            // Somebody wrote while we loaded. The first time, their load may have begun before our call. The
+            // second time, theirs began when a value was there that is younger than our call.
+            if attempt > 1
+                && let Some(newer) = decode(user_id, store.get_user(user_id).await?.as_deref())
+            {
+                return Ok(newer);
+            }
         }
-        // Others write all the time. Nothing that they loaded before this moment may stay cached.
-        let (value, keep) = slot::invalidated()?;
-        store
-            .put_user(user_id, &value, keep, PutMode::Replace)
-            .await?;
-        let loaded = self.source.load(user_id).await?;
-        self.source
-            .put(store, user_id, loaded.as_deref(), ttl, Some(&value))
-            .await?;
-        Ok(loaded)
+        unreachable!("the loop has no end")
     }
 }
 
@@ -175,22 +163,30 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
     async fn fill(
         &self,
         store: &dyn ErasedStore,
-        user_id: &str,
-        seen: Option<Bytes>,
+        user_id: &Arc<str>,
         ttl: Duration,
+        flight: &mut Flight<D>,
     ) -> Loaded<D> {
+        // Those who find our marker are to join this flight.
+        let seen = claim(store, user_id, |marker| {
+            flight.take_off((Arc::clone(user_id), Some(marker.clone())));
+        });
+        let seen = seen.await;
         // Between the caller's look and this flight another one may have landed.
-        let now = store.get_user(user_id).await?;
-        if now != seen {
-            match Slot::decode(user_id, now.as_deref()) {
-                Slot::User(detail) => return Ok(Some(Arc::new(detail))),
-                Slot::NoSuchUser => return Ok(None),
-                Slot::Vacant => {}
-            }
+        if let Ok(value) = &seen
+            && let Some(cached) = decode(user_id, Some(value))
+        {
+            return Ok(cached);
         }
         let loaded = self.load(user_id).await?;
-        self.put(store, user_id, loaded.as_deref(), ttl, now.as_deref())
-            .await?;
+        // A store that cannot keep it, say for want of memory, does not make it wrong.
+        if let Ok(seen) = seen {
+            let put = self.put(store, user_id, loaded.as_deref(), ttl, &seen);
+            match put.await {
+                Err(error) if !error.is_fault() => return Err(error),
+                _ => {}
+            }
+        }
         Ok(loaded)
     }
 
@@ -218,32 +214,75 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         user_id: &str,
         detail: Option<&D>,
         ttl: Duration,
-        seen: Option<&[u8]>,
+        seen: &[u8],
     ) -> Result<bool, Error> {
-        let mode = PutMode::IfUnchanged(seen);
-        match detail {
-            Some(detail) => {
-                let value = slot::encode(user_id, detail)?;
-                store.put_user(user_id, &value, ttl, mode).await
+        let value = slot::encode(user_id, detail)?;
+        let ttl = detail.map_or(self.missing_ttl, |_| ttl);
+        let mode = PutMode::IfUnchanged(Some(seen));
+        store.put_user(user_id, &value, ttl, mode).await
+    }
+}
+
+/// The cached value, after making sure that there is one; tells of a marker before it is written.
+async fn claim(
+    store: &dyn ErasedStore,
+    user_id: &str,
+    mut announce: impl FnMut(&Bytes),
+) -> Result<Bytes, Error> {
+    loop {
+        if let Some(value) = store.get_user(user_id).await? {
+            return Ok(value);
+        }
+        let marker = Bytes::from(slot::marker()?);
+        announce(&marker);
+        let mode = PutMode::IfUnchanged(None);
+        if store.put_user(user_id, &marker, MARKER_TTL, mode).await? {
+            return Ok(marker);
+        }
+    }
+}
+
+fn decode<D: DeserializeOwned>(user_id: &str, value: Option<&[u8]>) -> Option<Option<Arc<D>>> {
+    match Slot::decode(user_id, value) {
+        Slot::User(detail) => Some(Some(Arc::new(detail))),
+        Slot::NoSuchUser => Some(None),
+        Slot::Vacant => None,
+    }
+}
+
+/// A load that others can join; off the board when it ends, however it ends.
+struct Flight<D> {
+    flights: Arc<Flights<D>>,
+    keys: Vec<FlightKey>,
+    outcome: Outcome<D>,
+}
+
+impl<D> Flight<D> {
+    /// Puts this flight on the board under `key`, unless another one is there already.
+    fn take_off(&mut self, key: FlightKey) -> Option<Outcome<D>> {
+        match lock(&self.flights).entry(key) {
+            Entry::Occupied(other) => return Some(other.get().clone()),
+            Entry::Vacant(vacant) => {
+                self.keys.push(vacant.key().clone());
+                vacant.insert(self.outcome.clone());
             }
-            None => {
-                store
-                    .put_user(user_id, NO_SUCH_USER, self.missing_ttl, mode)
-                    .await
+        }
+        None
+    }
+}
+
+impl<D> Drop for Flight<D> {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            let mut flights = lock(&self.flights);
+            for key in &self.keys {
+                flights.remove(key);
             }
         }
     }
 }
 
-/// Takes a flight off the board when it ends, however it ends.
-struct Landing<D> {
-    flights: Arc<Flights<D>>,
-    key: FlightKey,
-}
-
-impl<D> Drop for Landing<D> {
-    fn drop(&mut self) {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.remove(&self.key);
-    }
+/// The board; no code that holds its lock can panic halfway.
+fn lock<D>(flights: &Flights<D>) -> MutexGuard<'_, HashMap<FlightKey, Outcome<D>>> {
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -73,15 +73,15 @@ struct Inner<D> {
     limit: Option<SessionLimit>,
 }
 
-impl<D> TokenManager<D> {
+impl TokenManager {
     /// A manager with defaults: tokens live 7 days, no session limit, no user loader.
     pub fn new(store: impl SessionStore) -> Self {
         let manager = Self::builder(store).build();
         manager.expect("the defaults of the builder are valid")
     }
 
-    /// Configures a manager.
-    pub fn builder(store: impl SessionStore) -> TokenManagerBuilder<D> {
+    /// Configures a manager. Its [`load_user`](TokenManagerBuilder::load_user) decides on `D`.
+    pub fn builder(store: impl SessionStore) -> TokenManagerBuilder {
         TokenManagerBuilder::new(store)
     }
 }
@@ -107,7 +107,7 @@ impl<D> TokenManager<D> {
         Ok(self.set_token_with(user_id, options).await?.token)
     }
 
-    /// The same with all options; tells the expiry, and which sessions had to go to keep the
+    /// [`set_token`](Self::set_token) with all options; tells the expiry, and which sessions had to go to keep the
     /// [limit](TokenManagerBuilder::session_limit).
     ///
     /// # Errors
@@ -139,7 +139,7 @@ impl<D> TokenManager<D> {
     /// Checks a token without loading the user: the returned [`User`] has no
     /// [`detail`](User::detail). One round trip, no write.
     pub async fn check_token(&self, token: &str) -> Result<Option<User<D>>, Error> {
-        let Some(token) = ParsedToken::parse(token) else {
+        let Some(token) = self.parse(token) else {
             return Ok(None);
         };
         let checked = self.inner.store.check(&token.user_id, &token.id).await?;
@@ -156,7 +156,7 @@ impl<D> TokenManager<D> {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
-        match ParsedToken::parse(token) {
+        match self.parse(token) {
             Some(token) => {
                 let store = &self.inner.store;
                 store.refresh(&token.user_id, &token.id, ttl).await
@@ -167,7 +167,7 @@ impl<D> TokenManager<D> {
 
     /// Ends the session of a token, everywhere at once. `true` if it was live. Safe to repeat.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
-        match ParsedToken::parse(token) {
+        match self.parse(token) {
             Some(token) => self.inner.store.delete(&token.user_id, &token.id).await,
             None => Ok(false),
         }
@@ -218,6 +218,11 @@ impl<D> TokenManager<D> {
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
         self.inner.store.refresh(user_id, token_id, ttl).await
+    }
+
+    /// Reads a token offline; `None` if it is none that this manager could have minted.
+    pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
+        ParsedToken::parse(token)
     }
 
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {

@@ -2,25 +2,25 @@
 //!
 //! | first byte | meaning |
 //! |---|---|
-//! | `{` | a user: the JSON `{"id":…,"detail":…}` |
+//! | `{` | a user: the JSON `{"id":…,"detail":…,"v":"<nonce>"}` |
 //! | `-` | there is no such user |
 //! | anything else | nothing that can be used: a miss |
 //!
-//! [`invalidated`] makes one of the last kind, different each time. Filling is a compare-and-set against
-//! the value that was seen before the load began, so a load that began before the invalidation finds
-//! another value than it saw, and is not cached.
+//! No value is ever written twice: each ends in a nonce. A load first makes sure that there is a value
+//! (a [`marker`], if need be), and its outcome is put in place by a compare-and-set against that value.
+//! So if the value is still there, nothing has happened since the load began; whatever did happen,
+//! an invalidation, a newer load, the expiry of one, the outcome of the older load is not cached.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, ErrorKind};
 
-/// "There is no such user".
-pub(super) const NO_SUCH_USER: &[u8] = b"-";
-
-/// How long an invalidation is remembered: longer than any load that may be in flight.
-const INVALIDATED_TTL: Duration = Duration::from_secs(60);
+/// The longest that a load may take, in all programs that share the cache.
+pub(super) const MAX_LOAD_TIME: Duration = Duration::from_secs(30);
+/// How long a marker is kept: longer than any load that may be in flight.
+pub(super) const MARKER_TTL: Duration = Duration::from_secs(60);
 
 pub(super) enum Slot<D> {
     User(D),
@@ -32,6 +32,7 @@ pub(super) enum Slot<D> {
 struct CachedRef<'a, D> {
     id: &'a str,
     detail: &'a D,
+    v: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -44,7 +45,7 @@ impl<D: DeserializeOwned> Slot<D> {
     /// Total: what cannot be decoded, or is of another user, is vacant.
     pub(super) fn decode(user_id: &str, value: Option<&[u8]>) -> Self {
         match value {
-            Some(NO_SUCH_USER) => Self::NoSuchUser,
+            Some([b'-', ..]) => Self::NoSuchUser,
             Some(value) => match serde_json::from_slice::<Cached<D>>(value) {
                 Ok(cached) if cached.id == user_id => Self::User(cached.detail),
                 _ => Self::Vacant,
@@ -54,22 +55,28 @@ impl<D: DeserializeOwned> Slot<D> {
     }
 }
 
-pub(super) fn encode<D: Serialize>(id: &str, detail: &D) -> Result<Vec<u8>, Error> {
-    serde_json::to_vec(&CachedRef { id, detail }).map_err(|source| {
+/// The value for a user; `None`: for one that does not exist.
+pub(super) fn encode<D: Serialize>(id: &str, detail: Option<&D>) -> Result<Vec<u8>, Error> {
+    let v = &nonce()?;
+    let Some(detail) = detail else {
+        return Ok(format!("-{v}").into_bytes());
+    };
+    serde_json::to_vec(&CachedRef { id, detail, v }).map_err(|source| {
         let message = "the user's detail cannot be written as JSON";
         Error::with_source(ErrorKind::Serialize, message, source)
     })
 }
 
-/// A value that means nothing but "look anew", and how long to keep it.
-pub(super) fn invalidated() -> Result<(Vec<u8>, Duration), Error> {
-    let nonce = getrandom::u64().map_err(|source| {
-        let message = "the operating system gave no random bytes";
-        Error::with_source(ErrorKind::Random, message, source)
-    })?;
-    let mut value = String::from("!");
-    write!(value, "{nonce:016x}").expect("writing to a string cannot fail");
-    Ok((value.into_bytes(), INVALIDATED_TTL))
+/// A value that means nothing but "look anew".
+pub(super) fn marker() -> Result<Vec<u8>, Error> {
+    Ok(format!("!{}", nonce()?).into_bytes())
+}
+
+fn nonce() -> Result<String, Error> {
+    match getrandom::u64() {
+        Ok(nonce) => Ok(format!("{nonce:016x}")),
+        Err(source) => Err(Error::random(source)),
+    }
 }
 
 #[cfg(test)]
@@ -85,11 +92,25 @@ mod tests {
         }
     }
 
+    /// Other services and languages read it, too.
     #[test]
     fn the_format_is_the_documented_one() {
-        let value = encode("al", &json!({"name": "Al"})).unwrap();
-        assert_eq!(value, br#"{"id":"al","detail":{"name":"Al"}}"#);
+        let value = encode("al", Some(&json!({"name": "Al"}))).unwrap();
+        let text = std::str::from_utf8(&value).unwrap();
+        let nonce = text.strip_prefix(r#"{"id":"al","detail":{"name":"Al"},"v":""#);
+        assert_eq!(nonce.unwrap().len(), 16 + r#""}"#.len());
         assert_eq!(decode(&value), Some(json!({"name": "Al"})));
+        assert_eq!(decode(br#"{"id":"al","detail":1}"#), Some(json!(1)));
+    }
+
+    /// Compare-and-set relies on it.
+    #[test]
+    fn no_value_is_written_twice() {
+        let user = || encode("al", Some(&1)).unwrap();
+        let nobody = || encode::<u8>("al", None).unwrap();
+        assert_ne!(user(), user());
+        assert_ne!(nobody(), nobody());
+        assert_ne!(marker().unwrap(), marker().unwrap());
     }
 
     #[test]
@@ -101,28 +122,20 @@ mod tests {
             b"",
             b"null",
             b"\xff",
-            &invalidated().unwrap().0,
+            &marker().unwrap(),
         ] {
-            assert!(matches!(
-                Slot::<Value>::decode("al", Some(value)),
-                Slot::Vacant
-            ));
+            let slot = Slot::<Value>::decode("al", Some(value));
+            assert!(matches!(slot, Slot::Vacant));
         }
         assert!(matches!(Slot::<Value>::decode("al", None), Slot::Vacant));
-        assert!(matches!(
-            Slot::<Value>::decode("al", Some(b"-")),
-            Slot::NoSuchUser
-        ));
     }
 
-    /// The fields of `D` decide, not their absence: `Option` must not make a marker look like a user.
+    /// Whatever `D` is: `Option` must not make a marker look like a user.
     #[test]
     fn a_marker_is_never_a_user() {
-        let (marker, _) = invalidated().unwrap();
-        assert!(matches!(
-            Slot::<Option<u8>>::decode("al", Some(&marker)),
-            Slot::Vacant
-        ));
-        assert_ne!(marker, invalidated().unwrap().0);
+        let (marker, nobody) = (marker().unwrap(), encode::<u8>("al", None).unwrap());
+        let decode = |value| Slot::<Option<u8>>::decode("al", Some(value));
+        assert!(matches!(decode(&marker), Slot::Vacant));
+        assert!(matches!(decode(&nobody), Slot::NoSuchUser));
     }
 }

@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -67,8 +68,6 @@ pub struct IssuedToken {
     /// When it expires unless it is refreshed, by the store's clock.
     pub expires_at: SystemTime,
     /// The sessions that were ended to keep the session limit, first to go first.
-    ///
-    /// Complete unless the connection to the store dropped during the call.
     pub evicted: Vec<TokenInfo>,
 }
 
@@ -120,6 +119,29 @@ impl TokenInfo {
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
+}
+
+/// As a JSON object: `id`, `created_at`, `refreshed_at`, `expires_at` and, if there is one, `ends_at` in
+/// seconds since the Unix epoch (the NumericDate of RFC 7519), and `metadata`.
+impl Serialize for TokenInfo {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("TokenInfo", 6)?;
+        object.serialize_field("id", &self.id)?;
+        object.serialize_field("created_at", &numeric_date(self.created_at()))?;
+        object.serialize_field("refreshed_at", &numeric_date(self.refreshed_at()))?;
+        object.serialize_field("expires_at", &numeric_date(self.expires_at()))?;
+        match self.ends_at() {
+            Some(end) => object.serialize_field("ends_at", &numeric_date(end))?,
+            None => object.skip_field("ends_at")?,
+        }
+        object.serialize_field("metadata", &self.metadata)?;
+        object.end()
+    }
+}
+
+fn numeric_date(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// What became of [`TokenManager::refresh_users`](crate::TokenManager::refresh_users).
@@ -181,7 +203,30 @@ pub(super) fn encode_metadata(metadata: &Map<String, Value>) -> Result<Option<By
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::store::NewSession;
+
+    #[test]
+    fn a_token_info_is_json_with_numeric_dates() {
+        let id: TokenId = "4kwus3f3oUnjsz4F7CAgaQ".parse().unwrap();
+        let new = NewSession {
+            metadata: Some(Bytes::from_static(br#"{"device":"phone"}"#)),
+            ..NewSession::new(Duration::from_millis(1500))
+        };
+        let mut session = SessionRecord::begin(&new, SystemTime::UNIX_EPOCH);
+        let text = json!({
+            "id": id, "created_at": 0, "refreshed_at": 0, "expires_at": 1,
+            "metadata": { "device": "phone" },
+        });
+        let info = TokenInfo::new((id, session.clone()));
+        assert_eq!(serde_json::to_value(info).unwrap(), text);
+
+        session.ends_at = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+        let info = TokenInfo::new((id, session));
+        assert_eq!(serde_json::to_value(info).unwrap()["ends_at"], 9);
+    }
 
     #[test]
     fn durations_round_up_to_milliseconds() {

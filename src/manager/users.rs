@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 
 use super::{
     RefreshedUsers, TokenManager,
-    slot::{self, Slot},
+    slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
     user,
 };
@@ -23,22 +23,19 @@ impl<D> TokenManager<D> {
     /// Forgets what is cached of a user; sessions are not touched. The next check loads the user anew.
     ///
     /// Call it when the user's data changed: no load that began before the call, in any process, can
-    /// put old data back. (That holds for loads of up to a minute.)
+    /// put old data back.
     pub async fn delete_user(&self, user_id: &str) -> Result<(), Error> {
         check_user_id(user_id)?;
-        let (value, ttl) = slot::invalidated()?;
-        let store = &self.inner.store;
-        store
-            .put_user(user_id, &value, ttl, PutMode::Replace)
-            .await?;
-        Ok(())
+        let (store, marker) = (&self.inner.store, slot::marker()?);
+        let put = store.put_user(user_id, &marker, MARKER_TTL, PutMode::Replace);
+        put.await.map(drop)
     }
 }
 
 /// Users and their details.
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     /// Checks a token and returns its user with the detail, from the cache or, on a miss, from the
-    /// [user loader](TokenManagerBuilder::load_user), whose answer is then cached for `user_ttl`.
+    /// [user loader](crate::TokenManagerBuilder::load_user), whose answer is then cached for `user_ttl`.
     ///
     /// `None` if the token is not live, and if the loader says that there is no such user.
     /// Without a loader the detail is what is cached, or `None`.
@@ -56,7 +53,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         user_ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<User<D>>, Error> {
         let user_ttl = self.user_ttl(user_ttl)?;
-        match ParsedToken::parse(token) {
+        match self.parse(token) {
             Some(token) => self.check_parsed(&token, user_ttl).await,
             None => Ok(None),
         }

@@ -9,7 +9,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use super::{Rejection, Session, session::Verdict};
+use super::{Anonymous, Rejection, Session};
 use crate::{Error, ErrorKind, TokenManager, User};
 
 impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for Session<D> {
@@ -49,8 +49,8 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        match parts.extensions.get::<Verdict<D>>() {
-            Some(verdict) => Ok(verdict.manager.clone()),
+        match parts.extensions.get::<Anonymous<D>>() {
+            Some(anonymous) => Ok(anonymous.manager().clone()),
             None => session::<D, Self>(parts).map(|session| session.manager().clone()),
         }
     }
@@ -58,15 +58,14 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
 
 /// The session of a request, or the layer's reason why there is none; `T` is what the handler asked for.
 fn session<D: Send + Sync + 'static, T>(parts: &Parts) -> Result<&Session<D>, Rejection> {
-    parts
-        .extensions
-        .get::<Session<D>>()
-        .ok_or_else(|| match parts.extensions.get::<Verdict<D>>() {
-            Some(verdict) => verdict.rejection.clone(),
+    parts.extensions.get::<Session<D>>().ok_or_else(|| {
+        match parts.extensions.get::<Anonymous<D>>() {
+            Some(anonymous) => anonymous.reason().clone(),
             None => Rejection::MissingLayer {
                 looked_for: type_name::<T>(),
             },
-        })
+        }
+    })
 }
 
 fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
@@ -86,15 +85,13 @@ impl IntoResponse for Rejection {
 
 impl IntoResponse for Error {
     /// 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the session limit, 400 for invalid
-    /// input, 500 for what is wrong in the program; the error is in the response's extensions.
+    /// input, 500 for what is wrong in the program. The response's extensions have the error, or the
+    /// [`Rejection`] with it.
     fn into_response(self) -> Response {
-        if self.is_fault() {
-            return Rejection::Fault(self).into_response();
-        }
         let status = match self.kind() {
             ErrorKind::SessionLimit => StatusCode::CONFLICT,
             ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => return Rejection::from(self).into_response(),
         };
         let mut response = (status, self.to_string()).into_response();
         response.extensions_mut().insert(self);

@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 use serde::{Serialize, de::DeserializeOwned};
 use tower::Service;
 
-use super::{Rejection, Session, layer::Mode, session::Verdict};
+use super::{Anonymous, Rejection, Session, layer::Mode, session::judge};
 use crate::{Error, TokenId, TokenManager, User, token::ParsedToken};
 
 pin_project! {
@@ -133,18 +133,15 @@ where
 {
     /// Calls the service, if the verdict on the token allows it.
     fn judge(mut self, checked: Result<Option<User<D>>, Error>) -> Result<S::Future, Rejection> {
-        let extensions = self.request.extensions_mut();
-        match checked {
-            Ok(Some(user)) => {
-                extensions.insert(user.clone());
-                extensions.insert(Session::new(user, self.token_id, self.manager));
-            }
+        let verdict = match checked {
+            Ok(Some(user)) => Ok(Session::new(user, self.token_id, self.manager)),
             Ok(None) if self.mode == Mode::Optional => {
-                extensions.insert(Verdict::new(Rejection::InvalidToken, self.manager));
+                Err(Anonymous::new(Rejection::InvalidToken, self.manager))
             }
             Ok(None) => return Err(Rejection::InvalidToken),
-            Err(error) => return Err(Rejection::Fault(error)),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        judge(self.request.extensions_mut(), verdict);
         Ok(self.service.call(self.request))
     }
 }

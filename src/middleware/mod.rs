@@ -11,11 +11,12 @@
 //! | a token, but the store or the user loader fails | 503 | 503 | |
 //!
 //! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never
-//! anonymous, so that an outage logs nobody out. The layer marks the `Authorization` header as
+//! anonymous, so that an outage logs nobody out. (An error that no repetition can cure, such as a user detail that
+//! is no JSON, is a 500.) The layer marks the `Authorization` header as
 //! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log it.
 //!
 //! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] in
-//! its extensions. With feature `axum` both are extractors, too:
+//! its extensions, an anonymous one with an [`Anonymous<D>`]. With feature `axum` both are extractors, too:
 //!
 //! | extractor | under a required layer | under an optional layer |
 //! |---|---|---|
@@ -57,8 +58,11 @@
 //! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
 
 pub use self::{
-    future::ResponseFuture, layer::SessionLayer, reject::Rejection, service::SessionService,
-    session::Session,
+    future::ResponseFuture,
+    layer::SessionLayer,
+    reject::Rejection,
+    service::SessionService,
+    session::{Anonymous, Session},
 };
 
 #[cfg(feature = "axum")]

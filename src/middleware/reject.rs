@@ -14,7 +14,8 @@ use crate::Error;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The request has no bearer token: 401. By RFC 6750 §3.1 the challenge has no error code.
+    /// The request has no bearer token: 401. By RFC 6750 §3.1 the challenge has no error code, by §3 it has
+    /// a realm.
     MissingToken,
     /// The token is malformed, unknown, expired or revoked: 401 `invalid_token`.
     InvalidToken,
@@ -22,6 +23,8 @@ pub enum Rejection {
     InvalidRequest,
     /// The store or the user loader failed, so there is no verdict on the token: 503 with `Retry-After`.
     Fault(Error),
+    /// Something is wrong in the program, for example a user detail that cannot be written as JSON: 500.
+    Internal(Error),
     /// There is no [`SessionLayer`](super::SessionLayer) for this user type on the route: 500.
     MissingLayer {
         /// The type that was looked for in the request's extensions.
@@ -36,21 +39,21 @@ impl Rejection {
             Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
             Self::InvalidRequest => StatusCode::BAD_REQUEST,
             Self::Fault(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::MissingLayer { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) | Self::MissingLayer { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The challenge of RFC 6750 §3, for the `WWW-Authenticate` header.
     pub fn challenge(&self) -> Option<HeaderValue> {
         let challenge = match self {
-            Self::MissingToken => "Bearer",
+            Self::MissingToken => r#"Bearer realm="api""#,
             Self::InvalidToken => {
-                r#"Bearer error="invalid_token", error_description="the token is not valid or no longer valid""#
+                r#"Bearer realm="api", error="invalid_token", error_description="the token is not valid or no longer valid""#
             }
             Self::InvalidRequest => {
-                r#"Bearer error="invalid_request", error_description="more than one Authorization header""#
+                r#"Bearer realm="api", error="invalid_request", error_description="more than one Authorization header""#
             }
-            Self::Fault(_) | Self::MissingLayer { .. } => return None,
+            Self::Fault(_) | Self::Internal(_) | Self::MissingLayer { .. } => return None,
         };
         Some(HeaderValue::from_static(challenge))
     }
@@ -76,6 +79,16 @@ impl Rejection {
     }
 }
 
+impl From<Error> for Rejection {
+    fn from(error: Error) -> Self {
+        if error.is_fault() {
+            Self::Fault(error)
+        } else {
+            Self::Internal(error)
+        }
+    }
+}
+
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,6 +98,7 @@ impl fmt::Display for Rejection {
                 f.write_str("the request has more than one Authorization header")
             }
             Self::Fault(_) => f.write_str("sessions are unavailable at the moment; try again"),
+            Self::Internal(_) => f.write_str("an internal error in the handling of sessions"),
             Self::MissingLayer { looked_for } => write!(
                 f,
                 "no `{looked_for}` in the request's extensions: put a `SessionLayer` with this user type on the route"
@@ -96,7 +110,7 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Fault(error) => Some(error),
+            Self::Fault(error) | Self::Internal(error) => Some(error),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use tower::Service;
 
-use super::{future::ResponseFuture, layer::Mode, session::Verdict, source};
+use super::{Anonymous, Rejection, future::ResponseFuture, layer::Mode, session::judge, source};
 use crate::TokenManager;
 
 /// The service that [`SessionLayer`](super::SessionLayer) makes.
@@ -42,19 +42,20 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        // The service that was polled ready is the one to call; its clone need not be ready.
-        let clone = self.inner.clone();
-        let mut inner = mem::replace(&mut self.inner, clone);
-
-        match source::bearer_token(request.headers_mut()) {
+        let token = source::bearer_token(request.headers_mut())
+            .and_then(|token| self.manager.parse(token).ok_or(Rejection::InvalidToken));
+        match token {
             Ok(token) => {
+                // The service that was polled ready is the one to call; its clone need not be ready.
+                let clone = self.inner.clone();
+                let ready = mem::replace(&mut self.inner, clone);
                 let manager = self.manager.clone();
-                ResponseFuture::check(manager, token, self.mode, inner, request)
+                ResponseFuture::check(manager, token, self.mode, ready, request)
             }
-            Err(rejection) if self.mode == Mode::Optional && rejection.is_anonymous() => {
-                let verdict = Verdict::new(rejection, self.manager.clone());
-                request.extensions_mut().insert(verdict);
-                ResponseFuture::call(inner.call(request))
+            Err(reason) if self.mode == Mode::Optional && reason.is_anonymous() => {
+                let anonymous = Anonymous::new(reason, self.manager.clone());
+                judge(request.extensions_mut(), Err(anonymous));
+                ResponseFuture::call(self.inner.call(request))
             }
             Err(rejection) => ResponseFuture::reject(rejection),
         }

@@ -1,5 +1,7 @@
 use std::{fmt, time::Duration};
 
+use http::Extensions;
+
 use super::Rejection;
 use crate::{Error, TokenId, TokenManager, User};
 
@@ -86,20 +88,59 @@ impl<D> fmt::Debug for Session<D> {
     }
 }
 
-/// Why a request under an optional layer is anonymous; in its extensions in place of a [`Session`].
-pub(super) struct Verdict<D> {
-    pub(super) rejection: Rejection,
-    pub(super) manager: TokenManager<D>,
+/// What a request without a live token has in its extensions in place of a [`Session`], under an
+/// [optional](super::SessionLayer::optional) layer.
+pub struct Anonymous<D = serde_json::Value> {
+    reason: Rejection,
+    manager: TokenManager<D>,
 }
 
-impl<D> Verdict<D> {
-    pub(super) fn new(rejection: Rejection, manager: TokenManager<D>) -> Self {
-        Self { rejection, manager }
+impl<D> Anonymous<D> {
+    pub(super) fn new(reason: Rejection, manager: TokenManager<D>) -> Self {
+        Self { reason, manager }
+    }
+
+    /// What a required layer would have said.
+    pub fn reason(&self) -> &Rejection {
+        &self.reason
+    }
+
+    /// The manager behind the layer, to log somebody in.
+    pub fn manager(&self) -> &TokenManager<D> {
+        &self.manager
     }
 }
 
-impl<D> Clone for Verdict<D> {
+impl<D> Clone for Anonymous<D> {
     fn clone(&self) -> Self {
-        Self::new(self.rejection.clone(), self.manager.clone())
+        Self::new(self.reason.clone(), self.manager.clone())
+    }
+}
+
+impl<D> fmt::Debug for Anonymous<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Anonymous")
+            .field("reason", &self.reason)
+            .field("manager", &self.manager)
+            .finish()
+    }
+}
+
+/// Puts the verdict of a layer into a request, in place of that of a layer further out.
+pub(super) fn judge<D: Send + Sync + 'static>(
+    extensions: &mut Extensions,
+    verdict: Result<Session<D>, Anonymous<D>>,
+) {
+    match verdict {
+        Ok(session) => {
+            extensions.remove::<Anonymous<D>>();
+            extensions.insert(session.user.clone());
+            extensions.insert(session);
+        }
+        Err(anonymous) => {
+            extensions.remove::<User<D>>();
+            extensions.remove::<Session<D>>();
+            extensions.insert(anonymous);
+        }
     }
 }

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{Error, TokenId};
 
-/// How many expired entries one call frees at most. A call adds at most one, so the store never holds
-/// more than a bounded backlog of dead entries while it is used.
+/// How many expired entries one call frees at most. A call adds at most one, so dead entries get fewer
+/// with every call.
 const PURGE_PER_CALL: usize = 8;
 
 /// Sessions in this process's memory: the embedded default, for one process, tests and development.
@@ -25,7 +25,7 @@ const PURGE_PER_CALL: usize = 8;
 /// Each call frees a few entries that have expired, so memory follows the live sessions without a
 /// background task. Calls never block: the lock inside is held for moments and never across an await.
 ///
-/// The clock is tokio's, so a test may [pause and advance](tokio::time::advance) it.
+/// The clock is tokio's, so a test may pause and advance it (tokio's feature `test-util`).
 #[derive(Clone)]
 pub struct MemoryStore {
     started: (SystemTime, Instant),
@@ -168,8 +168,10 @@ impl SessionStore for MemoryStore {
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let (state, now) = self.begin();
-        let mut sessions = state.live_sessions(user_id, now);
+        let mut sessions = {
+            let (state, now) = self.begin();
+            state.live_sessions(user_id, now)
+        };
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
     }

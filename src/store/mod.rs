@@ -46,7 +46,9 @@ pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// between its call and its return, and once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all)
 /// has returned, no check anywhere finds what it removed, whatever else is in flight.
 ///
-/// Writes are safe to repeat after an error: doing one twice leaves the store as doing it once.
+/// After an error a write may or may not have been done, or may be done later. Repeating it at once is
+/// safe; but a store must not repeat [`create`](Self::create) on its own, because the first try may arrive after a
+/// logout of the second.
 ///
 /// An implementer writes plain `async fn`s. Errors are faults only, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout) and
@@ -135,17 +137,20 @@ pub trait SessionStore: Send + Sync + 'static {
 
 /// What a new session is to be like.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NewSession {
     /// How long it lives unless it is refreshed; at least 1 ms.
     pub ttl: Duration,
     /// How long it lives at most, refreshed or not; at least 1 ms. `None`: no such end.
     pub max_lifetime: Option<Duration>,
-    /// Opaque bytes (a JSON object, from a [`TokenManager`](crate::TokenManager)) to keep with it.
+    /// Opaque bytes (a JSON object, from a [`TokenManager`](crate::TokenManager)) to keep with it. None at all are the
+    /// same as `None`.
     pub metadata: Option<Bytes>,
 }
 
 /// What a store knows of a live session. All times are by the store's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionRecord {
     /// When it began.
     pub created_at: SystemTime,
@@ -161,6 +166,7 @@ pub struct SessionRecord {
 
 /// The answer of [`SessionStore::create`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Created {
     /// The session, as it is now.
     pub session: SessionRecord,
@@ -170,6 +176,7 @@ pub struct Created {
 
 /// The answer of [`SessionStore::check`] for a live session.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Checked {
     /// The store's clock at the check.
     pub now: SystemTime,
@@ -190,6 +197,7 @@ pub enum PutMode<'a> {
 
 /// How many live sessions a user may have, and what happens at one more login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionLimit {
     /// The most that may be live at any moment.
     pub max: NonZeroU32,
@@ -199,7 +207,6 @@ pub struct SessionLimit {
 
 /// What a login does when the user has as many sessions as the limit allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum OnFull {
     /// End the session that began first.
     EvictOldest,
@@ -209,16 +216,48 @@ pub enum OnFull {
     Reject,
 }
 
+impl NewSession {
+    /// A session without absolute end and metadata; set the fields for more.
+    pub fn new(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            max_lifetime: None,
+            metadata: None,
+        }
+    }
+}
+
+impl Created {
+    /// The answer for this session and those that it displaced.
+    pub fn new(session: SessionRecord, evicted: Vec<(TokenId, SessionRecord)>) -> Self {
+        Self { session, evicted }
+    }
+}
+
+impl Checked {
+    /// The answer for this session, at this time of the store's clock.
+    pub fn new(now: SystemTime, session: SessionRecord, user: Option<Bytes>) -> Self {
+        Self { now, session, user }
+    }
+}
+
+impl SessionLimit {
+    /// At most `max` sessions.
+    pub fn new(max: NonZeroU32, on_full: OnFull) -> Self {
+        Self { max, on_full }
+    }
+}
+
 impl SessionRecord {
-    /// A session that begins at `now`.
-    pub(crate) fn begin(new: &NewSession, now: SystemTime) -> Self {
+    /// A session that begins at `now`, by the store's clock. A store that reads one back sets the fields.
+    pub fn begin(new: &NewSession, now: SystemTime) -> Self {
         let ends_at = new.max_lifetime.map(|lifetime| now + lifetime);
         Self {
             created_at: now,
             refreshed_at: now,
             expires_at: earlier(now + new.ttl, ends_at),
             ends_at,
-            metadata: new.metadata.clone(),
+            metadata: new.metadata.clone().filter(|bytes| !bytes.is_empty()),
         }
     }
 }

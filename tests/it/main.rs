@@ -1,5 +1,8 @@
 //! Everything that takes a real server, a real connection or a clock.
 
+// Clippy takes only the test functions themselves, not what they call, for tests.
+#![allow(clippy::unwrap_used)]
+
 mod harness;
 
 mod conformance;
@@ -10,6 +13,7 @@ mod round_trips;
 mod security;
 mod stores;
 
+mod examples;
 mod faults;
 mod http;
 mod loads;

@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use redis::{
@@ -8,9 +8,17 @@ use redis::{
 };
 use url::Url;
 
-use super::{RedisStore, keys::Keys, link::Link, topology::Topology};
+use super::{
+    RedisStore,
+    errors::ErrorText,
+    keys::Keys,
+    link::{Link, LinkConfig},
+    topology::Topology,
+};
 use crate::{Error, ErrorKind};
 
+/// The longest timeout that can be set.
+const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 const DEFAULT_PORT: u16 = 6379;
 /// A peer that has not acknowledged data or keepalive probes for this long is gone.
 const DEAD_PEER: Duration = Duration::from_secs(2);
@@ -65,7 +73,7 @@ impl RedisStoreBuilder {
 
     /// What the keys of sessions begin with: `<prefix>:{<user id>}`. Default: `tbs:tokens`.
     ///
-    /// All services that share sessions must agree on both prefixes. A prefix has 1 to 64 printable ASCII
+    /// All services that share sessions must agree on it. A prefix has 1 to 64 printable ASCII
     /// characters, no space and no braces.
     pub fn token_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.token_key_prefix = prefix.into();
@@ -74,19 +82,21 @@ impl RedisStoreBuilder {
 
     /// What the keys of cached users begin with: `<prefix>:{<user id>}`. Default: `tbs:users`.
     ///
-    /// It must differ from the other prefix.
+    /// It must differ from the other prefix. Only services that have the same user type *and* the same user
+    /// loader can share it; others would undo each other's work, and refuse users that the other
+    /// one knows. Give it a version if the type changes (`shop:users:v2`).
     pub fn user_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.user_key_prefix = prefix.into();
         self
     }
 
-    /// How long one attempt to connect may take, login included. Default: 1 second.
+    /// How long one attempt to connect may take, login included: at most an hour. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long an operation may take in all: waiting for a connection, its round trips, and a retry after
+    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry after
     /// a dropped connection. Default: 500 ms. (A list of very many sessions is read in pages, and the
     /// deadline is for each page.)
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -98,8 +108,9 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what cannot be, [`ErrorKind::Unavailable`] if the server cannot be reached,
-    /// refuses the login, or does not let this user read keys with these prefixes.
+    /// [`ErrorKind::Config`] for what cannot be, [`ErrorKind::Unavailable`] if the server cannot be reached
+    /// or refuses the login, and [`ErrorKind::Store`] for other errors that it answers with: there is no
+    /// such database, this user must not read keys with these prefixes.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let store = self.connect_lazy()?;
         store.link.ready().await?;
@@ -117,8 +128,9 @@ impl RedisStoreBuilder {
             ("connect_timeout", self.connect_timeout),
             ("deadline", self.deadline),
         ] {
-            if value.is_zero() {
-                return Err(config_error(format!("{name} is zero")));
+            if value.is_zero() || value > MAX_WAIT {
+                let message = format!("{name} is not between 0 and {MAX_WAIT:?}");
+                return Err(config_error(message));
             }
         }
         let keys = Keys::new(self.token_key_prefix, self.user_key_prefix)?;
@@ -129,23 +141,27 @@ impl RedisStoreBuilder {
         if server.username.is_some() && server.password.is_none() {
             return Err(config_error("a Redis user is given, but no password"));
         }
-        let secrets = server.password.iter().cloned().collect();
-        let topology = Topology::Standalone {
-            server: server.connection_info()?,
-            probe: keys.probe(),
-        };
+        let errors = ErrorText::new(server.password.clone());
         let connection = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             // The link has its own deadline, for whole operations.
             .set_response_timeout(None);
-        let link = Link::start(
-            topology,
+        let config = LinkConfig {
+            topology: Arc::new(Topology::Standalone {
+                server: server.connection_info()?,
+                probe: keys.probe(),
+            }),
             connection,
-            self.connect_timeout,
-            self.deadline,
-            secrets,
-        );
-        Ok(RedisStore { link, keys })
+            connect_timeout: self.connect_timeout,
+            deadline: self.deadline,
+            errors,
+        };
+        Ok(RedisStore {
+            link: Link::start(&config),
+            bulk: Arc::default(),
+            config,
+            keys,
+        })
     }
 }
 
@@ -181,6 +197,7 @@ impl Server {
             .map_err(|error| config_error(format!("the Redis URL cannot be read: {error}")))?;
         match url.scheme() {
             "redis" | "valkey" => {}
+            "rediss" | "valkeys" => return Err(config_error("TLS to Redis is not supported yet")),
             scheme => {
                 return Err(config_error(format!(
                     "the scheme `{scheme}` of the Redis URL is not supported; use `redis`"
@@ -197,7 +214,8 @@ impl Server {
             Some(host) => decode(&host.to_string(), "host")?,
             None => return Err(config_error("the Redis URL names no host")),
         };
-        let db = match url.path().trim_start_matches('/') {
+        let path = url.path();
+        let db = match path.strip_prefix('/').unwrap_or(path) {
             "" => 0,
             db => db.parse().map_err(|_| {
                 config_error("the path of the Redis URL is not the number of a database")
@@ -318,6 +336,7 @@ mod tests {
             "redis://:hunter2@localhost/hunter2",
             "redis://:hunter2@localhost/-1",
             "redis://:hunter2@localhost/0/1",
+            "redis://:hunter2@localhost//1",
             "redis://:hunter2@localhost:99999",
             "redis://:hunter2@localhost?protocol=hunter2",
             "redis://:%ffhunter2@localhost",
@@ -337,6 +356,7 @@ mod tests {
         for (bad, part) in [
             (builder().username("app"), "password"),
             (builder().deadline(Duration::ZERO), "deadline"),
+            (builder().deadline(Duration::MAX), "deadline"),
             (builder().connect_timeout(Duration::ZERO), "connect_timeout"),
             (builder().token_key_prefix(""), "token_key_prefix"),
             (builder().user_key_prefix("tbs:tokens"), "differ"),

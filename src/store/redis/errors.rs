@@ -1,22 +1,30 @@
 use std::sync::Arc;
 
-use redis::{ErrorKind as RedisErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind as RedisErrorKind, RedisError};
 
 use crate::{Error, ErrorKind};
 
 /// Turns errors of the client into ours: no type of it, and no secret, gets out.
 #[derive(Clone)]
-pub(super) struct ErrorText(Arc<[String]>);
+pub(super) struct ErrorText {
+    secrets: Arc<[String]>,
+}
 
 impl ErrorText {
-    pub(super) fn new(secrets: Vec<String>) -> Self {
-        Self(secrets.into())
+    pub(super) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+        let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
+        Self {
+            secrets: secrets.collect(),
+        }
     }
 
     pub(super) fn convert(&self, error: &RedisError) -> Error {
-        // Old servers quote the arguments of a command that they do not know, such as HELLO … AUTH.
-        let mut text = error.to_string();
-        for secret in &*self.0 {
+        // Old servers quote the arguments of a command that they do not know, such as HELLO … AUTH, and only
+        // the beginning of a long one.
+        let text = error.to_string();
+        let quoted = text.find("with args beginning with");
+        let mut text = text[..quoted.unwrap_or(text.len())].to_owned();
+        for secret in &*self.secrets {
             text = text.replace(secret.as_str(), "***");
         }
         if another_connection_may_cure(error) || refuses_for_now(error) {
@@ -31,19 +39,75 @@ impl ErrorText {
 pub(super) fn another_connection_may_cure(error: &RedisError) -> bool {
     match error.kind() {
         RedisErrorKind::Io | RedisErrorKind::Parse | RedisErrorKind::AuthenticationFailed => true,
-        RedisErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ReadOnly
+        _ => has_code(
+            error,
+            &["LOADING", "MASTERDOWN", "READONLY", "NOAUTH", "WRONGPASS"],
         ),
-        _ => matches!(error.code(), Some("NOAUTH" | "WRONGPASS")),
     }
 }
 
 /// Whether the server is fine but will not do the operation at the moment: out of memory, its disk is
 /// full, too few replicas, a script runs.
 fn refuses_for_now(error: &RedisError) -> bool {
-    matches!(
-        error.code(),
-        Some("OOM" | "MISCONF" | "NOREPLICAS" | "BUSY")
-    )
+    has_code(error, &["OOM", "MISCONF", "NOREPLICAS", "BUSY"])
+}
+
+/// Whether the server's (first) error has one of these codes.
+fn has_code(error: &RedisError, codes: &[&str]) -> bool {
+    // An error in a pipeline has no code of its own.
+    let Some(errors) = error.clone().into_server_errors() else {
+        return false;
+    };
+    errors.first().is_some_and(|(_, error)| {
+        // Redis 6 wraps the error of a command in a script: "ERR Error running script …: -OOM …".
+        let inner = error
+            .details()
+            .and_then(|details| details.split(": -").nth(1));
+        let inner = inner.and_then(|inner| inner.split(' ').next());
+        codes.contains(&inner.unwrap_or(error.code()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    fn error(reply: &str) -> RedisError {
+        let value = parse_redis_value(format!("-{reply}\r\n").as_bytes()).unwrap();
+        value.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn a_code_is_found_in_every_version_of_the_server() {
+        for reply in [
+            "READONLY You can't write against a read only replica.",
+            "READONLY You can't write against a read only replica. script: 41ac, on @user_script:9.",
+            "ERR Error running script (call to f_41ac): @user_script:9: @user_script: 9: -READONLY You can't write \
+             against a read only replica. ",
+        ] {
+            assert!(another_connection_may_cure(&error(reply)), "{reply}");
+        }
+        let reply = "OOM command not allowed when used memory > 'maxmemory'.";
+        assert!(refuses_for_now(&error(reply)));
+        assert!(!another_connection_may_cure(&error(reply)));
+        let reply = "WRONGTYPE Operation against a key holding the wrong kind of value";
+        let converted = ErrorText::new([]).convert(&error(reply));
+        assert_eq!(converted.kind(), ErrorKind::Store);
+    }
+
+    #[test]
+    fn a_quoted_password_is_blotted_out() {
+        let text = ErrorText::new([String::new(), "hunter2".to_owned()]);
+        for reply in [
+            "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunter2`",
+            "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunte",
+            "ERR unknown subcommand 'hunter2'",
+        ] {
+            let converted = format!("{:?}", text.convert(&error(reply)));
+            assert!(!converted.contains("hunte"), "{converted}");
+            assert!(converted.contains("unknown"), "{converted}");
+        }
+    }
 }

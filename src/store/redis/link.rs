@@ -15,10 +15,29 @@ use tokio::{
 use super::{
     errors::{ErrorText, another_connection_may_cure},
     script::ScriptCall,
-    supervisor::{Lane, Live, Reports, State, Supervisor},
+    supervisor::{Live, Reports, State, Supervisor},
     topology::Topology,
 };
 use crate::{Error, ErrorKind};
+
+/// Where and how to connect.
+#[derive(Clone)]
+pub(super) struct LinkConfig {
+    pub(super) topology: Arc<Topology>,
+    pub(super) connection: AsyncConnectionConfig,
+    pub(super) connect_timeout: Duration,
+    pub(super) deadline: Duration,
+    pub(super) errors: ErrorText,
+}
+
+/// What to do with an operation whose connection drops before it is answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnDrop {
+    /// Send it again, once: doing it twice, and late, does no harm.
+    Retry,
+    /// Give up: the first one may still be on its way, and arrive after its effect was undone.
+    Fail,
+}
 
 /// A handle; the connection closes when the last one is gone.
 #[derive(Clone)]
@@ -34,30 +53,23 @@ struct Inner {
 
 impl Link {
     /// Starts to connect, in a task of its own.
-    pub(super) fn start(
-        topology: Topology,
-        config: AsyncConnectionConfig,
-        connect_timeout: Duration,
-        deadline: Duration,
-        secrets: Vec<String>,
-    ) -> Self {
+    pub(super) fn start(config: &LinkConfig) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
         let reports = Reports::new();
-        let errors = ErrorText::new(secrets);
         let supervisor = Supervisor {
-            topology,
-            config,
-            connect_timeout,
+            topology: Arc::clone(&config.topology),
+            config: config.connection.clone(),
+            connect_timeout: config.connect_timeout,
             state: sender,
             reports: reports.clone(),
-            errors: errors.clone(),
+            errors: config.errors.clone(),
         };
         let supervisor = tokio::spawn(supervisor.run()).abort_handle();
         Self(Arc::new(Inner {
             state,
             reports,
-            deadline,
-            errors,
+            deadline: config.deadline,
+            errors: config.errors.clone(),
             supervisor,
         }))
     }
@@ -67,29 +79,26 @@ impl Link {
         self.live_after(0).await.map(drop)
     }
 
-    /// Sends commands in one round trip.
-    ///
-    /// Sent again, once, if the connection drops before they are answered: so they must be safe to
-    /// repeat.
-    pub(super) async fn query<T: FromRedisValue>(
-        &self,
-        lane: Lane,
-        commands: &Pipeline,
-    ) -> Result<T, Error> {
+    /// Sends commands in one round trip; again, if the connection drops.
+    pub(super) async fn query<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Error> {
         let deadline = Instant::now() + self.0.deadline;
-        let outcome = self.query_until(deadline, lane, commands).await;
+        let outcome = self.query_until(deadline, commands, OnDrop::Retry).await;
         outcome.map_err(|failure| self.error(failure))
     }
 
-    /// Calls a script, which must be safe to repeat; teaches it to the server if need be.
-    pub(super) async fn script<T: FromRedisValue>(&self, call: &ScriptCall) -> Result<T, Error> {
+    /// Calls a script; teaches it to the server if need be.
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+    ) -> Result<T, Error> {
         let deadline = Instant::now() + self.0.deadline;
-        let outcome = match self.query_until(deadline, Lane::Main, &call.by_sha()).await {
+        let outcome = match self.query_until(deadline, &call.by_sha(), on_drop).await {
             Err(Failure::Redis(error))
                 if error.kind() == RedisErrorKind::Server(ServerErrorKind::NoScript) =>
             {
-                self.query_until(deadline, Lane::Main, &call.by_source())
-                    .await
+                let commands = call.by_source();
+                self.query_until(deadline, &commands, on_drop).await
             }
             outcome => outcome,
         };
@@ -100,13 +109,14 @@ impl Link {
     async fn query_until<T: FromRedisValue>(
         &self,
         deadline: Instant,
-        lane: Lane,
         commands: &Pipeline,
+        on_drop: OnDrop,
     ) -> Result<T, Failure> {
         let mut live = self.live_until(deadline, 0).await?;
-        let mut retries = 1;
+        let mut retry = on_drop == OnDrop::Retry;
         loop {
-            let mut connection = live.connection(lane);
+            let sent = Instant::now();
+            let mut connection = live.connection.clone();
             match timeout_at(deadline, commands.query_async(&mut connection)).await {
                 Ok(Ok(reply)) => {
                     live.answered();
@@ -114,17 +124,18 @@ impl Link {
                 }
                 Ok(Err(error)) => {
                     if another_connection_may_cure(&error) {
-                        self.0.reports.broken(live.generation);
+                        self.0.reports.suspect(live.generation);
                     }
-                    if !error.is_io_error() || retries == 0 {
+                    if !error.is_io_error() || !retry {
                         return Err(Failure::Redis(error));
                     }
-                    retries -= 1;
+                    retry = false;
                     live = self.live_until(deadline, live.generation).await?;
                 }
                 Err(_) => {
-                    if live.timed_out() {
-                        self.0.reports.broken(live.generation);
+                    // One that had to wait for the connection says little of it.
+                    if sent.elapsed() >= self.0.deadline / 2 && live.timed_out() {
+                        self.0.reports.suspect(live.generation);
                     }
                     return Err(Failure::Deadline);
                 }

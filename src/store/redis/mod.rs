@@ -1,5 +1,7 @@
 use std::{
     collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -7,7 +9,10 @@ use bytes::Bytes;
 use redis::Pipeline;
 
 pub use self::config::RedisStoreBuilder;
-use self::{keys::Keys, link::Link, supervisor::Lane};
+use self::{
+    keys::Keys,
+    link::{Link, LinkConfig, OnDrop},
+};
 use super::{
     Checked, Created, NewSession, OnFull, PutMode, SessionLimit, SessionRecord, SessionStore,
 };
@@ -38,6 +43,9 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 /// connection, which is one for all requests (and a second for lists), supervised: it is replaced when it
 /// breaks, every operation has a deadline, and while the server is away operations fail at once.
 ///
+/// All operations but logins are sent a second time if their connection drops before the answer came.
+/// Then a logout may answer that it found no session, because its first try had ended it.
+///
 /// The README specifies the layout of the keys.
 ///
 /// ```no_run
@@ -57,9 +65,13 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 ///     .await?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RedisStore {
+    /// For what requests wait for.
     link: Link,
+    /// For lists, which may take long and must not stall a check; made at the first one.
+    bulk: Arc<OnceLock<Link>>,
+    config: LinkConfig,
     keys: Keys,
 }
 
@@ -82,7 +94,7 @@ impl RedisStore {
     }
 }
 
-/// [`check`](SessionStore::check) is the pipeline `HGET`, `GET`, `TIME`: O(1), whatever the number of sessions.
+/// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions.
 /// All writes are one command or one script each.
 impl SessionStore for RedisStore {
     async fn create(
@@ -105,7 +117,8 @@ impl SessionStore for RedisStore {
             .arg(new.metadata.as_deref().unwrap_or_default())
             .arg(limit.map_or(0, |limit| limit.max.get()))
             .arg(on_full);
-        let reply: Option<Vec<Vec<u8>>> = self.link.script(&call).await?;
+        // A login that arrives late, after a logout of the same token, would bring it back.
+        let reply: Option<Vec<Vec<u8>>> = self.link.script(&call, OnDrop::Fail).await?;
         let Some(reply) = reply else {
             return Err(Error::session_limit());
         };
@@ -121,12 +134,12 @@ impl SessionStore for RedisStore {
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let mut commands = Pipeline::with_capacity(3);
+        // The time comes first: what is live at that moment, and still there afterwards, is live.
         commands
+            .cmd("TIME")
             .hget(self.keys.sessions(user_id), token_id.as_str())
-            .get(self.keys.user(user_id))
-            .cmd("TIME");
-        let (session, user, now): (Reply, Reply, Time) =
-            self.link.query(Lane::Main, &commands).await?;
+            .get(self.keys.user(user_id));
+        let (now, session, user): (Time, Reply, Reply) = self.link.query(&commands).await?;
         let now = time(now);
         let session = session.and_then(record::decode);
         Ok(session
@@ -148,7 +161,7 @@ impl SessionStore for RedisStore {
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
             .arg(millis(ttl));
-        self.link.script(&call).await
+        self.link.script(&call, OnDrop::Retry).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -158,8 +171,7 @@ impl SessionStore for RedisStore {
             .hget(&key, token_id.as_str())
             .hdel(&key, token_id.as_str())
             .cmd("TIME");
-        let (session, deleted, now): (Reply, bool, Time) =
-            self.link.query(Lane::Main, &commands).await?;
+        let (session, deleted, now): (Reply, bool, Time) = self.link.query(&commands).await?;
         let session = session.and_then(record::decode);
         Ok(deleted && session.is_some_and(|session| time(now) < session.expires_at))
     }
@@ -168,32 +180,32 @@ impl SessionStore for RedisStore {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str));
-        self.link.script(&call).await
+        self.link.script(&call, OnDrop::Retry).await
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let bulk = self.bulk.get_or_init(|| Link::start(&self.config));
         let key = self.keys.sessions(user_id);
         // A scan may return a field more than once.
         let mut found = BTreeMap::new();
         let mut cursor = 0;
-        let now = loop {
+        loop {
             let mut commands = Pipeline::with_capacity(2);
+            commands.cmd("TIME");
             let page = commands.cmd("HSCAN");
             page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            commands.cmd("TIME");
-            let ((next, page), now): (Page, Time) = self.link.query(Lane::Bulk, &commands).await?;
+            let (now, (next, page)): (Time, Page) = bulk.query(&commands).await?;
+            let now = time(now);
             for (id, session) in page {
-                found.extend(token_id_of(&id).zip(record::decode(session)));
+                let session = record::decode(session).filter(|session| now < session.expires_at);
+                found.extend(token_id_of(&id).zip(session));
             }
             cursor = next;
             if cursor == 0 {
-                break time(now);
+                break;
             }
-        };
-        let mut sessions: Vec<_> = found
-            .into_iter()
-            .filter(|(_, session)| now < session.expires_at)
-            .collect();
+        }
+        let mut sessions: Vec<_> = found.into_iter().collect();
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
     }
@@ -201,7 +213,7 @@ impl SessionStore for RedisStore {
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let mut commands = Pipeline::with_capacity(1);
         commands.get(self.keys.user(user_id));
-        let (value,): (Reply,) = self.link.query(Lane::Main, &commands).await?;
+        let (value,): (Reply,) = self.link.query(&commands).await?;
         Ok(value.map(Bytes::from))
     }
 
@@ -219,7 +231,7 @@ impl SessionStore for RedisStore {
                 .arg(value)
                 .arg(millis(ttl))
                 .arg(seen);
-            return self.link.script(&call).await;
+            return self.link.script(&call, OnDrop::Retry).await;
         }
         let mut commands = Pipeline::with_capacity(1);
         let set = commands.cmd("SET");
@@ -228,8 +240,17 @@ impl SessionStore for RedisStore {
             set.arg("NX");
         }
         // "OK", or nil if the condition did not hold.
-        let (done,): (Option<String>,) = self.link.query(Lane::Main, &commands).await?;
+        let (done,): (Option<String>,) = self.link.query(&commands).await?;
         Ok(done.is_some())
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("link", &self.link)
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,9 +1,10 @@
 //! Keeps a connection to the server.
 //!
 //! A task of its own connects, and connects anew whenever the connection of the current *generation* is
-//! reported as broken: it was lost, an operation failed in a way that another connection may cure, or a few
-//! operations in a row got no answer. While the first attempt to replace a connection runs, operations
-//! wait for it within their deadline; once an attempt has failed, they fail at once until one succeeds.
+//! reported: as *lost*, or as *suspect*, because an operation failed in a way that another connection may
+//! cure, or a few operations in a row got no answer. A suspect connection stays in use until the next one is
+//! there. While the first attempt to replace a lost one runs, operations wait for it within their deadline;
+//! once an attempt has failed, they fail at once until one succeeds.
 
 use std::{
     sync::{
@@ -16,26 +17,23 @@ use std::{
 use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
-use super::{
-    errors::ErrorText,
-    topology::{Connections, Topology},
-};
+use super::{errors::ErrorText, topology::Topology};
 use crate::{Error, ErrorKind};
 
-/// So many unanswered operations in a row make a connection count as broken: a network that drops
-/// packets silently shows no error.
+/// So many unanswered operations in a row make a connection suspect: a network that drops packets
+/// silently shows no error.
 const MAX_TIMEOUTS_IN_A_ROW: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
-/// A connection that breaks sooner than this is not replaced without a pause.
+/// A connection that is reported sooner than this is not replaced without a pause.
 const STABLE: Duration = Duration::from_secs(1);
 
 /// The task that connects.
 pub(super) struct Supervisor {
-    pub(super) topology: Topology,
+    pub(super) topology: Arc<Topology>,
     pub(super) config: AsyncConnectionConfig,
     pub(super) connect_timeout: Duration,
     pub(super) state: watch::Sender<State>,
@@ -43,40 +41,76 @@ pub(super) struct Supervisor {
     pub(super) errors: ErrorText,
 }
 
+/// What operations need to know of the connection.
+pub(super) enum State {
+    /// An attempt runs, and none has failed since the last connection was lost.
+    Connecting,
+    Up(Arc<Live>),
+    /// At least one attempt has failed; more are made.
+    Down(Error),
+}
+
+/// A connection that works, as far as is known.
+pub(super) struct Live {
+    pub(super) generation: u64,
+    pub(super) connection: MultiplexedConnection,
+    timeouts_in_a_row: AtomicU32,
+}
+
+/// The latest trouble that was reported.
+#[derive(Clone)]
+pub(super) struct Reports(Arc<watch::Sender<Report>>);
+
+/// Generations up to these are in trouble.
+#[derive(Clone, Copy, Default)]
+struct Report {
+    suspect: u64,
+    lost: u64,
+}
+
 impl Supervisor {
     pub(super) async fn run(self) {
         let mut backoff = FIRST_BACKOFF;
         for generation in 1.. {
             match self.connect(generation).await {
-                Ok(connections) => {
+                Ok(connection) => {
                     let since = Instant::now();
                     self.state.send_replace(State::Up(Arc::new(Live {
                         generation,
-                        connections,
+                        connection,
                         timeouts_in_a_row: AtomicU32::new(0),
                     })));
-                    self.reports.until_broken(generation).await;
-                    self.state.send_replace(State::Connecting);
-                    if since.elapsed() >= STABLE {
+                    self.reports
+                        .until(|report| report.suspect >= generation)
+                        .await;
+                    let pause = if since.elapsed() < STABLE {
+                        backoff
+                    } else {
                         backoff = FIRST_BACKOFF;
-                        continue;
+                        Duration::ZERO
+                    };
+                    // While it is only suspect, it is in use.
+                    let lost = self.reports.until(|report| report.lost >= generation);
+                    if timeout(pause, lost).await.is_ok() {
+                        self.state.send_replace(State::Connecting);
+                        sleep(pause).await;
                     }
                 }
                 Err(error) => {
                     self.state.send_replace(State::Down(error));
+                    sleep(backoff).await;
                 }
             }
-            tokio::time::sleep(backoff).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
-    async fn connect(&self, generation: u64) -> Result<Connections, Error> {
+    async fn connect(&self, generation: u64) -> Result<MultiplexedConnection, Error> {
         let reports = self.reports.clone();
-        let on_lost = move || reports.broken(generation);
+        let on_lost = move || reports.lost(generation);
         let connecting = self.topology.connect(&self.config, on_lost);
         match timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(connections)) => Ok(connections),
+            Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.errors.convert(&error)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
@@ -86,17 +120,8 @@ impl Supervisor {
     }
 }
 
-/// What operations need to know of the connection.
-pub(super) enum State {
-    /// An attempt runs, and none has failed since the last connection.
-    Connecting,
-    Up(Arc<Live>),
-    /// At least one attempt has failed; more are made.
-    Down(Error),
-}
-
 impl State {
-    /// What an operation that knows the generation `broken` to be so gets; `None`: it has to wait.
+    /// What an operation gets that knows generations up to `broken` to be so; `None`: it has to wait.
     pub(super) fn verdict(&self, broken: u64) -> Option<Result<Arc<Live>, Error>> {
         match self {
             Self::Up(live) if live.generation > broken => Some(Ok(Arc::clone(live))),
@@ -106,22 +131,7 @@ impl State {
     }
 }
 
-/// A connection that works, as far as is known.
-pub(super) struct Live {
-    pub(super) generation: u64,
-    connections: Connections,
-    timeouts_in_a_row: AtomicU32,
-}
-
 impl Live {
-    /// A handle on one of the connections.
-    pub(super) fn connection(&self, lane: Lane) -> MultiplexedConnection {
-        match lane {
-            Lane::Main => self.connections.main.clone(),
-            Lane::Bulk => self.connections.bulk.clone(),
-        }
-    }
-
     /// Notes that an operation was answered.
     pub(super) fn answered(&self) {
         // Nearly always zero, and then not written: all operations share it.
@@ -130,41 +140,39 @@ impl Live {
         }
     }
 
-    /// Notes that an operation was not answered; `true` if that makes the connection count as broken.
+    /// Notes that an operation was not answered; `true` if that makes the connection suspect.
     pub(super) fn timed_out(&self) -> bool {
         self.timeouts_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS_IN_A_ROW
     }
 }
 
-/// The highest generation that was reported as broken.
-#[derive(Clone)]
-pub(super) struct Reports(Arc<watch::Sender<u64>>);
-
 impl Reports {
     pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
+        Self(Arc::new(watch::Sender::new(Report::default())))
     }
 
-    pub(super) fn broken(&self, generation: u64) {
-        self.0.send_if_modified(|broken| {
-            let news = *broken < generation;
-            *broken = generation.max(*broken);
+    /// Another connection than this one may do better.
+    pub(super) fn suspect(&self, generation: u64) {
+        self.0.send_if_modified(|report| {
+            let news = report.suspect < generation;
+            report.suspect = generation.max(report.suspect);
             news
         });
     }
 
-    async fn until_broken(&self, generation: u64) {
+    /// This connection is gone.
+    pub(super) fn lost(&self, generation: u64) {
+        self.0.send_if_modified(|report| {
+            let news = report.lost < generation;
+            report.lost = generation.max(report.lost);
+            report.suspect = generation.max(report.suspect);
+            news
+        });
+    }
+
+    async fn until(&self, reached: impl FnMut(&Report) -> bool) {
         let mut reports = self.0.subscribe();
         // Cannot fail: `self` holds the sender.
-        let _ = reports.wait_for(|broken| *broken >= generation).await;
+        let _ = reports.wait_for(reached).await;
     }
-}
-
-/// Which of the connections an operation uses.
-#[derive(Clone, Copy)]
-pub(super) enum Lane {
-    /// What requests wait for.
-    Main,
-    /// What may take long.
-    Bulk,
 }

@@ -13,32 +13,27 @@ pub(super) enum Topology {
     },
 }
 
-/// The connections of one generation, all to the same place.
-#[derive(Clone)]
-pub(super) struct Connections {
-    /// For what a request waits for.
-    pub(super) main: MultiplexedConnection,
-    /// For what may take long and must not stall a check.
-    pub(super) bulk: MultiplexedConnection,
-}
-
 impl Topology {
-    /// Connects anew. `on_lost` is called when one of the connections is lost, even if it is idle.
+    /// Connects anew. `on_lost` is called when the connection is lost, even if it is idle.
     pub(super) async fn connect(
         &self,
         config: &AsyncConnectionConfig,
-        on_lost: impl Fn() + Clone + Send + Sync + 'static,
-    ) -> RedisResult<Connections> {
+        on_lost: impl Fn() + Send + Sync + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
         match self {
             Self::Standalone { server, probe } => {
                 let client = Client::open(server.clone())?;
                 let config = config.clone().set_push_sender(OnLost(on_lost));
-                let connect = || client.get_multiplexed_async_connection_with_config(&config);
-                let mut main = connect().await?;
-                // A server that is loading its data, or does not let us read, is of no use.
-                redis::cmd("GET").arg(probe).exec_async(&mut main).await?;
-                let bulk = connect().await?;
-                Ok(Connections { main, bulk })
+                let mut connection = client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?;
+                // A connection that is not logged in, or whose server is loading its data, is of no use; and the
+                // client does not tell.
+                redis::cmd("GET")
+                    .arg(probe)
+                    .exec_async(&mut connection)
+                    .await?;
+                Ok(connection)
             }
         }
     }

@@ -65,6 +65,11 @@ impl Proxy {
         }
     }
 
+    /// The same for one flow only, by the order in which they began.
+    pub(crate) fn black_hole(&self, index: usize) {
+        lock(&self.shared.flows)[index].send_replace(Fate::BlackHoled);
+    }
+
     /// Closes the flows of this moment, black-holed ones too; when this returns they are closed.
     pub(crate) async fn drop_connections(&self) {
         let flows = mem::take(&mut *lock(&self.shared.flows));

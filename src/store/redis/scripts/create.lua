@@ -6,7 +6,7 @@ local key, id = KEYS[1], ARGV[1]
 local now, limit, on_full = now_ms(), tonumber(ARGV[5]), ARGV[6]
 
 local known = redis.call('HGET', key, id)
-if known and expiry(known) > now then
+if known and readable(known) and expiry(known) > now then
   return { known }
 end
 

@@ -4,7 +4,7 @@ local key, keep = KEYS[1], ARGV[1]
 local count = redis.call('HLEN', key)
 local kept = keep ~= '' and redis.call('HGET', key, keep)
 redis.call('UNLINK', key)
-if kept and expiry(kept) > now_ms() then
+if kept and readable(kept) and expiry(kept) > now_ms() then
   put(key, keep, kept)
   return count - 1
 end

@@ -16,9 +16,17 @@ end
 
 -- Stores a record, and lets its hash live at least as long.
 local function put(key, id, record)
-  redis.call('HSET', key, id, record)
   local expires = expiry(record)
-  if redis.call('PTTL', key) < expires - now_ms() then
+  local left = redis.call('PTTL', key)
+  redis.call('HSET', key, id, record)
+  if left == -1 then
+    -- It lost its expiry, say in a restore from a backup; others in it may live longer.
+    local all = redis.call('HGETALL', key)
+    for i = 2, #all, 2 do
+      expires = math.max(expires, expiry(all[i]))
+    end
+  end
+  if left < expires - now_ms() then
     redis.call('PEXPIREAT', key, expires)
   end
 end

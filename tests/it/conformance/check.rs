@@ -1,0 +1,108 @@
+//! `check`.
+
+use tower_bearer_session::{SessionStore, store::PutMode};
+
+use crate::stores::{
+    Backend, DAY, HOUR, SHORT, is_live, listed, live, log_in, on_every_store, outlive_short,
+    token_id,
+};
+
+on_every_store!(
+    what_was_never_created_is_not_live,
+    a_check_brings_the_cached_user,
+    a_check_writes_nothing,
+    the_time_of_a_check_is_the_stores_and_goes_forward,
+    every_handle_sees_the_same,
+);
+
+/// Unknown users, unknown tokens, and tokens of other users are not live.
+async fn what_was_never_created_is_not_live(backend: &impl Backend) {
+    let store = backend.store().await;
+    assert!(!is_live(&store, "al", &token_id(1)).await);
+    log_in(&store, "al", &token_id(1)).await;
+    log_in(&store, "bo", &token_id(2)).await;
+    assert!(!is_live(&store, "al", &token_id(2)).await);
+    assert!(!is_live(&store, "bo", &token_id(1)).await);
+    assert!(!is_live(&store, "cy", &token_id(1)).await);
+}
+
+/// The user's cached value comes with the session: as it is now, and `None` once it is gone.
+async fn a_check_brings_the_cached_user(backend: &impl Backend) {
+    let store = backend.store().await;
+    let id = token_id(1);
+    log_in(&store, "al", &id).await;
+    store
+        .put_user("bo", b"bo", HOUR, PutMode::Replace)
+        .await
+        .unwrap();
+    assert_eq!(live(&store, "al", &id).await.user, None);
+
+    for value in [&b"one"[..], b"two \xff\0", b""] {
+        store
+            .put_user("al", value, HOUR, PutMode::Replace)
+            .await
+            .unwrap();
+        assert_eq!(live(&store, "al", &id).await.user.as_deref(), Some(value));
+    }
+    store
+        .put_user("al", b"short", SHORT, PutMode::Replace)
+        .await
+        .unwrap();
+    outlive_short().await;
+    assert_eq!(live(&store, "al", &id).await.user, None);
+    // Nor does a value make a session.
+    assert!(!is_live(&store, "bo", &id).await);
+}
+
+/// Checks of live and of unknown tokens leave no trace.
+async fn a_check_writes_nothing(backend: &impl Backend) {
+    let store = backend.store().await;
+    let id = token_id(1);
+    let created = log_in(&store, "al", &id).await;
+    for n in 2..50 {
+        assert!(!is_live(&store, "al", &token_id(n)).await);
+        assert!(!is_live(&store, "bo", &token_id(n)).await);
+        assert_eq!(live(&store, "al", &id).await.session, created);
+    }
+    assert_eq!(listed(&store, "al").await, [id]);
+    assert_eq!(listed(&store, "bo").await, []);
+    assert_eq!(store.delete_all("bo", None).await.unwrap(), 0);
+    assert_eq!(store.get_user("al").await.unwrap(), None);
+}
+
+/// `now` fits the times in the record, and never goes back.
+async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl Backend) {
+    let store = backend.store().await;
+    let id = token_id(1);
+    let mut before = log_in(&store, "al", &id).await.created_at;
+    for _ in 0..20 {
+        let checked = live(&store, "al", &id).await;
+        assert!(before <= checked.now);
+        assert!(checked.now < checked.session.expires_at);
+        before = checked.now;
+    }
+    store.refresh("al", &id, DAY).await.unwrap();
+    let checked = live(&store, "al", &id).await;
+    assert!(checked.session.refreshed_at <= checked.now);
+    assert!(checked.session.expires_at > checked.now + DAY - HOUR);
+}
+
+/// What one handle did, all others see at once.
+async fn every_handle_sees_the_same(backend: &impl Backend) {
+    let (store, other) = (backend.store().await, backend.store().await);
+    for n in 0..50 {
+        let id = token_id(n);
+        let created = log_in(&store, "al", &id).await;
+        assert_eq!(live(&other, "al", &id).await.session, created);
+        store
+            .put_user("al", &[n as u8], HOUR, PutMode::Replace)
+            .await
+            .unwrap();
+        assert_eq!(
+            other.get_user("al").await.unwrap().as_deref(),
+            Some(&[n as u8][..])
+        );
+        assert!(other.delete("al", &id).await.unwrap());
+        assert!(!is_live(&store, "al", &id).await);
+    }
+}

@@ -1,0 +1,168 @@
+//! What has expired is the same as what never was, for every method.
+//!
+//! All of these keep a live session, or a live value, of the same user beside the expired ones, and have
+//! more expired ones than a store may free in passing: the verdict must not depend on what is freed.
+
+use std::time::Instant;
+
+use tower_bearer_session::{OnFull, SessionStore, TokenId, store::PutMode};
+
+use crate::stores::{
+    Backend, HOUR, SHORT, is_live, limit, listed, live, log_in, on_every_store, outlive_short,
+    session, token_id,
+};
+
+on_every_store!(
+    expired_sessions_are_not_live_and_not_listed,
+    deleting_an_expired_session_is_false,
+    an_expired_session_can_be_created_anew,
+    an_expired_session_is_no_exception,
+    expired_sessions_do_not_count_for_the_limit,
+    expired_values_are_none,
+    an_absolute_end_that_is_reached_ends_the_session,
+);
+
+const EXPIRED: u128 = 60;
+
+/// Neither `check` nor `list` nor `refresh` finds them; the live one stays.
+async fn expired_sessions_are_not_live_and_not_listed(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    assert_eq!(listed(&store, "al").await, [kept]);
+    for n in 0..EXPIRED {
+        assert!(!is_live(&store, "al", &token_id(n)).await);
+        assert!(!store.refresh("al", &token_id(n), HOUR).await.unwrap());
+        assert!(!is_live(&store, "al", &token_id(n)).await);
+    }
+    assert_eq!(listed(&store, "al").await, [kept]);
+}
+
+/// `delete` says `true` only for a live one.
+async fn deleting_an_expired_session_is_false(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    for n in (0..EXPIRED).rev() {
+        assert!(!store.delete("al", &token_id(n)).await.unwrap());
+    }
+    assert!(store.delete("al", &kept).await.unwrap());
+}
+
+/// A new session with the id of an expired one is new in every respect.
+async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    let kept = live(&store, "al", &kept).await;
+    for n in (0..EXPIRED).rev() {
+        let anew = log_in(&store, "al", &token_id(n)).await;
+        assert!(kept.session.created_at < anew.created_at);
+        assert_eq!(anew.expires_at, anew.created_at + HOUR);
+        assert_eq!(live(&store, "al", &token_id(n)).await.session, anew);
+    }
+}
+
+/// `delete_all` keeps an exception only if it is live.
+async fn an_expired_session_is_no_exception(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    let expired = token_id(EXPIRED - 1);
+    let removed = store.delete_all("al", Some(&expired)).await.unwrap();
+    // The live one, and such expired ones as were not freed yet.
+    assert!((1..=1 + u64::try_from(EXPIRED).unwrap()).contains(&removed));
+    assert!(!is_live(&store, "al", &expired).await);
+    assert!(!is_live(&store, "al", &kept).await);
+    assert_eq!(listed(&store, "al").await, []);
+    assert_eq!(store.delete_all("al", None).await.unwrap(), 0);
+}
+
+/// A login is neither refused for the sake of expired sessions, nor does it report them as evicted.
+async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    for (n, on_full) in [
+        (101, OnFull::Reject),
+        (102, OnFull::EvictOldest),
+        (103, OnFull::EvictLeastRecentlyRefreshed),
+    ] {
+        // Room for one more than are live.
+        let max = limit(u32::try_from(n).unwrap() - 99, on_full);
+        let created = store.create("al", &token_id(n), &session(HOUR), max).await;
+        assert!(created.unwrap().evicted.is_empty());
+    }
+    let created = store
+        .create(
+            "al",
+            &token_id(104),
+            &session(HOUR),
+            limit(4, OnFull::EvictOldest),
+        )
+        .await;
+    let evicted: Vec<TokenId> = created.unwrap().evicted.iter().map(|(id, _)| *id).collect();
+    assert_eq!(evicted, [kept]);
+}
+
+/// An expired value is none: for `get_user`, for `check`, and for the condition of `put_user`.
+async fn expired_values_are_none(backend: &impl Backend) {
+    let store = backend.store().await;
+    log_in(&store, "al", &token_id(1)).await;
+    let users: Vec<String> = (0..EXPIRED).map(|n| format!("user {n}")).collect();
+    for user_id in users.iter().map(String::as_str).chain(["al", "bo"]) {
+        assert!(
+            store
+                .put_user(user_id, b"old", SHORT, PutMode::Replace)
+                .await
+                .unwrap()
+        );
+    }
+    outlive_short().await;
+    assert_eq!(live(&store, "al", &token_id(1)).await.user, None);
+    for user_id in users.iter().rev() {
+        assert_eq!(store.get_user(user_id).await.unwrap(), None);
+    }
+    let unchanged = PutMode::IfUnchanged(Some(b"old"));
+    assert!(!store.put_user("al", b"new", HOUR, unchanged).await.unwrap());
+    assert_eq!(store.get_user("al").await.unwrap(), None);
+    let absent = PutMode::IfUnchanged(None);
+    assert!(store.put_user("bo", b"new", HOUR, absent).await.unwrap());
+    assert_eq!(
+        store.get_user("bo").await.unwrap().as_deref(),
+        Some(&b"new"[..])
+    );
+}
+
+/// Refreshing all the time does not help against the absolute end.
+async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Backend) {
+    let store = backend.store().await;
+    let kept = token_id(1);
+    log_in(&store, "al", &kept).await;
+    let mut new = session(HOUR);
+    new.max_lifetime = Some(SHORT);
+    let created = store
+        .create("al", &token_id(2), &new, None)
+        .await
+        .unwrap()
+        .session;
+    let end = created.ends_at.unwrap();
+    assert_eq!(created.expires_at, end);
+
+    let began = Instant::now();
+    while store.refresh("al", &token_id(2), HOUR).await.unwrap() {
+        assert!(began.elapsed() < 100 * SHORT, "it is past its end");
+        if let Some(checked) = store.check("al", &token_id(2)).await.unwrap() {
+            assert_eq!(checked.session.expires_at, end);
+        }
+    }
+    outlive_short().await;
+    assert!(!is_live(&store, "al", &token_id(2)).await);
+    assert_eq!(listed(&store, "al").await, [kept]);
+    assert!(live(&store, "al", &kept).await.now > end);
+}
+
+/// A user "al" with [`EXPIRED`] expired sessions and a live one, which began first.
+async fn expired_sessions<B: Backend>(backend: &B) -> (B::Store, TokenId) {
+    let store = backend.store().await;
+    let kept = token_id(1000);
+    log_in(&store, "al", &kept).await;
+    for n in 0..EXPIRED {
+        store
+            .create("al", &token_id(n), &session(SHORT), None)
+            .await
+            .unwrap();
+    }
+    outlive_short().await;
+    (store, kept)
+}

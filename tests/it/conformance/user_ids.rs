@@ -1,0 +1,186 @@
+//! User ids: 1 to 255 bytes of UTF-8, whatever the characters, and no two are one.
+
+use tower_bearer_session::{OnFull, SessionStore, store::PutMode};
+
+use crate::stores::{
+    Backend, DAY, HOUR, is_live, limit, listed, live, log_in, on_every_store, session, token_id,
+};
+
+on_every_store!(any_user_id_works, no_two_user_ids_are_one);
+
+/// Every method works for every user id.
+async fn any_user_id_works(backend: &impl Backend) {
+    let store = backend.store().await;
+    for user_id in user_ids() {
+        let user_id = user_id.as_str();
+        let [first, second] = [1, 2].map(token_id);
+        let created = log_in(&store, user_id, &first).await;
+        assert_eq!(
+            live(&store, user_id, &first).await.session,
+            created,
+            "{user_id:?}"
+        );
+        assert!(store.refresh(user_id, &first, DAY).await.unwrap());
+        let max = limit(1, OnFull::EvictOldest);
+        let created = store
+            .create(user_id, &second, &session(HOUR), max)
+            .await
+            .unwrap();
+        assert_eq!(created.evicted[0].0, first, "{user_id:?}");
+        assert_eq!(listed(&store, user_id).await, [second], "{user_id:?}");
+
+        let value = user_id.as_bytes();
+        assert!(
+            store
+                .put_user(user_id, value, HOUR, PutMode::IfUnchanged(None))
+                .await
+                .unwrap()
+        );
+        let again = PutMode::IfUnchanged(Some(value));
+        assert!(store.put_user(user_id, value, HOUR, again).await.unwrap());
+        assert_eq!(live(&store, user_id, &second).await.user.unwrap(), value);
+
+        assert!(store.delete(user_id, &second).await.unwrap(), "{user_id:?}");
+        log_in(&store, user_id, &first).await;
+        assert_eq!(store.delete_all(user_id, Some(&first)).await.unwrap(), 0);
+        assert_eq!(store.delete_all(user_id, None).await.unwrap(), 1);
+        assert!(!is_live(&store, user_id, &first).await);
+    }
+}
+
+/// Ids that look alike, or would be one after escaping, folding, trimming or cutting, are apart.
+async fn no_two_user_ids_are_one(backend: &impl Backend) {
+    let store = backend.store().await;
+    let all = user_ids();
+    for (n, user_id) in (1..).zip(&all) {
+        log_in(&store, user_id, &token_id(n)).await;
+        // A session that all of them have by this name, to see whose it is.
+        log_in(&store, user_id, &token_id(0)).await;
+        let value = user_id.as_bytes();
+        assert!(
+            store
+                .put_user(user_id, value, HOUR, PutMode::IfUnchanged(None))
+                .await
+                .unwrap(),
+            "{user_id:?}"
+        );
+    }
+    for (n, user_id) in (1..).zip(&all) {
+        let mut ids = listed(&store, user_id).await;
+        ids.sort();
+        assert_eq!(ids, [token_id(0), token_id(n)], "{user_id:?}");
+        assert_eq!(
+            store.get_user(user_id).await.unwrap().unwrap(),
+            user_id.as_bytes()
+        );
+    }
+    for (n, user_id) in all.iter().enumerate() {
+        assert_eq!(
+            store.delete_all(user_id, None).await.unwrap(),
+            2,
+            "{user_id:?}"
+        );
+        for other in &all[n + 1..] {
+            assert!(
+                is_live(&store, other, &token_id(0)).await,
+                "{user_id:?} {other:?}"
+            );
+        }
+    }
+}
+
+fn user_ids() -> Vec<String> {
+    let mut ids: Vec<String> = [
+        "a",
+        "A",
+        "a ",
+        " a",
+        "a\n",
+        "a\r\n",
+        "\n",
+        " ",
+        "\t",
+        "\0",
+        "a\0",
+        "a\0b",
+        "0",
+        "00",
+        "-1",
+        // Escapes, and what they stand for.
+        "%",
+        "%25",
+        "%2525",
+        "{",
+        "%7B",
+        "%7b",
+        "}",
+        "%7D",
+        "{}",
+        "}{",
+        "{a}",
+        "}a{",
+        "{a",
+        "a}",
+        "}a",
+        // The shapes of keys, of indexes and of their patterns.
+        "admin",
+        "admin_eve",
+        "admin:eve",
+        "admin.eve",
+        "tbs:tokens:{a}",
+        "}:{a",
+        ":",
+        "*",
+        "?",
+        "[a]",
+        "a*",
+        "..",
+        "../a",
+        "/",
+        "\\",
+        "'",
+        "\"",
+        "`",
+        "' OR 1=1 --",
+        ";",
+        "$1",
+        "#",
+        "&",
+        "=",
+        "@",
+        // Other scripts; the same letter composed and decomposed; look-alikes; invisible ones.
+        "漢字",
+        "汉字",
+        "ß",
+        "ss",
+        "SS",
+        "é",
+        "e\u{301}",
+        "е",
+        "e",
+        "İ",
+        "i",
+        "ı",
+        "I",
+        "🦀",
+        "👩‍👩‍👧",
+        "👩",
+        "a\u{200B}",
+        "a\u{FEFF}",
+        "\u{202E}a",
+        "ａ",
+        "ﬁ",
+        "fi",
+        "\u{10FFFF}",
+        "\u{FFFD}",
+    ]
+    .map(str::to_owned)
+    .into();
+    ids.push("x".repeat(254));
+    ids.push("x".repeat(255));
+    ids.push("x".repeat(254) + "y");
+    ids.push("{".repeat(255));
+    ids.push("漢".repeat(85));
+    ids.push("🦀".repeat(63));
+    ids
+}

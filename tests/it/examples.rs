@@ -1,0 +1,178 @@
+//! The examples run, and do what they print.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+
+use crate::harness::{Flavor, RedisServer};
+
+/// The whole tour of the quickstart, with two devices.
+#[tokio::test]
+async fn quickstart() {
+    let example = Example::start("quickstart", &[]);
+    let base = &example.bases[0];
+    let client = Client::new();
+    let log_in = async |device: &str| {
+        let body = json!({ "user": "alice", "password": "wonderland", "device": device });
+        let login = client.post(format!("{base}/login")).json(&body).send();
+        login.await.unwrap().text().await.unwrap()
+    };
+    let (laptop, phone) = (log_in("laptop").await, log_in("phone").await);
+
+    let me = get(&client, &format!("{base}/me"), &laptop).await;
+    let me: Value = me.json().await.unwrap();
+    assert_eq!(
+        (&me["id"], &me["name"]),
+        (&json!("alice"), &json!("Alice Liddell"))
+    );
+
+    let sessions = get(&client, &format!("{base}/sessions"), &laptop).await;
+    let sessions: Value = sessions.json().await.unwrap();
+    assert_eq!(sessions["this"], sessions["all"][0]["id"]);
+    assert_eq!(sessions["all"][0]["metadata"]["device"], "laptop");
+    assert_eq!(sessions["all"][1]["metadata"]["device"], "phone");
+
+    let id = sessions["all"][1]["id"].as_str().unwrap();
+    let url = format!("{base}/sessions/{id}");
+    let revoked = client
+        .delete(url)
+        .bearer_auth(&laptop)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(revoked.status(), StatusCode::NO_CONTENT);
+    let refused = get(&client, &format!("{base}/me"), &phone).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+
+    let tablet = log_in("tablet").await;
+    let url = format!("{base}/logout");
+    let bye = client.post(url).bearer_auth(&laptop).send().await.unwrap();
+    assert_eq!(bye.text().await.unwrap(), "bye\n");
+    let url = format!("{base}/sessions");
+    let all = client
+        .delete(url)
+        .bearer_auth(&tablet)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(all.text().await.unwrap(), "1 sessions ended\n");
+    let refused = get(&client, &format!("{base}/me"), &tablet).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+}
+
+/// A login at one instance counts at the other, and so does a logout.
+#[tokio::test]
+async fn redis() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let example = Example::start("redis", &[("REDIS_URL", &server.url())]);
+    let [one, two] = &example.bases[..] else {
+        panic!("the example prints two addresses");
+    };
+    let client = Client::new();
+    let token = client
+        .post(format!("{one}/login/alice"))
+        .send()
+        .await
+        .unwrap();
+    let token = token.text().await.unwrap();
+    let me = get(&client, &format!("{two}/me"), &token).await;
+    assert_eq!(me.text().await.unwrap(), "you are alice\n");
+    let bye = client
+        .post(format!("{two}/logout"))
+        .bearer_auth(&token)
+        .send();
+    assert_eq!(bye.await.unwrap().status(), StatusCode::OK);
+    let refused = get(&client, &format!("{one}/me"), &token).await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+}
+
+/// The token that is printed opens the service.
+#[tokio::test]
+async fn hyper() {
+    let example = Example::start("hyper", &[]);
+    let token = example
+        .printed
+        .split(['\'', ' '])
+        .find(|word| word.starts_with("tbs1."));
+    let hello = get(&Client::new(), &example.bases[0], token.unwrap()).await;
+    assert_eq!(hello.text().await.unwrap(), "hello alice\n");
+}
+
+async fn get(client: &Client, url: &str, token: &str) -> reqwest::Response {
+    client.get(url).bearer_auth(token).send().await.unwrap()
+}
+
+/// A running example, killed on drop.
+struct Example {
+    child: Child,
+    printed: String,
+    /// The addresses that it printed, each once.
+    bases: Vec<String>,
+}
+
+impl Example {
+    /// Starts what `cargo test` has built, and reads until it has printed the last curl line.
+    fn start(name: &str, env: &[(&str, &str)]) -> Self {
+        let tests = std::env::current_exe().unwrap();
+        let path = tests
+            .ancestors()
+            .nth(2)
+            .unwrap()
+            .join("examples")
+            .join(name);
+        assert!(
+            path.exists(),
+            "{} is missing: run `cargo build --examples --all-features`, or `cargo test --all-features` \
+             without naming a target",
+            path.display()
+        );
+        let mut child = command(&path)
+            .env("PORT", "0")
+            .envs(env.iter().copied())
+            .spawn()
+            .unwrap();
+        let mut printed = String::new();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while !(printed.contains("curl") && printed.ends_with("\n\n") || printed.contains("tbs1."))
+        {
+            let line = lines.next().expect("the example ended early").unwrap();
+            printed.push_str(&line);
+            printed.push('\n');
+        }
+        let mut bases: Vec<_> = printed
+            .split([' ', '/', ';', ',', '\n'])
+            .filter(|part| part.starts_with("127.0.0.1:"))
+            .map(|part| format!("http://{part}"))
+            .collect();
+        bases.sort();
+        bases.dedup();
+        Self {
+            child,
+            printed,
+            bases,
+        }
+    }
+}
+
+/// A program that does not outlive this thread.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL"])
+        .arg(program)
+        .stdout(Stdio::piped());
+    command
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        // Fails only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

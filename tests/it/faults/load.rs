@@ -1,0 +1,237 @@
+//! Clients that use a service all the time, and judge every answer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, Response, header::RETRY_AFTER};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::eventually;
+use crate::http::{Client, Server};
+
+/// Clients in tasks of their own, until [`finish`](Self::finish).
+pub(super) struct Load {
+    probe: Client,
+    clients: JoinSet<()>,
+    tally: Arc<Tally>,
+}
+
+/// What was answered so far.
+#[derive(Default)]
+struct Tally {
+    /// 200 for a live token.
+    fine: AtomicU64,
+    /// 503.
+    unavailable: AtomicU64,
+    /// Those of them that were the answer to a login.
+    failed_logins: AtomicU64,
+    /// The slowest answer, in microseconds.
+    slowest: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Load {
+    /// Starts clients that stay logged in, that stay logged out, that come and go, and that are strangers.
+    pub(super) async fn start(server: &Server) -> Self {
+        let (mut clients, tally) = (JoinSet::new(), Arc::new(Tally::default()));
+        for number in 0..4 {
+            let client = server.login(&format!("stays{number}"), "phone").await;
+            clients.spawn(stay_logged_in(client, Arc::clone(&tally)));
+        }
+        let client = server.login("left", "phone").await;
+        assert_eq!(client.post("/logout", &Value::Null).await.status(), 200);
+        clients.spawn(stay_logged_out(client, Arc::clone(&tally)));
+        for number in 0..3 {
+            let user = format!("comes{number}");
+            clients.spawn(come_and_go(server.client(), user, Arc::clone(&tally)));
+        }
+        clients.spawn(be_a_stranger(server.client(), Arc::clone(&tally)));
+        let probe = server.login("probe", "phone").await;
+        let mut load = Self {
+            probe,
+            clients,
+            tally,
+        };
+        load.runs().await;
+        load
+    }
+
+    /// Waits for a good many more answers that are fine.
+    pub(super) async fn runs(&mut self) {
+        self.more(50, "fine answers", |tally| &tally.fine).await;
+    }
+
+    /// Waits for a few more answers that the service is unavailable.
+    pub(super) async fn suffers(&mut self) {
+        self.more(3, "503s", |tally| &tally.unavailable).await;
+    }
+
+    /// How many requests were answered with 503 so far.
+    pub(super) fn unavailable(&self) -> u64 {
+        self.tally.unavailable.load(Ordering::Relaxed)
+    }
+
+    /// How many of them were logins.
+    pub(super) fn failed_logins(&self) -> u64 {
+        self.tally.failed_logins.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the service works again, and prints how long it took.
+    pub(super) async fn recovers(&mut self, from: &str) -> Duration {
+        let took = eventually("recovery", async || {
+            answered(&self.probe, Method::GET, "/me", &self.tally).await == 200
+        })
+        .await;
+        let slowest = Duration::from_micros(self.tally.slowest.swap(0, Ordering::Relaxed));
+        println!(
+            "{from}: fine again after {took:?}; {} × 503, slowest answer {slowest:?}",
+            self.unavailable()
+        );
+        self.runs().await;
+        took
+    }
+
+    /// Stops the clients; panics if one of them got an answer that it should not have got.
+    pub(super) async fn finish(mut self) {
+        self.tally.stop.store(true, Ordering::Relaxed);
+        while let Some(client) = self.clients.join_next().await {
+            client.expect("right answers");
+        }
+    }
+
+    async fn more(&mut self, count: u64, what: &str, counter: impl Fn(&Tally) -> &AtomicU64) {
+        let counter = counter(&self.tally);
+        let goal = counter.load(Ordering::Relaxed) + count;
+        eventually(what, async || {
+            if let Some(Err(failed)) = self.clients.try_join_next() {
+                std::panic::resume_unwind(failed.into_panic());
+            }
+            counter.load(Ordering::Relaxed) >= goal
+        })
+        .await;
+    }
+}
+
+impl Tally {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A live token is never refused, and always its own user's.
+async fn stay_logged_in(client: Client, tally: Arc<Tally>) {
+    let me = async || {
+        let response = answer(&client, Method::GET, "/me", None, &tally).await;
+        match response.status().as_u16() {
+            200 => Some(response.json::<Value>().await.expect("JSON")),
+            503 => None,
+            other => panic!("{other} for a live token"),
+        }
+    };
+    let mut mine = None;
+    while !tally.stopped() {
+        if let Some(mut now) = me().await {
+            tally.fine.fetch_add(1, Ordering::Relaxed);
+            now["remaining"].take();
+            assert_eq!(*mine.get_or_insert_with(|| now.clone()), now);
+        }
+        pause().await;
+    }
+    assert!(me().await.is_some());
+}
+
+/// A token that was logged out is never accepted again.
+async fn stay_logged_out(client: Client, tally: Arc<Tally>) {
+    while !tally.stopped() {
+        let status = answered(&client, Method::GET, "/me", &tally).await;
+        assert!([401, 503].contains(&status), "{status} after a logout");
+        pause().await;
+    }
+    assert_eq!(client.status("/me").await, 401);
+}
+
+/// A login that was acknowledged is valid until the logout, and after that was acknowledged never again.
+async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
+    let login = json!({"user": user});
+    let mut gone = Vec::new();
+    while !tally.stopped() {
+        let response = answer(&stranger, Method::POST, "/login", Some(&login), &tally).await;
+        match response.status().as_u16() {
+            200 => {}
+            503 => {
+                tally.failed_logins.fetch_add(1, Ordering::Relaxed);
+                pause().await;
+                continue;
+            }
+            other => panic!("{other} for a login"),
+        }
+        let token: Value = response.json().await.expect("JSON");
+        let client = stranger.with_token(token["token"].as_str().expect("a token"));
+        for _ in 0..3 {
+            let status = answered(&client, Method::GET, "/me", &tally).await;
+            assert!([200, 503].contains(&status), "{status} after a login");
+            pause().await;
+        }
+        let mut tried_before = false;
+        loop {
+            match answered(&client, Method::POST, "/logout", &tally).await {
+                200 => break,
+                // An attempt that failed as seen from here may have been done.
+                401 if tried_before => break,
+                503 => tried_before = true,
+                other => panic!("{other} for a logout"),
+            }
+            pause().await;
+        }
+        let status = answered(&client, Method::GET, "/me", &tally).await;
+        assert!([401, 503].contains(&status), "{status} after a logout");
+        gone.push(client);
+    }
+    for client in gone {
+        assert_eq!(client.status("/me").await, 401);
+    }
+}
+
+/// Who shows no token is no concern of the store.
+async fn be_a_stranger(client: Client, tally: Arc<Tally>) {
+    while !tally.stopped() {
+        assert_eq!(answered(&client, Method::GET, "/", &tally).await, 200);
+        assert_eq!(answered(&client, Method::GET, "/me", &tally).await, 401);
+        pause().await;
+    }
+}
+
+/// The status of an answer.
+async fn answered(client: &Client, method: Method, path: &str, tally: &Tally) -> u16 {
+    let response = answer(client, method, path, None, tally).await;
+    response.status().as_u16()
+}
+
+/// The answer, which must come in time, and say when to come back if it is a 503.
+async fn answer(
+    client: &Client,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+    tally: &Tally,
+) -> Response {
+    let start = Instant::now();
+    let response = client.send(method, path, body).await;
+    let took = u64::try_from(start.elapsed().as_micros()).expect("a short time");
+    tally.slowest.fetch_max(took, Ordering::Relaxed);
+    if response.status() == 503 {
+        assert!(response.headers().contains_key(RETRY_AFTER));
+        tally.unavailable.fetch_add(1, Ordering::Relaxed);
+    }
+    response
+}
+
+async fn pause() {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+}

@@ -1,0 +1,148 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::{interval, sleep},
+};
+use tower_bearer_session::{RedisStore, TokenManager};
+
+use super::{eventually, is_unavailable, patient_store};
+use crate::{
+    harness::{Flavor, Proxy, RedisServer},
+    stores::HOUR,
+};
+
+/// A login whose connection drops is not sent again: the first one may arrive late, when the token of the second
+/// was logged out. All other operations are sent again.
+#[tokio::test]
+async fn a_dropped_login_is_not_repeated() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let manager = TokenManager::new(patient_store(&url(&proxy)).await);
+    let token = manager.set_token("al", None).await.unwrap();
+
+    redis.freeze();
+    let login = in_flight(&manager, async |manager| {
+        manager.set_token("al", None).await
+    });
+    let check = in_flight(&manager, {
+        let token = token.expose_secret().to_owned();
+        async move |manager| manager.check_token(&token).await
+    });
+    let logout = in_flight(&manager, async |manager| {
+        manager.delete_user_tokens("bo").await
+    });
+    // On one thread they are all written before the time is up.
+    sleep(Duration::from_millis(200)).await;
+    proxy.drop_connections().await;
+    assert!(is_unavailable(&login.await.unwrap().unwrap_err()));
+    redis.thaw();
+    assert_eq!(check.await.unwrap().unwrap().unwrap().id(), "al");
+    assert_eq!(logout.await.unwrap().unwrap(), 0);
+    manager.set_token("al", None).await.unwrap();
+}
+
+/// With a deadline that is short for the network, one dropped connection is one dropped connection: operations that
+/// spent their time waiting for the next one do not make it suspect, and so on for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_connection_does_not_start_a_chain() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let builder = RedisStore::builder(url(&proxy)).deadline(Duration::from_millis(150));
+    let manager = TokenManager::new(builder.connect().await.unwrap());
+    let token = manager.set_token("al", HOUR).await.unwrap();
+    proxy.set_delay(Duration::from_millis(20));
+    let right_answers_in_a_row = Arc::new(AtomicU64::new(0));
+    let load = {
+        let (manager, count) = (manager.clone(), Arc::clone(&right_answers_in_a_row));
+        let token = token.expose_secret().to_owned();
+        tokio::spawn(async move {
+            let mut tick = interval(Duration::from_millis(2));
+            let mut checks = JoinSet::new();
+            loop {
+                tick.tick().await;
+                let (manager, count, token) = (manager.clone(), Arc::clone(&count), token.clone());
+                checks.spawn(async move {
+                    match manager.check_token(&token).await {
+                        Ok(user) => {
+                            assert_eq!(user.expect("a live token").id(), "al");
+                            count.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(_) => count.store(0, Ordering::Relaxed),
+                    }
+                });
+                while checks.try_join_next().is_some() {}
+            }
+        })
+    };
+    let steady = async || right_answers_in_a_row.load(Ordering::Relaxed) > 300;
+    eventually("a steady state", steady).await;
+    for _ in 0..3 {
+        proxy.drop_connections().await;
+        right_answers_in_a_row.store(0, Ordering::Relaxed);
+        let took = eventually("a steady state after a drop", steady).await;
+        println!("300 right answers in a row, {took:?} after a dropped connection");
+    }
+    load.abort();
+}
+
+/// A list that is read while its sessions are refreshed has them all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_does_not_lose_what_is_refreshed_meanwhile() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let near = TokenManager::new(patient_store(&redis.url()).await);
+    let far = TokenManager::new(patient_store(&url(&proxy)).await);
+    for _ in 0..2000 {
+        near.set_token("al", None).await.unwrap();
+    }
+    let mut tokens = Vec::new();
+    for _ in 0..50 {
+        let ttl = Duration::from_millis(500);
+        tokens.push(near.set_token("al", ttl).await.unwrap());
+    }
+    far.list_user_tokens("al").await.unwrap();
+    // Now every page takes a while.
+    proxy.set_delay(Duration::from_millis(60));
+    let list = tokio::spawn(async move { far.list_user_tokens("al").await.unwrap() });
+    sleep(Duration::from_millis(200)).await;
+    let mut alive = Vec::new();
+    for token in &tokens {
+        if near
+            .refresh_token(token.expose_secret(), HOUR)
+            .await
+            .unwrap()
+        {
+            alive.push(token.id());
+        }
+    }
+    let list = list.await.unwrap();
+    for id in alive {
+        assert!(
+            list.iter().any(|info| info.id() == id),
+            "{id} was live all the time"
+        );
+    }
+}
+
+/// An operation in a task of its own.
+fn in_flight<T, F>(
+    manager: &TokenManager,
+    operation: impl FnOnce(TokenManager) -> F,
+) -> JoinHandle<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    tokio::spawn(operation(manager.clone()))
+}
+
+fn url(proxy: &Proxy) -> String {
+    format!("redis://127.0.0.1:{}", proxy.port())
+}

@@ -1,0 +1,123 @@
+use std::{ops::Range, time::Duration};
+
+use bytes::Bytes;
+use proptest::{collection::vec, option, prelude::*, sample::select, strategy::Union};
+use tower_bearer_session::{
+    OnFull,
+    store::{NewSession, SessionLimit},
+};
+
+use crate::stores::limit;
+
+/// One call of a store, or time.
+#[derive(Clone, Debug)]
+pub(super) enum Operation {
+    Create {
+        of: Session,
+        new: NewSession,
+        limit: Option<SessionLimit>,
+    },
+    Check(Session),
+    Refresh(Session, Duration),
+    Delete(Session),
+    /// Of this user; the token to keep.
+    DeleteAll(usize, Option<u128>),
+    List(usize),
+    GetUser(usize),
+    PutUser {
+        user: usize,
+        value: Vec<u8>,
+        ttl: Duration,
+        mode: Mode,
+    },
+    Advance(Duration),
+}
+
+/// A user and the number of a token.
+pub(super) type Session = (usize, u128);
+
+#[derive(Clone, Debug)]
+pub(super) enum Mode {
+    Replace,
+    IfNone,
+    /// If it is this value, which it may be by chance.
+    IfThis(Vec<u8>),
+    /// If it is what it is at the moment, which always holds.
+    IfCurrent,
+}
+
+pub(super) const USERS: usize = 3;
+pub(super) const TOKENS: u128 = 6;
+
+/// Sequences of operations with these ttls; with steps of time of so many milliseconds, if any.
+pub(super) fn operations(
+    ttls: &[Duration],
+    steps: Option<Range<u64>>,
+) -> impl Strategy<Value = Vec<Operation>> + use<> {
+    let user = || 0..USERS;
+    let of = || (user(), 0..TOKENS);
+    let ttl = || select(ttls.to_vec());
+    let bytes = || vec(0..4_u8, 0..3);
+    let policy = select(vec![
+        OnFull::EvictOldest,
+        OnFull::EvictLeastRecentlyRefreshed,
+        OnFull::Reject,
+    ]);
+    let limit = (1..5_u32, policy).prop_map(|(max, on_full)| limit(max, on_full).unwrap());
+    let metadata = vec(any::<u8>(), 1..40).prop_map(Bytes::from);
+    let new = (ttl(), option::of(ttl()), option::of(metadata)).prop_map(
+        |(ttl, max_lifetime, metadata)| {
+            let mut new = NewSession::new(ttl);
+            new.max_lifetime = max_lifetime;
+            new.metadata = metadata;
+            new
+        },
+    );
+    let mode = prop_oneof![
+        Just(Mode::Replace),
+        Just(Mode::IfNone),
+        bytes().prop_map(Mode::IfThis),
+        Just(Mode::IfCurrent),
+    ];
+
+    let mut all = vec![
+        (
+            8,
+            (of(), new, option::of(limit))
+                .prop_map(|(of, new, limit)| Operation::Create { of, new, limit })
+                .boxed(),
+        ),
+        (4, of().prop_map(Operation::Check).boxed()),
+        (
+            4,
+            (of(), ttl())
+                .prop_map(|(of, ttl)| Operation::Refresh(of, ttl))
+                .boxed(),
+        ),
+        (2, of().prop_map(Operation::Delete).boxed()),
+        (
+            1,
+            (user(), option::of(0..TOKENS))
+                .prop_map(|(user, except)| Operation::DeleteAll(user, except))
+                .boxed(),
+        ),
+        (2, user().prop_map(Operation::List).boxed()),
+        (1, user().prop_map(Operation::GetUser).boxed()),
+        (
+            4,
+            (user(), bytes(), ttl(), mode)
+                .prop_map(|(user, value, ttl, mode)| Operation::PutUser {
+                    user,
+                    value,
+                    ttl,
+                    mode,
+                })
+                .boxed(),
+        ),
+    ];
+    if let Some(steps) = steps {
+        let step = steps.prop_map(|millis| Operation::Advance(Duration::from_millis(millis)));
+        all.push((8, step.boxed()));
+    }
+    vec(Union::new_weighted(all), 1..60)
+}

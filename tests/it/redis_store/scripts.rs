@@ -1,0 +1,69 @@
+use tokio::task::JoinSet;
+
+use super::{ask, everything};
+use crate::stores::{Server, on_every_server};
+
+on_every_server!(
+    scripts_may_be_forgotten_between_operations,
+    scripts_may_be_forgotten_during_operations,
+    a_restarted_server_knows_no_scripts,
+);
+
+/// A server forgets its scripts at a restart, a failover or by command: nobody notices.
+async fn scripts_may_be_forgotten_between_operations(backend: &impl Server) {
+    let store = backend.store().await;
+    for round in 0..5 {
+        backend.server().cmd(&["SCRIPT", "FLUSH"]).await;
+        everything(&store, &format!("user {round}")).await.unwrap();
+    }
+}
+
+/// The same at any moment, with many operations under way.
+async fn scripts_may_be_forgotten_during_operations(backend: &impl Server) {
+    let store = backend.store().await;
+    let mut users = JoinSet::new();
+    for number in 0..8 {
+        let store = store.clone();
+        users.spawn(async move {
+            for round in 0..20 {
+                let user = format!("user {number} {round}");
+                everything(&store, &user).await.unwrap();
+            }
+        });
+    }
+    let users = tokio::spawn(users.join_all());
+    let (mut flushes, mut client) = (0, backend.server().client().await);
+    while !users.is_finished() {
+        let flush = ::redis::cmd("SCRIPT").arg("FLUSH").take();
+        flush.exec_async(&mut client).await.unwrap();
+        flushes += 1;
+    }
+    users.await.unwrap();
+    let evals: u64 = calls(backend, "eval").await;
+    println!("{flushes} flushes, {evals} scripts sent again");
+    assert!(evals > 4);
+}
+
+/// A script is sent once, and from then on by its name.
+async fn a_restarted_server_knows_no_scripts(backend: &impl Server) {
+    let store = backend.store().await;
+    for round in 0..3 {
+        everything(&store, &format!("user {round}")).await.unwrap();
+    }
+    // create, refresh, delete_all and put_user
+    assert_eq!(calls(backend, "eval").await, 4);
+    backend.server().restart().await;
+    let mut patience = 1000;
+    while let Err(error) = everything(&store, "user").await {
+        assert!(patience > 0, "{error:?}");
+        patience -= 1;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let _: String = ask(backend.server(), &["FLUSHALL"]).await;
+    }
+    assert!(calls(backend, "eval").await <= 8);
+}
+
+async fn calls(backend: &impl Server, command: &str) -> u64 {
+    let calls = backend.server().command_calls().await;
+    calls.get(command).copied().unwrap_or_default()
+}
