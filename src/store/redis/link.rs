@@ -119,7 +119,7 @@ impl Link {
             let mut connection = live.connection.clone();
             match timeout_at(deadline, commands.query_async(&mut connection)).await {
                 Ok(Ok(reply)) => {
-                    live.answered();
+                    live.silence.broken();
                     return Ok(reply);
                 }
                 Ok(Err(error)) => {
@@ -133,8 +133,7 @@ impl Link {
                     live = self.live_until(deadline, live.generation).await?;
                 }
                 Err(_) => {
-                    // One that had to wait for the connection says little of it.
-                    if sent.elapsed() >= self.0.deadline / 2 && live.timed_out() {
+                    if live.silence.goes_on(sent.elapsed(), self.0.deadline) {
                         self.0.reports.suspect(live.generation);
                     }
                     return Err(Failure::Deadline);

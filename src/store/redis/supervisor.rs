@@ -54,8 +54,12 @@ pub(super) enum State {
 pub(super) struct Live {
     pub(super) generation: u64,
     pub(super) connection: MultiplexedConnection,
-    timeouts_in_a_row: AtomicU32,
+    pub(super) silence: Silence,
 }
+
+/// How many operations in a row got no answer.
+#[derive(Default)]
+pub(super) struct Silence(AtomicU32);
 
 /// The latest trouble that was reported.
 #[derive(Clone)]
@@ -78,7 +82,7 @@ impl Supervisor {
                     self.state.send_replace(State::Up(Arc::new(Live {
                         generation,
                         connection,
-                        timeouts_in_a_row: AtomicU32::new(0),
+                        silence: Silence::default(),
                     })));
                     self.reports
                         .until(|report| report.suspect >= generation)
@@ -131,18 +135,22 @@ impl State {
     }
 }
 
-impl Live {
+impl Silence {
     /// Notes that an operation was answered.
-    pub(super) fn answered(&self) {
+    pub(super) fn broken(&self) {
         // Nearly always zero, and then not written: all operations share it.
-        if self.timeouts_in_a_row.load(Ordering::Relaxed) != 0 {
-            self.timeouts_in_a_row.store(0, Ordering::Relaxed);
+        if self.0.load(Ordering::Relaxed) != 0 {
+            self.0.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Notes that an operation was not answered; `true` if that makes the connection suspect.
-    pub(super) fn timed_out(&self) -> bool {
-        self.timeouts_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS_IN_A_ROW
+    /// Notes that an operation of this deadline waited for an answer in vain; `true` if that makes the
+    /// connection suspect.
+    pub(super) fn goes_on(&self, waited: Duration, deadline: Duration) -> bool {
+        // One that spent its time waiting for the connection says little of it; or each new connection could
+        // be suspect before its first answer can be there.
+        waited >= deadline / 2
+            && self.0.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS_IN_A_ROW
     }
 }
 
@@ -174,5 +182,29 @@ impl Reports {
         let mut reports = self.0.subscribe();
         // Cannot fail: `self` holds the sender.
         let _ = reports.wait_for(reached).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn a_few_long_waits_in_a_row_are_suspect() {
+        let silence = Silence::default();
+        let long = || silence.goes_on(DEADLINE, DEADLINE);
+        assert_eq!([long(), long(), long(), long()], [false, false, true, true]);
+        silence.broken();
+        assert_eq!([long(), long(), long()], [false, false, true]);
+    }
+
+    #[test]
+    fn short_waits_are_not() {
+        let silence = Silence::default();
+        for _ in 0..100 {
+            assert!(!silence.goes_on(DEADLINE / 3, DEADLINE));
+        }
     }
 }

@@ -12,6 +12,7 @@ on_every_store!(
     a_newer_add_user_counts_after_it_expired,
     add_user_under_steady_writes_never_leaves_old_data,
     a_slow_load_does_not_outlast_delete_user,
+    a_slow_load_does_not_outlast_the_next_delete_user,
     a_slow_add_user_does_not_outlast_delete_user,
     a_check_after_delete_user_does_not_share_an_older_load,
     a_logout_beats_a_slow_load,
@@ -154,6 +155,21 @@ async fn a_slow_load_does_not_outlast_delete_user(backend: &impl Backend) {
         assert_eq!(check.await.unwrap().unwrap().as_deref(), Some("new"));
     }
     questions.assert_none();
+}
+
+/// Each `delete_user` counts: a load that began between two of them is old after the second.
+async fn a_slow_load_does_not_outlast_the_next_delete_user(backend: &impl Backend) {
+    let ([here, there], mut questions, token) = two_asking_managers(backend).await;
+    there.delete_user("al").await.unwrap();
+    let check = checking(&here, &token);
+    let slow = questions.next().await;
+    there.delete_user("al").await.unwrap();
+    slow.detail("old");
+    assert!(check.await.unwrap().unwrap().is_some());
+    let check = checking(&there, &token);
+    questions.next().await.detail("new");
+    assert_eq!(check.await.unwrap().unwrap().as_deref(), Some("new"));
+    assert_eq!(cached(&here, &token).await.as_deref(), Some("new"));
 }
 
 /// Nor does a slow `add_user`.

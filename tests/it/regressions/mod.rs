@@ -10,8 +10,10 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
+use tokio::time::sleep;
 use tower_bearer_session::{TokenManager, TokenManagerBuilder};
 
 use crate::stores::{Backend, HOUR};
@@ -28,7 +30,11 @@ async fn counting_manager(
     let counted = Arc::clone(&loads);
     let builder = backend.manager_builder().await.load_user(move |id| {
         counted.fetch_add(1, SeqCst);
-        async move { Ok::<_, Infallible>(Some(id)) }
+        async move {
+            // As a database does, so that calls at the same time meet.
+            sleep(Duration::from_millis(5)).await;
+            Ok::<_, Infallible>(Some(id))
+        }
     });
     (configure(builder).build().unwrap(), loads)
 }

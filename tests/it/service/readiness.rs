@@ -7,10 +7,10 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_bearer_session::{ErrorKind, SessionLayer, middleware::SessionService};
-use tower_test::mock::{self, Handle, Mock, Spawn};
+use tower_test::mock::{self, Handle, Mock, SendResponse, Spawn};
 
 use super::{Mood, Profile, Spy, bearer, logged_in, manager, poll, request};
 
@@ -71,8 +71,8 @@ async fn what_stays_behind_is_not_ready() {
         let (mut service, mut handle) = spawn(layer);
         handle.allow(1);
         assert!(poll_ready(&mut service).is_ready());
-        let call = tokio::spawn(service.call(request([bearer(&token)])));
-        let (_, respond) = handle.next_request().await.unwrap();
+        let mut call = tokio::spawn(service.call(request([bearer(&token)])));
+        let respond = called(&mut handle, &mut call).await;
         assert!(poll_ready(&mut service).is_pending());
         respond.send_response(Response::new(()));
         assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
@@ -92,8 +92,8 @@ async fn a_slow_check_does_not_occupy_the_service() {
 
     spy.set(Mood::Works);
     assert!(poll_ready(&mut service).is_ready());
-    let call = tokio::spawn(service.call(request([bearer(&token)])));
-    let (_, respond) = handle.next_request().await.unwrap();
+    let mut call = tokio::spawn(service.call(request([bearer(&token)])));
+    let respond = called(&mut handle, &mut call).await;
     respond.send_response(Response::new(()));
     assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
     assert!(poll(slow).is_pending());
@@ -147,8 +147,8 @@ async fn a_request_may_be_dropped_while_its_check_runs() {
 
         spy.set(Mood::Works);
         assert!(poll_ready(&mut service).is_ready());
-        let call = tokio::spawn(service.call(request([bearer(&token)])));
-        let (_, respond) = handle.next_request().await.unwrap();
+        let mut call = tokio::spawn(service.call(request([bearer(&token)])));
+        let respond = called(&mut handle, &mut call).await;
         respond.send_response(Response::new(()));
         assert_eq!(call.await.unwrap().unwrap().status(), StatusCode::OK);
     }
@@ -193,8 +193,8 @@ async fn errors_of_the_inner_service_pass() {
     ] {
         let (mut service, mut handle) = spawn(layer);
         assert!(poll_ready(&mut service).is_ready());
-        let call = tokio::spawn(service.call(request(&headers)));
-        let (_, respond) = handle.next_request().await.unwrap();
+        let mut call = tokio::spawn(service.call(request(&headers)));
+        let respond = called(&mut handle, &mut call).await;
         respond.send_error("the inner service failed");
         let error = call.await.unwrap().unwrap_err();
         assert_eq!(error.to_string(), "the inner service failed");
@@ -238,6 +238,17 @@ async fn rejected_by(
     tokio::select! {
         response = service.call(request) => response.expect("an answer"),
         _ = handle.next_request() => panic!("it reached the inner service"),
+    }
+}
+
+/// Waits until the inner service is asked; panics if the layer answers by itself.
+async fn called(
+    handle: &mut Handle<Request<()>, Response<()>>,
+    call: &mut JoinHandle<Result<Response<()>, BoxError>>,
+) -> SendResponse<Response<()>> {
+    tokio::select! {
+        request = handle.next_request() => request.expect("a service").1,
+        ended = call => panic!("the inner service was not called: {ended:?}"),
     }
 }
 
