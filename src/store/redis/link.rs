@@ -119,7 +119,7 @@ impl Link {
             let mut connection = live.connection.clone();
             match timeout_at(deadline, commands.query_async(&mut connection)).await {
                 Ok(Ok(reply)) => {
-                    live.silence.broken();
+                    live.silence.ends();
                     return Ok(reply);
                 }
                 Ok(Err(error)) => {

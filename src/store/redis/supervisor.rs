@@ -137,7 +137,7 @@ impl State {
 
 impl Silence {
     /// Notes that an operation was answered.
-    pub(super) fn broken(&self) {
+    pub(super) fn ends(&self) {
         // Nearly always zero, and then not written: all operations share it.
         if self.0.load(Ordering::Relaxed) != 0 {
             self.0.store(0, Ordering::Relaxed);
@@ -196,7 +196,7 @@ mod tests {
         let silence = Silence::default();
         let long = || silence.goes_on(DEADLINE, DEADLINE);
         assert_eq!([long(), long(), long(), long()], [false, false, true, true]);
-        silence.broken();
+        silence.ends();
         assert_eq!([long(), long(), long()], [false, false, true]);
     }
 

@@ -5,6 +5,10 @@ use tokio::time::sleep;
 use super::{Load, service};
 use crate::harness::{Flavor, RedisServer};
 
+/// With these arguments a server that is killed forgets nothing that it has acknowledged. (With `everysec` a write may
+/// wait for a slow disk, and its client does not.)
+const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+
 /// The server is killed and comes back, with its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_killed_and_restarted() {
@@ -18,7 +22,7 @@ async fn valkey_is_killed_and_restarted() {
 }
 
 async fn killed_and_restarted(flavor: Flavor) {
-    let redis = RedisServer::start_with(flavor, &["--appendonly", "yes"]).await;
+    let redis = RedisServer::start_with(flavor, &DURABLE).await;
     let server = service(&redis.url()).await;
     let mut load = Load::start(&server).await;
     for down in [Duration::ZERO, Duration::from_secs(2)] {
@@ -64,7 +68,7 @@ async fn frozen_and_thawed(flavor: Flavor) {
 /// A frozen server that never comes back, but is replaced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_is_frozen_then_restarted() {
-    let redis = RedisServer::start_with(Flavor::Redis, &["--appendonly", "yes"]).await;
+    let redis = RedisServer::start_with(Flavor::Redis, &DURABLE).await;
     let server = service(&redis.url()).await;
     let mut load = Load::start(&server).await;
     redis.freeze();
@@ -77,7 +81,7 @@ async fn redis_is_frozen_then_restarted() {
 /// An outage that no request notices leaves no trace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_outage_passes_an_idle_service_by() {
-    let redis = RedisServer::start_with(Flavor::Redis, &["--appendonly", "yes"]).await;
+    let redis = RedisServer::start_with(Flavor::Redis, &DURABLE).await;
     let server = service(&redis.url()).await;
     let client = server.login("al", "phone").await;
     redis.kill();
