@@ -58,6 +58,11 @@ impl Error {
         Self::with_source(ErrorKind::Random, message, source)
     }
 
+    /// A load that ended without an outcome.
+    pub(crate) fn cut_short() -> Self {
+        Self::new(ErrorKind::LoadUser, "the load of the user was cut short")
+    }
+
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

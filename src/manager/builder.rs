@@ -109,16 +109,15 @@ impl<D> TokenManagerBuilder<D> {
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
     /// timeout is longer than 30 seconds, or the session limit is zero.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
-        for (name, value) in [
-            ("token_ttl", self.token_ttl),
-            ("user_ttl", self.user_ttl),
-            ("missing_user_ttl", self.missing_user_ttl),
-            ("load_timeout", self.load_timeout),
-        ] {
-            check_ttl(value)
-                .map_err(|error| Error::new(ErrorKind::Config, format!("{name}: {error}")))?;
-        }
-        if self.load_timeout > MAX_LOAD_TIME {
+        let checked = |name, value| {
+            let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
+            check_ttl(value).map_err(named)
+        };
+        let token_ttl = checked("token_ttl", self.token_ttl)?;
+        let user_ttl = checked("user_ttl", self.user_ttl)?;
+        let missing_ttl = checked("missing_user_ttl", self.missing_user_ttl)?;
+        let timeout = checked("load_timeout", self.load_timeout)?;
+        if timeout > MAX_LOAD_TIME {
             let message = format!("load_timeout is longer than {MAX_LOAD_TIME:?}");
             return Err(Error::new(ErrorKind::Config, message));
         }
@@ -132,15 +131,14 @@ impl<D> TokenManagerBuilder<D> {
                 Some(SessionLimit { max, on_full })
             }
         };
-        let (missing_ttl, timeout) = (self.missing_user_ttl, self.load_timeout);
         Ok(TokenManager {
             inner: Arc::new(Inner {
                 loads: self
                     .loader
                     .map(|loader| Loads::new(loader, missing_ttl, timeout)),
                 store: self.store,
-                token_ttl: self.token_ttl,
-                user_ttl: self.user_ttl,
+                token_ttl,
+                user_ttl,
                 limit,
             }),
         })

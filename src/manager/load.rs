@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,6 +15,9 @@ use crate::{
     Error, ErrorKind,
     store::{ErasedStore, PutMode},
 };
+
+/// How often [`Loads::replace`] starts over because somebody else wrote while it loaded.
+const REPLACE_ATTEMPTS: usize = 8;
 
 /// Where the details of users come from: a database, another service.
 ///
@@ -98,14 +101,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         seen: Option<Bytes>,
         ttl: Duration,
     ) -> Loaded<D> {
-        let mut outcome = self.join(store, (user_id.into(), seen), ttl);
-        match outcome.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(loaded)) => loaded.clone(),
-            _ => Err(Error::new(
-                ErrorKind::LoadUser,
-                "the load of the user was cut short",
-            )),
-        }
+        landed(self.join(store, (user_id.into(), seen), ttl)).await
     }
 
     /// The outcome-to-be of the flight with this key, which is started if there is none.
@@ -114,7 +110,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         let user_id = Arc::clone(&key.0);
         let mut flight = Flight {
             flights: Arc::clone(&self.flights),
-            keys: Vec::new(),
+            key: None,
             outcome: outcome.clone(),
         };
         if let Some(other) = flight.take_off(key) {
@@ -138,8 +134,9 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         user_id: &str,
         ttl: Duration,
     ) -> Loaded<D> {
-        for attempt in 1.. {
-            let seen = claim(store, user_id, |_| {}).await?;
+        let mut attempt = 1;
+        loop {
+            let seen = claim(store, user_id).await?;
             let loaded = self.source.load(user_id).await?;
             let put = self
                 .source
@@ -154,8 +151,12 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
             {
                 return Ok(newer);
             }
+            // Invalidated again and again: nothing old is cached, and the next check loads.
+            if attempt == REPLACE_ATTEMPTS {
+                return Ok(loaded);
+            }
+            attempt += 1;
         }
-        unreachable!("the loop has no end")
     }
 }
 
@@ -167,16 +168,16 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         ttl: Duration,
         flight: &mut Flight<D>,
     ) -> Loaded<D> {
-        // Those who find our marker are to join this flight.
-        let seen = claim(store, user_id, |marker| {
-            flight.take_off((Arc::clone(user_id), Some(marker.clone())));
-        });
-        let seen = seen.await;
-        // Between the caller's look and this flight another one may have landed.
-        if let Ok(value) = &seen
-            && let Some(cached) = decode(user_id, Some(value))
-        {
-            return Ok(cached);
+        let seen = claim(store, user_id).await;
+        if let Ok(value) = &seen {
+            // Between the caller's look and this flight another one may have landed …
+            if let Some(cached) = decode(user_id, Some(value)) {
+                return Ok(cached);
+            }
+            // … or taken off.
+            if let Some(other) = flight.settle((Arc::clone(user_id), Some(value.clone()))) {
+                return landed(other).await;
+            }
         }
         let loaded = self.load(user_id).await?;
         // A store that cannot keep it, say for want of memory, does not make it wrong.
@@ -223,22 +224,25 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
     }
 }
 
-/// The cached value, after making sure that there is one; tells of a marker before it is written.
-async fn claim(
-    store: &dyn ErasedStore,
-    user_id: &str,
-    mut announce: impl FnMut(&Bytes),
-) -> Result<Bytes, Error> {
+/// The cached value, after making sure that there is one.
+async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<Bytes, Error> {
     loop {
         if let Some(value) = store.get_user(user_id).await? {
             return Ok(value);
         }
-        let marker = Bytes::from(slot::marker()?);
-        announce(&marker);
+        let marker = slot::marker()?;
         let mode = PutMode::IfUnchanged(None);
         if store.put_user(user_id, &marker, MARKER_TTL, mode).await? {
-            return Ok(marker);
+            return Ok(marker.into());
         }
+    }
+}
+
+/// Waits for the end of a flight.
+async fn landed<D>(mut outcome: Outcome<D>) -> Loaded<D> {
+    match outcome.wait_for(Option::is_some).await.as_deref() {
+        Ok(Some(loaded)) => loaded.clone(),
+        _ => Err(Error::cut_short()),
     }
 }
 
@@ -253,32 +257,44 @@ fn decode<D: DeserializeOwned>(user_id: &str, value: Option<&[u8]>) -> Option<Op
 /// A load that others can join; off the board when it ends, however it ends.
 struct Flight<D> {
     flights: Arc<Flights<D>>,
-    keys: Vec<FlightKey>,
+    key: Option<FlightKey>,
     outcome: Outcome<D>,
 }
 
 impl<D> Flight<D> {
     /// Puts this flight on the board under `key`, unless another one is there already.
     fn take_off(&mut self, key: FlightKey) -> Option<Outcome<D>> {
-        match lock(&self.flights).entry(key) {
-            Entry::Occupied(other) => return Some(other.get().clone()),
-            Entry::Vacant(vacant) => {
-                self.keys.push(vacant.key().clone());
-                vacant.insert(self.outcome.clone());
-            }
+        let mut flights = lock(&self.flights);
+        if let Some(other) = flights.get(&key) {
+            return Some(other.clone());
         }
+        flights.insert(key.clone(), self.outcome.clone());
+        self.key = Some(key);
         None
+    }
+
+    /// Changes to this key, that of the value on which the load will depend; gives way to another flight
+    /// that has it.
+    ///
+    /// From now on who saw something else does not join: it may have happened later.
+    fn settle(&mut self, key: FlightKey) -> Option<Outcome<D>> {
+        if self.key.as_ref() == Some(&key) {
+            return None;
+        }
+        self.leave();
+        self.take_off(key)
+    }
+
+    fn leave(&mut self) {
+        if let Some(key) = self.key.take() {
+            lock(&self.flights).remove(&key);
+        }
     }
 }
 
 impl<D> Drop for Flight<D> {
     fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            let mut flights = lock(&self.flights);
-            for key in &self.keys {
-                flights.remove(key);
-            }
-        }
+        self.leave();
     }
 }
 

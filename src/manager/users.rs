@@ -1,4 +1,4 @@
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::resume_unwind, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
@@ -97,21 +97,26 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         let user_ids: Vec<String> = user_ids.into_iter().map(Into::into).collect();
         let mut user_ids = user_ids.into_iter();
         let mut result = RefreshedUsers::default();
-        let mut running = JoinSet::new();
+        let (mut running, mut names) = (JoinSet::new(), HashMap::new());
         loop {
             for user_id in user_ids.by_ref().take(REFRESH_CONCURRENCY - running.len()) {
-                let manager = self.clone();
-                running.spawn(async move {
-                    let outcome = manager.add_user(&user_id, ttl).await;
-                    (user_id, outcome.map(|user| user.is_some()))
-                });
+                let (manager, id) = (self.clone(), user_id.clone());
+                let task = running.spawn(async move { manager.add_user(&id, ttl).await });
+                names.insert(task.id(), user_id);
             }
-            match running.join_next().await {
-                Some(Ok((user_id, outcome))) => result.record(user_id, outcome),
-                // Only a panic ends a task early; it is for our caller.
-                Some(Err(error)) => resume_unwind(error.into_panic()),
-                None => return result,
-            }
+            let Some(joined) = running.join_next_with_id().await else {
+                return result;
+            };
+            let (task, outcome) = match joined {
+                Ok((task, outcome)) => (task, outcome),
+                Err(error) => match (error.id(), error.try_into_panic()) {
+                    // A panic is for our caller.
+                    (_, Ok(panic)) => resume_unwind(panic),
+                    (task, Err(_)) => (task, Err(Error::cut_short())),
+                },
+            };
+            let user_id = names.remove(&task).expect("every task has a name");
+            result.record(user_id, outcome.map(|user| user.is_some()));
         }
     }
 

@@ -6,6 +6,7 @@ use redis::{
     RedisConnectionInfo,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
+use tokio::runtime::Handle;
 use url::Url;
 
 use super::{
@@ -118,11 +119,15 @@ impl RedisStoreBuilder {
     }
 
     /// Returns at once and connects in the background, for as long as it takes; until then, operations
-    /// fail like in an outage. Must be called inside a tokio runtime.
+    /// fail like in an outage.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] for what cannot be.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime. The connection lives in that runtime.
     pub fn connect_lazy(self) -> Result<RedisStore, Error> {
         for (name, value) in [
             ("connect_timeout", self.connect_timeout),
@@ -147,6 +152,7 @@ impl RedisStoreBuilder {
             // The link has its own deadline, for whole operations.
             .set_response_timeout(None);
         let config = LinkConfig {
+            runtime: Handle::current(),
             topology: Arc::new(Topology::Standalone {
                 server: server.connection_info()?,
                 probe: keys.probe(),

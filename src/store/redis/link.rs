@@ -7,6 +7,7 @@ use redis::{
     ServerErrorKind,
 };
 use tokio::{
+    runtime::Handle,
     sync::watch,
     task::AbortHandle,
     time::{Instant, timeout_at},
@@ -23,6 +24,8 @@ use crate::{Error, ErrorKind};
 /// Where and how to connect.
 #[derive(Clone)]
 pub(super) struct LinkConfig {
+    /// Where the supervisor runs, whoever happens to need the link first.
+    pub(super) runtime: Handle,
     pub(super) topology: Arc<Topology>,
     pub(super) connection: AsyncConnectionConfig,
     pub(super) connect_timeout: Duration,
@@ -64,7 +67,7 @@ impl Link {
             reports: reports.clone(),
             errors: config.errors.clone(),
         };
-        let supervisor = tokio::spawn(supervisor.run()).abort_handle();
+        let supervisor = config.runtime.spawn(supervisor.run()).abort_handle();
         Self(Arc::new(Inner {
             state,
             reports,

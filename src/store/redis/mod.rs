@@ -41,7 +41,8 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 ///
 /// Works with Redis 6.2 and later, and with Valkey. Cloning gives another handle on the same
 /// connection, which is one for all requests (and a second for lists), supervised: it is replaced when it
-/// breaks, every operation has a deadline, and while the server is away operations fail at once.
+/// breaks, every operation has a deadline, and once an attempt to reconnect has failed, operations fail at once
+/// until one succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came.
 /// Then a logout may answer that it found no session, because its first try had ended it.

@@ -3,7 +3,7 @@
 //! A task of its own connects, and connects anew whenever the connection of the current *generation* is
 //! reported: as *lost*, or as *suspect*, because an operation failed in a way that another connection may
 //! cure, or a few operations in a row got no answer. A suspect connection stays in use until the next one is
-//! there. While the first attempt to replace a lost one runs, operations wait for it within their deadline;
+//! there, or an attempt has failed and it does not answer either. While the first attempt to replace a lost one runs, operations wait for it within their deadline;
 //! once an attempt has failed, they fail at once until one succeeds.
 
 use std::{
@@ -101,12 +101,27 @@ impl Supervisor {
                     }
                 }
                 Err(error) => {
-                    self.state.send_replace(State::Down(error));
+                    self.fail(error);
                     sleep(backoff).await;
                 }
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
+    }
+
+    /// After an attempt that failed: leaves a connection in use that was only suspect and does answer.
+    fn fail(&self, error: Error) {
+        let lost = self.reports.0.borrow().lost;
+        self.state.send_if_modified(|state| {
+            let works = match state {
+                State::Up(live) => live.generation > lost && live.silence.is_over(),
+                State::Connecting | State::Down(_) => false,
+            };
+            if !works {
+                *state = State::Down(error);
+            }
+            !works
+        });
     }
 
     async fn connect(&self, generation: u64) -> Result<MultiplexedConnection, Error> {
@@ -138,10 +153,14 @@ impl State {
 impl Silence {
     /// Notes that an operation was answered.
     pub(super) fn ends(&self) {
-        // Nearly always zero, and then not written: all operations share it.
-        if self.0.load(Ordering::Relaxed) != 0 {
+        // Nearly always over, and then not written: all operations share it.
+        if !self.is_over() {
             self.0.store(0, Ordering::Relaxed);
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 0
     }
 
     /// Notes that an operation of this deadline waited for an answer in vain; `true` if that makes the

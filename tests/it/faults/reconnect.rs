@@ -92,6 +92,28 @@ async fn a_dropped_connection_does_not_start_a_chain() {
     load.abort();
 }
 
+/// A connection that may be replaced, but cannot be, and that answers: it stays in use.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_works_is_not_given_up_for_none() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let manager = TokenManager::new(patient_store(&url(&proxy)).await);
+    let token = manager.set_token("al", None).await.unwrap();
+    // A replica that may not write, of nobody; and no further connection to it.
+    redis.cmd(&["REPLICAOF", "127.0.0.1", "1"]).await;
+    proxy.refuse(true);
+    for _ in 0..50 {
+        assert!(is_unavailable(
+            &manager.set_token("al", None).await.unwrap_err()
+        ));
+        let user = manager.check_token(token.expose_secret()).await;
+        assert_eq!(user.unwrap().unwrap().id(), "al");
+        sleep(Duration::from_millis(10)).await;
+    }
+    redis.cmd(&["REPLICAOF", "NO", "ONE"]).await;
+    manager.set_token("al", None).await.unwrap();
+}
+
 /// A list that is read while its sessions are refreshed has them all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_does_not_lose_what_is_refreshed_meanwhile() {

@@ -19,7 +19,24 @@ on_every_store!(
     add_user_brings_a_user_back,
     add_user_of_a_user_who_is_gone_ends_the_checks,
     delete_user_makes_a_missing_user_be_asked_for_again,
+    defaults_of_less_than_a_millisecond_count_as_one,
 );
+
+/// Stores keep whole milliseconds, and the builder's durations become such as any others do.
+async fn defaults_of_less_than_a_millisecond_count_as_one(backend: &impl Backend) {
+    let tiny = Duration::from_micros(1);
+    let builder = backend.manager_builder().await;
+    let builder = builder
+        .token_ttl(tiny)
+        .user_ttl(tiny)
+        .missing_user_ttl(tiny);
+    let builder =
+        builder.load_user(async |id: String| Ok::<_, Infallible>((id == "al").then_some(id)));
+    let manager = built(builder);
+    manager.set_token("al", None).await.unwrap();
+    assert!(manager.add_user("al", None).await.unwrap().is_some());
+    assert!(manager.add_user("bo", None).await.unwrap().is_none());
+}
 
 /// "No such user" is remembered, at all services: a deleted user's client cannot hammer the database.
 async fn a_user_who_is_gone_is_refused_and_not_asked_for_again(backend: &impl Backend) {

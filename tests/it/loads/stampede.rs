@@ -4,22 +4,21 @@ use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     task::yield_now,
     time::{sleep, timeout},
 };
-use tower_bearer_session::{
-    Error, ErrorKind, SessionStore, TokenId, TokenManager,
-    store::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord},
-};
+use tower_bearer_session::{ErrorKind, TokenManager};
 
-use super::{Answer, Checking, PATIENCE, asking, asking_manager, built, cached, checking, log_in};
+use super::{
+    Answer, Checking, PATIENCE, asking, asking_manager, built, cached, checking,
+    forgetful::Forgetful, log_in,
+};
 use crate::stores::{Backend, on_every_store};
 
 on_every_store!(
@@ -51,11 +50,8 @@ async fn two_hundred_checks_make_one_load(backend: &impl Backend) {
 async fn a_marker_of_another_service_does_not_split_a_load(backend: &impl Backend) {
     let elsewhere = backend.manager_builder().await.build().unwrap();
     let (loader, mut questions) = asking();
-    let store = Forgetful {
-        store: backend.store().await,
-        forgets: Arc::new(AtomicBool::new(true)),
-    };
-    let forgets = Arc::clone(&store.forgets);
+    let store = Forgetful::new(backend.store().await);
+    let forgets = store.forgets();
     let manager = built(TokenManager::builder(store).load_user(loader));
     let token = log_in(&manager, "al").await;
     elsewhere.delete_user("al").await.unwrap();
@@ -183,67 +179,4 @@ async fn a_load_that_takes_too_long_has_failed(backend: &impl Backend) {
 /// Gives tasks the time to get where they have to wait. A test that is right passes without it, too.
 async fn all_wait() {
     sleep(Duration::from_millis(100)).await;
-}
-
-/// A store whose checks do not find cached users, as if they had looked a moment earlier.
-struct Forgetful<S> {
-    store: S,
-    forgets: Arc<AtomicBool>,
-}
-
-impl<S: SessionStore> SessionStore for Forgetful<S> {
-    async fn create(
-        &self,
-        user_id: &str,
-        token_id: &TokenId,
-        new: &NewSession,
-        limit: Option<SessionLimit>,
-    ) -> Result<Created, Error> {
-        self.store.create(user_id, token_id, new, limit).await
-    }
-
-    async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let mut checked = self.store.check(user_id, token_id).await?;
-        if let Some(checked) = &mut checked
-            && self.forgets.load(SeqCst)
-        {
-            checked.user = None;
-        }
-        Ok(checked)
-    }
-
-    async fn refresh(
-        &self,
-        user_id: &str,
-        token_id: &TokenId,
-        ttl: Duration,
-    ) -> Result<bool, Error> {
-        self.store.refresh(user_id, token_id, ttl).await
-    }
-
-    async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        self.store.delete(user_id, token_id).await
-    }
-
-    async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
-        self.store.delete_all(user_id, except).await
-    }
-
-    async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        self.store.list(user_id).await
-    }
-
-    async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
-        self.store.get_user(user_id).await
-    }
-
-    async fn put_user(
-        &self,
-        user_id: &str,
-        value: &[u8],
-        ttl: Duration,
-        mode: PutMode<'_>,
-    ) -> Result<bool, Error> {
-        self.store.put_user(user_id, value, ttl, mode).await
-    }
 }
