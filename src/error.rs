@@ -75,7 +75,11 @@ impl Error {
     pub fn is_fault(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Store | ErrorKind::LoadUser
+            ErrorKind::Unavailable
+                | ErrorKind::Timeout
+                | ErrorKind::Unconfirmed
+                | ErrorKind::Store
+                | ErrorKind::LoadUser
         )
     }
 }
@@ -125,6 +129,14 @@ pub enum ErrorKind {
     /// The store did not answer in time. A write may or may not have been done, or may be done
     /// later; every write is safe to repeat.
     Timeout,
+    /// It is done, but not as safely as was asked for: too few replicas have it, so that a failover may
+    /// undo it. Only with
+    #[cfg_attr(
+        feature = "redis",
+        doc = "[`confirm_replicas`](crate::RedisStoreBuilder::confirm_replicas)."
+    )]
+    #[cfg_attr(not(feature = "redis"), doc = "`RedisStoreBuilder::confirm_replicas`.")]
+    Unconfirmed,
     /// The store answered, but with an error or with something that makes no sense.
     Store,
     /// The user loader failed, panicked, or took too long.

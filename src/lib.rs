@@ -7,7 +7,7 @@
 
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::store::{RedisStore, RedisStoreBuilder};
+pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
 pub use self::{
     error::{Error, ErrorKind},
     manager::{

@@ -5,7 +5,7 @@
 //! | [`MemoryStore`] | one process, tests, development | always there |
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`RedisStore`] | any number of services over one Redis or Valkey | `redis` |"
+    doc = "| [`RedisStore`] | any number of services over Redis or Valkey: one server, Sentinel or Cluster | `redis` |"
 )]
 //!
 //! A store knows user ids, [token ids](TokenId), durations and opaque bytes. It sees no token, no user
@@ -25,7 +25,7 @@ pub(crate) use self::erased::ErasedStore;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[doc(no_inline)]
-pub use self::redis::{RedisStore, RedisStoreBuilder};
+pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
 
 mod erased;
 mod memory;

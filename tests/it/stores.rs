@@ -9,11 +9,14 @@ use tower_bearer_session::{
     store::{Checked, NewSession, SessionLimit, SessionRecord},
 };
 
+pub(crate) use self::remote::{Cluster, Sentinel, Tls};
 use crate::harness::{Flavor, RedisServer};
+
+mod remote;
 
 /// Makes tests of functions that take `&impl Backend`: one per function and kind of store.
 ///
-/// Each test has a backend of its own. Their paths tell the kind: `races::valkey::…`.
+/// No test sees what is another's. Their paths tell the kind: `races::valkey::…`.
 macro_rules! on_every_store {
     ($($case:ident),* $(,)?) => {
         crate::stores::on_every_store!($($case),*; servers:);
@@ -22,6 +25,15 @@ macro_rules! on_every_store {
     ($($case:ident),*; servers: $($server_case:ident),* $(,)?) => {
         mod memory {
             crate::stores::cases!(Memory: $($case),*);
+        }
+        mod tls {
+            crate::stores::cases!(Tls: $($case),*);
+        }
+        mod sentinel {
+            crate::stores::cases!(Sentinel: $($case),*);
+        }
+        mod cluster {
+            crate::stores::cases!(Cluster: $($case),*);
         }
         crate::stores::on_every_server!($($case,)* $($server_case),*);
     };
@@ -112,7 +124,7 @@ impl Backend for Redis {
     }
 
     async fn store(&self) -> RedisStore {
-        connect(&self.0).await
+        connect(RedisStore::builder(self.0.url())).await
     }
 }
 
@@ -132,7 +144,7 @@ impl Backend for Valkey {
     }
 
     async fn store(&self) -> RedisStore {
-        connect(&self.0).await
+        connect(RedisStore::builder(self.0.url())).await
     }
 }
 
@@ -143,11 +155,8 @@ impl Server for Valkey {
 }
 
 /// A store that gives up late: a busy machine must not look like an outage.
-async fn connect(server: &RedisServer) -> RedisStore {
-    patient(RedisStore::builder(server.url()))
-        .connect()
-        .await
-        .unwrap()
+async fn connect(builder: RedisStoreBuilder) -> RedisStore {
+    patient(builder).connect().await.unwrap()
 }
 
 pub(crate) fn patient(builder: RedisStoreBuilder) -> RedisStoreBuilder {

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use redis::{ErrorKind as RedisErrorKind, RedisError};
+use redis::{ErrorKind as RedisErrorKind, RedisError, ServerError};
 
+use super::dial::Address;
 use crate::{Error, ErrorKind};
 
 /// Turns errors of the client into ours: no type of it, and no secret, gets out.
@@ -16,6 +17,33 @@ impl ErrorText {
         Self {
             secrets: secrets.collect(),
         }
+    }
+
+    /// An error of the server at this address.
+    pub(super) fn convert_at(&self, address: &Address, error: &RedisError) -> Error {
+        let error = self.convert(error);
+        Error::with_source(
+            error.kind(),
+            format!("{error}, at {address}"),
+            Self::chain(&error),
+        )
+    }
+
+    /// One error for several that have the same effect.
+    pub(super) fn all(kind: ErrorKind, message: &'static str, errors: &[Error]) -> Error {
+        let errors: Vec<String> = errors.iter().map(Self::chain).collect();
+        Error::with_source(kind, message, errors.join("; "))
+    }
+
+    /// The error and its sources, in one line.
+    fn chain(error: &Error) -> String {
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(error) = source {
+            text = format!("{text}: {error}");
+            source = error.source();
+        }
+        text
     }
 
     pub(super) fn convert(&self, error: &RedisError) -> Error {
@@ -47,25 +75,43 @@ pub(super) fn another_connection_may_cure(error: &RedisError) -> bool {
 }
 
 /// Whether the server is fine but will not do the operation at the moment: out of memory, its disk is
-/// full, too few replicas, a script runs.
+/// full, too few replicas, a script runs, the cluster has lost slots.
 fn refuses_for_now(error: &RedisError) -> bool {
-    has_code(error, &["OOM", "MISCONF", "NOREPLICAS", "BUSY"])
+    let codes = [
+        "OOM",
+        "MISCONF",
+        "NOREPLICAS",
+        "BUSY",
+        "CLUSTERDOWN",
+        "TRYAGAIN",
+        "MOVED",
+        "ASK",
+    ];
+    has_code(error, &codes)
 }
 
-/// Whether the server's (first) error has one of these codes.
 fn has_code(error: &RedisError, codes: &[&str]) -> bool {
+    codes.contains(&code_of(error).as_str())
+}
+
+/// The code of an error that a server answered with, such as `LOADING`; empty for others.
+pub(super) fn code_of(error: &RedisError) -> String {
     // An error in a pipeline has no code of its own.
-    let Some(errors) = error.clone().into_server_errors() else {
-        return false;
-    };
-    errors.first().is_some_and(|(_, error)| {
-        // Redis 6 wraps the error of a command in a script: "ERR Error running script …: -OOM …".
-        let inner = error
-            .details()
-            .and_then(|details| details.split(": -").nth(1));
-        let inner = inner.and_then(|inner| inner.split(' ').next());
-        codes.contains(&inner.unwrap_or(error.code()))
-    })
+    let errors = error.clone().into_server_errors().unwrap_or_default();
+    let code = errors
+        .first()
+        .map(|(_, error)| server_code(error).to_owned());
+    code.unwrap_or_default()
+}
+
+/// The same of a reply.
+pub(super) fn server_code(error: &ServerError) -> &str {
+    // Redis 6 wraps the error of a command in a script: "ERR Error running script …: -OOM …".
+    let inner = error
+        .details()
+        .and_then(|details| details.split(": -").nth(1));
+    let inner = inner.and_then(|inner| inner.split(' ').next());
+    inner.unwrap_or(error.code())
 }
 
 #[cfg(test)]

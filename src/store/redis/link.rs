@@ -1,11 +1,8 @@
-//! Operations on the supervised connection.
+//! Commands on a supervised connection.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use redis::{
-    AsyncConnectionConfig, ErrorKind as RedisErrorKind, FromRedisValue, Pipeline, RedisError,
-    ServerErrorKind,
-};
+use redis::{FromRedisValue, Pipeline, RedisError, Value};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -14,67 +11,82 @@ use tokio::{
 };
 
 use super::{
+    dial::{Address, Dialer},
     errors::{ErrorText, another_connection_may_cure},
-    script::ScriptCall,
+    health::Status,
     supervisor::{Live, Reports, State, Supervisor},
-    topology::Topology,
+    topology::Source,
 };
 use crate::{Error, ErrorKind};
 
-/// Where and how to connect.
-#[derive(Clone)]
+/// How to connect, whatever the server.
 pub(super) struct LinkConfig {
     /// Where the supervisor runs, whoever happens to need the link first.
     pub(super) runtime: Handle,
-    pub(super) topology: Arc<Topology>,
-    pub(super) connection: AsyncConnectionConfig,
+    pub(super) dialer: Dialer,
+    /// A key to read before a connection is used.
+    pub(super) probe: String,
+    /// Whether to ask every server who it is.
+    pub(super) identify: bool,
     pub(super) connect_timeout: Duration,
     pub(super) deadline: Duration,
     pub(super) errors: ErrorText,
+    pub(super) status: Arc<Status>,
 }
 
-/// What to do with an operation whose connection drops before it is answered.
+/// What to do with commands whose connection drops before they are answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum OnDrop {
-    /// Send it again, once: doing it twice, and late, does no harm.
+    /// Send them again, once: doing them twice, and late, does no harm.
     Retry,
-    /// Give up: the first one may still be on its way, and arrive after its effect was undone.
+    /// Give up: the first ones may still be on their way, and arrive after their effect was undone.
     Fail,
 }
 
-/// A handle; the connection closes when the last one is gone.
-#[derive(Clone)]
-pub(super) struct Link(Arc<Inner>);
-
-struct Inner {
+/// The connection closes when this is dropped.
+pub(super) struct Link {
+    config: Arc<LinkConfig>,
     state: watch::Receiver<State>,
     reports: Reports,
-    deadline: Duration,
-    errors: ErrorText,
     supervisor: AbortHandle,
+}
+
+/// One value for each command, errors included, and the connection that they came from.
+pub(super) struct Answer {
+    pub(super) values: Vec<Value>,
+    pub(super) live: Arc<Live>,
+}
+
+/// What the commands returned, and the connection that it came from.
+pub(super) struct Done<T> {
+    pub(super) reply: T,
+    pub(super) live: Arc<Live>,
+}
+
+/// Why there is no answer.
+pub(super) enum Failure {
+    Redis(RedisError),
+    Down(Error),
+    Deadline,
 }
 
 impl Link {
     /// Starts to connect, in a task of its own.
-    pub(super) fn start(config: &LinkConfig) -> Self {
+    pub(super) fn start(config: &Arc<LinkConfig>, source: Source) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
         let reports = Reports::new();
         let supervisor = Supervisor {
-            topology: Arc::clone(&config.topology),
-            config: config.connection.clone(),
-            connect_timeout: config.connect_timeout,
+            source,
+            config: Arc::clone(config),
             state: sender,
             reports: reports.clone(),
-            errors: config.errors.clone(),
         };
-        let supervisor = config.runtime.spawn(supervisor.run()).abort_handle();
-        Self(Arc::new(Inner {
+        Self {
+            config: Arc::clone(config),
             state,
             reports,
-            deadline: config.deadline,
-            errors: config.errors.clone(),
-            supervisor,
-        }))
+            supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
+        }
     }
 
     /// Waits for the outcome of the first attempt to connect.
@@ -82,53 +94,31 @@ impl Link {
         self.live_after(0).await.map(drop)
     }
 
-    /// Sends commands in one round trip; again, if the connection drops.
-    pub(super) async fn query<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, Error> {
-        let deadline = Instant::now() + self.0.deadline;
-        let outcome = self.query_until(deadline, commands, OnDrop::Retry).await;
-        outcome.map_err(|failure| self.error(failure))
-    }
-
-    /// Calls a script; teaches it to the server if need be.
-    pub(super) async fn script<T: FromRedisValue>(
-        &self,
-        call: &ScriptCall,
-        on_drop: OnDrop,
-    ) -> Result<T, Error> {
-        let deadline = Instant::now() + self.0.deadline;
-        let outcome = match self.query_until(deadline, &call.by_sha(), on_drop).await {
-            Err(Failure::Redis(error))
-                if error.kind() == RedisErrorKind::Server(ServerErrorKind::NoScript) =>
-            {
-                let commands = call.by_source();
-                self.query_until(deadline, &commands, on_drop).await
-            }
-            outcome => outcome,
-        };
-        let [reply] = outcome.map_err(|failure| self.error(failure))?;
-        Ok(reply)
-    }
-
-    async fn query_until<T: FromRedisValue>(
+    /// Sends commands in one round trip.
+    pub(super) async fn send(
         &self,
         deadline: Instant,
         commands: &Pipeline,
         on_drop: OnDrop,
-    ) -> Result<T, Failure> {
+    ) -> Result<Answer, Failure> {
         let mut live = self.live_until(deadline, 0).await?;
         let mut retry = on_drop == OnDrop::Retry;
         loop {
             let sent = Instant::now();
-            let mut connection = live.connection.clone();
-            match timeout_at(deadline, commands.query_async(&mut connection)).await {
-                Ok(Ok(reply)) => {
+            let mut connection = live.connected.connection.clone();
+            let sending = connection.send_packed_commands(commands, 0, commands.len());
+            match timeout_at(deadline, sending).await {
+                Ok(Ok(values)) => {
                     live.silence.ends();
-                    return Ok(reply);
+                    for value in &values {
+                        if let Value::ServerError(error) = value {
+                            self.judge(&live, &error.clone().into());
+                        }
+                    }
+                    return Ok(Answer { values, live });
                 }
                 Ok(Err(error)) => {
-                    if another_connection_may_cure(&error) {
-                        self.0.reports.suspect(live.generation);
-                    }
+                    self.judge(&live, &error);
                     if !error.is_io_error() || !retry {
                         return Err(Failure::Redis(error));
                     }
@@ -136,12 +126,32 @@ impl Link {
                     live = self.live_until(deadline, live.generation).await?;
                 }
                 Err(_) => {
-                    if live.silence.goes_on(sent.elapsed(), self.0.deadline) {
-                        self.0.reports.suspect(live.generation);
+                    if live.silence.goes_on(sent.elapsed(), self.config.deadline) {
+                        self.reports.suspect(live.generation);
+                        self.config
+                            .status
+                            .note(&self.config.error(Failure::Deadline));
                     }
                     return Err(Failure::Deadline);
                 }
             }
+        }
+    }
+
+    /// Whether commands would be sent now, and to where.
+    pub(super) fn connected_to(&self) -> Option<Address> {
+        match &*self.state.borrow() {
+            State::Up(live) if !live.is_lost() => Some(live.connected.address.clone()),
+            State::Up(_) | State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    fn judge(&self, live: &Live, error: &RedisError) {
+        if another_connection_may_cure(error) {
+            self.reports.suspect(live.generation);
+            let address = &live.connected.address;
+            let error = self.config.errors.convert_at(address, error);
+            self.config.status.note(&error);
         }
     }
 
@@ -154,52 +164,49 @@ impl Link {
 
     /// The connection, if it is of a later generation than `broken`; else the next one.
     async fn live_after(&self, broken: u64) -> Result<Arc<Live>, Error> {
-        if let Some(verdict) = self.0.state.borrow().verdict(broken) {
+        if let Some(verdict) = self.state.borrow().verdict(broken) {
             return verdict;
         }
-        let mut state = self.0.state.clone();
+        let mut state = self.state.clone();
         let state = state.wait_for(|state| state.verdict(broken).is_some());
         let verdict = state.await.ok().and_then(|state| state.verdict(broken));
-        verdict.unwrap_or_else(|| {
-            let message = "the runtime in which the Redis store was made is gone";
-            Err(Error::new(ErrorKind::Unavailable, message))
-        })
+        verdict.unwrap_or_else(|| Err(runtime_is_gone()))
     }
+}
 
-    fn error(&self, failure: Failure) -> Error {
+impl Answer {
+    /// What the commands returned, or the first error among it; and the connection that it came from.
+    pub(super) fn read<T: FromRedisValue>(self) -> Result<Done<T>, Failure> {
+        let values = Value::Array(self.values).extract_error();
+        let read = values.and_then(|values| Ok(redis::from_redis_value(values)?));
+        let reply = read.map_err(Failure::Redis)?;
+        let live = self.live;
+        Ok(Done { reply, live })
+    }
+}
+
+impl LinkConfig {
+    /// What to tell the caller.
+    pub(super) fn error(&self, failure: Failure) -> Error {
         match failure {
-            Failure::Redis(error) => self.0.errors.convert(&error),
+            Failure::Redis(error) => self.errors.convert(&error),
             Failure::Down(error) => error,
             Failure::Deadline => Error::new(
                 ErrorKind::Timeout,
-                format!("no answer from Redis within {:?}", self.0.deadline),
+                format!("no answer from Redis within {:?}", self.deadline),
             ),
         }
     }
 }
 
-enum Failure {
-    Redis(RedisError),
-    Down(Error),
-    Deadline,
+/// What operations get when nobody connects any more.
+pub(super) fn runtime_is_gone() -> Error {
+    let message = "the runtime in which the Redis store was made is gone";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
-impl Drop for Inner {
+impl Drop for Link {
     fn drop(&mut self) {
         self.supervisor.abort();
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &*self.0.state.borrow() {
-            State::Connecting => "connecting",
-            State::Up(_) => "up",
-            State::Down(_) => "down",
-        };
-        f.debug_struct("Link")
-            .field("state", &state)
-            .field("deadline", &self.0.deadline)
-            .finish_non_exhaustive()
     }
 }

@@ -1,29 +1,42 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use redis::Pipeline;
 
-pub use self::config::RedisStoreBuilder;
 use self::{
+    client::Client,
     keys::Keys,
-    link::{Link, LinkConfig, OnDrop},
+    link::{Done, OnDrop},
+    node::Lane,
+    supervisor::Live,
+};
+pub use self::{
+    config::RedisStoreBuilder,
+    health::{RedisHealth, RedisPrimary, RedisTopology},
 };
 use super::{
     Checked, Created, NewSession, OnFull, PutMode, SessionLimit, SessionRecord, SessionStore,
 };
 use crate::{Error, ErrorKind, TokenId};
 
+mod client;
+mod cluster;
 mod config;
+mod confirm;
+mod dial;
 mod errors;
+mod health;
 mod keys;
 mod link;
+mod node;
 mod record;
 mod script;
+mod sentinel;
 mod supervisor;
 mod topology;
 
@@ -39,15 +52,15 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// Sessions in Redis or Valkey: shared by all services that use the same server and prefixes.
 ///
-/// Works with Redis 6.2 and later, and with Valkey. Cloning gives another handle on the same
-/// connection, which is one for all requests (and a second for lists), supervised: it is replaced when it
-/// breaks, every operation has a deadline, and once an attempt to reconnect has failed, operations fail at once
-/// until one succeeds.
+/// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. Cloning gives
+/// another handle on the same connection, which is one to each server for all requests (and a second for lists),
+/// supervised: it is replaced when it breaks or its server is the master no more, every operation has a deadline, and
+/// once an attempt to reconnect has failed, operations fail at once until one succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came.
 /// Then a logout may answer that it found no session, because its first try had ended it.
 ///
-/// The README specifies the layout of the keys.
+/// The README specifies the layout of the keys, and tells what faults do to requests.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), tower_bearer_session::Error> {
@@ -55,6 +68,12 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 /// use tower_bearer_session::RedisStore;
 ///
 /// let store = RedisStore::connect("redis://:password@localhost/0").await?;
+///
+/// // The master that the sentinels name.
+/// let store = RedisStore::connect(
+///     "redis-sentinel://:password@s1?node=s2&node=s3&sentinelServiceName=mymaster",
+/// )
+/// .await?;
 ///
 /// let store = RedisStore::builder("redis://localhost")
 ///     .username("sessions")
@@ -68,30 +87,45 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    /// For what requests wait for.
-    link: Link,
-    /// For lists, which may take long and must not stall a check; made at the first one.
-    bulk: Arc<OnceLock<Link>>,
-    config: LinkConfig,
+    client: Client,
     keys: Keys,
 }
 
 impl RedisStore {
-    /// Connects to `redis://[[user]:password@]host[:port][/db]`, and waits until the server has answered.
+    /// Connects, and waits until the server has answered.
+    ///
+    /// | servers | URL |
+    /// |---|---|
+    /// | one | `redis://[[user]:password@]host[:port][/db]` |
+    /// | Sentinel | `redis-sentinel://[[user]:password@]sentinel[:port][/db]?node=sentinel[:port]&…&sentinelServiceName=mymaster`, and `sentinelUsername`, `sentinelPassword`, `sentinelTls=true` or `false` |
+    /// | Cluster | `redis-cluster://[[user]:password@]node[:port]?node=node[:port]&…` |
+    ///
+    /// With TLS (feature `redis-tls`) the schemes are `rediss`, `rediss-sentinel` and `rediss-cluster`; `valkey` means
+    /// `redis`. What is special in a part is percent-encoded.
     ///
     /// Must be called inside a tokio runtime, which then has to outlive the store.
     ///
     /// # Errors
     ///
     /// Those of [`RedisStoreBuilder::connect`].
-    pub async fn connect(url: impl Into<String>) -> Result<Self, Error> {
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, Error> {
         Self::builder(url).connect().await
     }
 
     /// Configures a store; `url` is as for [`connect`](Self::connect), and the builder's methods win over
     /// what it says.
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(url.into())
+    pub fn builder(url: impl AsRef<str>) -> RedisStoreBuilder {
+        RedisStoreBuilder::from_url(url.as_ref())
+    }
+
+    /// Whether there is a connection: what a readiness probe asks. Short for [`RedisHealth::is_connected`].
+    pub fn is_connected(&self) -> bool {
+        self.health().is_connected()
+    }
+
+    /// What is known of the servers and the connections to them; asks nobody.
+    pub fn health(&self) -> RedisHealth {
+        self.client.health()
     }
 }
 
@@ -119,8 +153,8 @@ impl SessionStore for RedisStore {
             .arg(limit.map_or(0, |limit| limit.max.get()))
             .arg(on_full);
         // A login that arrives late, after a logout of the same token, would bring it back.
-        let reply: Option<Vec<Vec<u8>>> = self.link.script(&call, OnDrop::Fail).await?;
-        let Some(reply) = reply else {
+        let done = self.client.script(&call, OnDrop::Fail).await?;
+        let Some::<Vec<Vec<u8>>>(reply) = done.reply else {
             return Err(Error::session_limit());
         };
         let mut reply = reply.into_iter();
@@ -134,13 +168,15 @@ impl SessionStore for RedisStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
+        let key = self.keys.sessions(user_id);
         let mut commands = Pipeline::with_capacity(3);
         // The time comes first: what is live at that moment, and still there afterwards, is live.
         commands
             .cmd("TIME")
-            .hget(self.keys.sessions(user_id), token_id.as_str())
+            .hget(&key, token_id.as_str())
             .get(self.keys.user(user_id));
-        let (now, session, user): (Time, Reply, Reply) = self.link.query(&commands).await?;
+        let done = self.client.query(&key, Lane::Requests, &commands).await?;
+        let (now, session, user): (Time, Reply, Reply) = done.reply;
         let now = time(now);
         let session = session.and_then(record::decode);
         Ok(session
@@ -162,7 +198,11 @@ impl SessionStore for RedisStore {
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
             .arg(millis(ttl));
-        self.link.script(&call, OnDrop::Retry).await
+        let Done { reply, live } = self.client.script(&call, OnDrop::Retry).await?;
+        if reply {
+            self.client.confirm(call.key(), &live).await?;
+        }
+        Ok(reply)
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -172,7 +212,10 @@ impl SessionStore for RedisStore {
             .hget(&key, token_id.as_str())
             .hdel(&key, token_id.as_str())
             .cmd("TIME");
-        let (session, deleted, now): (Reply, bool, Time) = self.link.query(&commands).await?;
+        let Done { reply, live } = self.client.query(&key, Lane::Requests, &commands).await?;
+        let (session, deleted, now): (Reply, bool, Time) = reply;
+        // If there was none, then somebody else may have ended it, just now.
+        self.client.confirm(&key, &live).await?;
         let session = session.and_then(record::decode);
         Ok(deleted && session.is_some_and(|session| time(now) < session.expires_at))
     }
@@ -181,22 +224,30 @@ impl SessionStore for RedisStore {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str));
-        self.link.script(&call, OnDrop::Retry).await
+        let Done { reply, live } = self.client.script(&call, OnDrop::Retry).await?;
+        self.client.confirm(call.key(), &live).await?;
+        Ok(reply)
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let bulk = self.bulk.get_or_init(|| Link::start(&self.config));
         let key = self.keys.sessions(user_id);
         // A scan may return a field more than once.
         let mut found = BTreeMap::new();
         let mut cursor = 0;
+        let mut scanned: Option<Arc<Live>> = None;
         loop {
             let mut commands = Pipeline::with_capacity(2);
             commands.cmd("TIME");
             let page = commands.cmd("HSCAN");
             page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            let (now, (next, page)): (Time, Page) = bulk.query(&commands).await?;
+            let Done { reply, live } = self.client.query(&key, Lane::Lists, &commands).await?;
+            let (now, (next, page)): (Time, Page) = reply;
             let now = time(now);
+            // A cursor means nothing to another server, or to the same one restarted.
+            if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
+                (cursor, scanned) = (0, None);
+                continue;
+            }
             for (id, session) in page {
                 let session = record::decode(session).filter(|session| now < session.expires_at);
                 found.extend(token_id_of(&id).zip(session));
@@ -212,9 +263,11 @@ impl SessionStore for RedisStore {
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
+        let key = self.keys.user(user_id);
         let mut commands = Pipeline::with_capacity(1);
-        commands.get(self.keys.user(user_id));
-        let (value,): (Reply,) = self.link.query(&commands).await?;
+        commands.get(&key);
+        let done = self.client.query(&key, Lane::Requests, &commands).await?;
+        let (value,): (Reply,) = done.reply;
         Ok(value.map(Bytes::from))
     }
 
@@ -232,24 +285,25 @@ impl SessionStore for RedisStore {
                 .arg(value)
                 .arg(millis(ttl))
                 .arg(seen);
-            return self.link.script(&call, OnDrop::Retry).await;
+            return Ok(self.client.script(&call, OnDrop::Retry).await?.reply);
         }
         let mut commands = Pipeline::with_capacity(1);
         let set = commands.cmd("SET");
-        set.arg(key).arg(value).arg("PX").arg(millis(ttl));
+        set.arg(&key).arg(value).arg("PX").arg(millis(ttl));
         if mode == PutMode::IfUnchanged(None) {
             set.arg("NX");
         }
         // "OK", or nil if the condition did not hold.
-        let (done,): (Option<String>,) = self.link.query(&commands).await?;
-        Ok(done.is_some())
+        let done = self.client.query(&key, Lane::Requests, &commands).await?;
+        let (written,): (Option<String>,) = done.reply;
+        Ok(written.is_some())
     }
 }
 
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore")
-            .field("link", &self.link)
+            .field("client", &self.client)
             .field("keys", &self.keys)
             .finish_non_exhaustive()
     }

@@ -19,6 +19,7 @@ pub(super) static REFRESH: LazyLock<Script> = script!("scripts/prelude.lua", "sc
 pub(super) static DELETE_ALL: LazyLock<Script> =
     script!("scripts/prelude.lua", "scripts/delete_all.lua");
 pub(super) static PUT_USER: LazyLock<Script> = script!("scripts/put_user.lua");
+pub(super) static FENCE: LazyLock<Script> = script!("scripts/fence.lua");
 
 impl Script {
     fn new(source: &'static str) -> Self {
@@ -46,6 +47,11 @@ impl ScriptCall {
     pub(super) fn arg(mut self, arg: impl ToRedisArgs) -> Self {
         arg.write_redis_args(&mut self.args);
         self
+    }
+
+    /// The key it works on.
+    pub(super) fn key(&self) -> &str {
+        &self.key
     }
 
     /// The call of a script that the server is expected to know.

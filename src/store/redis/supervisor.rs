@@ -3,24 +3,26 @@
 //! A task of its own connects, and connects anew whenever the connection of the current *generation* is
 //! reported: as *lost*, or as *suspect*, because an operation failed in a way that another connection may
 //! cure, or a few operations in a row got no answer. A suspect connection stays in use until the next one is
-//! there, or an attempt has failed and it does not answer either. While the first attempt to replace a lost one runs, operations wait for it within their deadline;
-//! once an attempt has failed, they fail at once until one succeeds.
+//! there, or an attempt has failed and it does not answer either. While the first attempt to replace a lost one
+//! runs, operations wait for it within their deadline; once an attempt has failed, they fail at once until one succeeds.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
 
-use super::{errors::ErrorText, topology::Topology};
+use super::{
+    link::LinkConfig,
+    topology::{Connected, Source},
+};
 use crate::{Error, ErrorKind};
 
 /// So many unanswered operations in a row make a connection suspect: a network that drops packets
@@ -33,12 +35,10 @@ const STABLE: Duration = Duration::from_secs(1);
 
 /// The task that connects.
 pub(super) struct Supervisor {
-    pub(super) topology: Arc<Topology>,
-    pub(super) config: AsyncConnectionConfig,
-    pub(super) connect_timeout: Duration,
+    pub(super) source: Source,
+    pub(super) config: Arc<LinkConfig>,
     pub(super) state: watch::Sender<State>,
     pub(super) reports: Reports,
-    pub(super) errors: ErrorText,
 }
 
 /// What operations need to know of the connection.
@@ -53,7 +53,8 @@ pub(super) enum State {
 /// A connection that works, as far as is known.
 pub(super) struct Live {
     pub(super) generation: u64,
-    pub(super) connection: MultiplexedConnection,
+    pub(super) connected: Connected,
+    lost: Arc<AtomicBool>,
     pub(super) silence: Silence,
 }
 
@@ -65,6 +66,14 @@ pub(super) struct Silence(AtomicU32);
 #[derive(Clone)]
 pub(super) struct Reports(Arc<watch::Sender<Report>>);
 
+/// Reports trouble of one connection.
+#[derive(Clone)]
+pub(super) struct Reporter {
+    reports: Reports,
+    generation: u64,
+    lost: Arc<AtomicBool>,
+}
+
 /// Generations up to these are in trouble.
 #[derive(Clone, Copy, Default)]
 struct Report {
@@ -75,15 +84,23 @@ struct Report {
 impl Supervisor {
     pub(super) async fn run(self) {
         let mut backoff = FIRST_BACKOFF;
+        let mut again = false;
         for generation in 1.. {
-            match self.connect(generation).await {
-                Ok(connection) => {
+            let lost = Arc::new(AtomicBool::new(false));
+            match self.connect(generation, &lost).await {
+                Ok(connected) => {
                     let since = Instant::now();
+                    let address = connected.address.clone();
                     self.state.send_replace(State::Up(Arc::new(Live {
                         generation,
-                        connection,
+                        connected,
+                        lost,
                         silence: Silence::default(),
                     })));
+                    if again {
+                        self.config.status.reconnected();
+                    }
+                    again = true;
                     self.reports
                         .until(|report| report.suspect >= generation)
                         .await;
@@ -96,11 +113,15 @@ impl Supervisor {
                     // While it is only suspect, it is in use.
                     let lost = self.reports.until(|report| report.lost >= generation);
                     if timeout(pause, lost).await.is_ok() {
+                        let message = format!("lost the connection to the primary, at {address}");
+                        let error = Error::new(ErrorKind::Unavailable, message);
+                        self.config.status.note(&error);
                         self.state.send_replace(State::Connecting);
                         sleep(pause).await;
                     }
                 }
                 Err(error) => {
+                    self.config.status.note(&error);
                     self.fail(error);
                     sleep(backoff).await;
                 }
@@ -111,10 +132,9 @@ impl Supervisor {
 
     /// After an attempt that failed: leaves a connection in use that was only suspect and does answer.
     fn fail(&self, error: Error) {
-        let lost = self.reports.0.borrow().lost;
         self.state.send_if_modified(|state| {
             let works = match state {
-                State::Up(live) => live.generation > lost && live.silence.is_over(),
+                State::Up(live) => !live.is_lost() && live.silence.is_over(),
                 State::Connecting | State::Down(_) => false,
             };
             if !works {
@@ -124,16 +144,24 @@ impl Supervisor {
         });
     }
 
-    async fn connect(&self, generation: u64) -> Result<MultiplexedConnection, Error> {
-        let reports = self.reports.clone();
-        let on_lost = move || reports.lost(generation);
-        let connecting = self.topology.connect(&self.config, on_lost);
-        match timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.errors.convert(&error)),
+    async fn connect(&self, generation: u64, lost: &Arc<AtomicBool>) -> Result<Connected, Error> {
+        let reporter = Reporter {
+            reports: self.reports.clone(),
+            generation,
+            lost: Arc::clone(lost),
+        };
+        let connecting = self.source.connect(&self.config, &reporter);
+        let limit = self.config.connect_timeout;
+        match timeout(limit, connecting).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("no connection to Redis within {:?}", self.connect_timeout),
+                match self.source.address() {
+                    Some(address) => {
+                        format!("no connection to Redis within {limit:?}, at {address}")
+                    }
+                    None => format!("no sentinel said within {limit:?} who the master is"),
+                },
             )),
         }
     }
@@ -143,10 +171,19 @@ impl State {
     /// What an operation gets that knows generations up to `broken` to be so; `None`: it has to wait.
     pub(super) fn verdict(&self, broken: u64) -> Option<Result<Arc<Live>, Error>> {
         match self {
-            Self::Up(live) if live.generation > broken => Some(Ok(Arc::clone(live))),
+            Self::Up(live) if live.generation > broken && !live.is_lost() => {
+                Some(Ok(Arc::clone(live)))
+            }
             Self::Up(_) | Self::Connecting => None,
             Self::Down(error) => Some(Err(error.clone())),
         }
+    }
+}
+
+impl Live {
+    /// Whether it is gone, or must not be used any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -187,8 +224,7 @@ impl Reports {
         });
     }
 
-    /// This connection is gone.
-    pub(super) fn lost(&self, generation: u64) {
+    fn lost(&self, generation: u64) {
         self.0.send_if_modified(|report| {
             let news = report.lost < generation;
             report.lost = generation.max(report.lost);
@@ -201,6 +237,19 @@ impl Reports {
         let mut reports = self.0.subscribe();
         // Cannot fail: `self` holds the sender.
         let _ = reports.wait_for(reached).await;
+    }
+}
+
+impl Reporter {
+    /// Another connection may do better.
+    pub(super) fn suspect(&self) {
+        self.reports.suspect(self.generation);
+    }
+
+    /// The connection is gone, or must not be used any more.
+    pub(super) fn lost(&self) {
+        self.lost.store(true, Ordering::Relaxed);
+        self.reports.lost(self.generation);
     }
 }
 

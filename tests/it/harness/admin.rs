@@ -1,10 +1,14 @@
 //! What tests ask a server, or tell it, past the crate under test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use redis::{
     Client, Cmd, FromRedisValue, RedisResult, ToRedisArgs, Value, aio::MultiplexedConnection,
 };
+use tokio::time::timeout;
 
 use super::{Flavor, RedisServer};
 
@@ -20,6 +24,22 @@ impl RedisServer {
     /// Runs one command; panics when the server answers with an error.
     pub(crate) async fn cmd(&self, args: &[&str]) -> Value {
         query(&mut self.client().await, args).await
+    }
+
+    /// What the server answers, unless it is away, hangs or refuses.
+    pub(super) async fn ask<T: FromRedisValue>(&self, args: &[&str]) -> Option<T> {
+        let answer = async {
+            let mut connection = self.connect().await?;
+            Cmd::new().arg(args).query_async(&mut connection).await
+        };
+        let answer: RedisResult<T> = timeout(Duration::from_secs(1), answer).await.ok()?;
+        answer.ok()
+    }
+
+    /// Whether the server takes itself for a master.
+    pub(super) async fn is_master(&self) -> bool {
+        let role: Option<Vec<Value>> = self.ask(&["ROLE"]).await;
+        role.is_some_and(|role| role[0] == Value::BulkString(b"master".into()))
     }
 
     /// How often each command was called since the start, such as `hget` or `client|setinfo`.

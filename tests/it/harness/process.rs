@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     hash::{BuildHasher, RandomState},
     io,
     net::{Ipv4Addr, TcpListener},
@@ -18,6 +18,8 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+
+use super::Pki;
 
 /// A server implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +55,64 @@ impl Flavor {
     }
 }
 
-/// The command line of a server that keeps everything in its own directory.
-pub(super) fn arguments(dir: &TempDir, port: u16, further: &[&str]) -> Vec<String> {
-    let port = port.to_string();
-    let dir = dir.path().to_str().expect("a temporary directory in UTF-8");
-    let mut args = vec!["--bind", "127.0.0.1", "--port", &port, "--dir", dir];
-    args.extend(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
-    args.extend(["--loglevel", "warning"]);
-    // So that a test is free to change the default user, or to lock it out.
-    args.extend(["--user", "harness", "on", ">harness", "~*", "&*", "+@all"]);
-    args.extend(further);
-    args.into_iter().map(str::to_owned).collect()
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Launch<'a> {
+    pub(super) flavor: Flavor,
+    pub(super) sentinel: bool,
+    pub(super) tls: Option<&'a Pki>,
+    /// Further arguments, which win over the harness's own.
+    pub(super) args: &'a [&'a str],
+}
+
+impl<'a> Launch<'a> {
+    /// A server that is no sentinel.
+    pub(super) fn node(flavor: Flavor, tls: Option<&'a Pki>, args: &'a [&'a str]) -> Self {
+        Self {
+            flavor,
+            sentinel: false,
+            tls,
+            args,
+        }
+    }
+
+    /// The command line of a server that keeps everything in its own directory.
+    pub(super) fn command_line(
+        self,
+        dir: &TempDir,
+        port: u16,
+        tls_port: Option<u16>,
+    ) -> Vec<String> {
+        let port = port.to_string();
+        let path = dir.path().to_str().expect("a temporary directory in UTF-8");
+        let mut args = vec!["--bind", "127.0.0.1", "--port", &port, "--dir", path];
+        args.extend(["--save", "", "--appendonly", "no", "--daemonize", "no"]);
+        args.extend(["--loglevel", "warning"]);
+        // So that a test is free to change the default user, or to lock it out.
+        args.extend(["--user", "harness", "on", ">harness", "~*", "&*", "+@all"]);
+        let mut args: Vec<_> = args.into_iter().map(str::to_owned).collect();
+        if let (Some(pki), Some(port)) = (self.tls, tls_port) {
+            args.extend(pki.arguments(dir, port));
+        }
+        args.extend(self.args.iter().map(|&arg| arg.to_owned()));
+        if self.sentinel {
+            in_a_file(&args, dir)
+        } else {
+            args
+        }
+    }
+}
+
+/// The command line of a sentinel, which needs a file to write what it learns to.
+fn in_a_file(args: &[String], dir: &TempDir) -> Vec<String> {
+    let lines = args.iter().map(|arg| match arg.strip_prefix("--") {
+        Some(directive) => format!("\n{directive}"),
+        None => format!(" \"{arg}\""),
+    });
+    let file = dir.path().join("sentinel.conf");
+    fs::write(&file, lines.collect::<String>()).expect("a written configuration");
+    let file = file.into_os_string().into_string();
+    vec![file.expect("a path in UTF-8"), "--sentinel".to_owned()]
 }
 
 /// Where a server's output goes.

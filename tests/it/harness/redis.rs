@@ -21,7 +21,8 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     admin::query,
-    process::{self, Flavor},
+    process::{self, Flavor, Launch},
+    tls::Pki,
 };
 
 /// How long a server may take until it answers.
@@ -33,7 +34,8 @@ pub(crate) struct RedisServer {
     flavor: Flavor,
     args: Vec<String>,
     dir: TempDir,
-    port: u16,
+    plain_port: u16,
+    tls_port: Option<u16>,
     process: Mutex<Child>,
 }
 
@@ -45,17 +47,32 @@ impl RedisServer {
 
     /// As [`start`](Self::start), with further arguments, which win over the harness's own.
     pub(crate) async fn start_with(flavor: Flavor, args: &[&str]) -> Self {
+        Self::launch(Launch::node(flavor, None, args)).await
+    }
+
+    /// The same for a Redis with TLS; unless an argument says so, it asks for no certificate.
+    ///
+    /// Only the harness itself still gets in without TLS.
+    pub(crate) async fn start_tls(pki: &Pki, args: &[&str]) -> Self {
+        Self::launch(Launch::node(Flavor::Redis, Some(pki), args)).await
+    }
+
+    /// Starts an empty server of any kind.
+    pub(super) async fn launch(launch: Launch<'_>) -> Self {
         let deadline = Instant::now() + START_DEADLINE;
+        let flavor = launch.flavor;
         loop {
             let dir = TempDir::new().expect("a temporary directory");
-            let port = process::free_port();
-            let args = process::arguments(&dir, port, args);
+            let plain_port = process::free_port();
+            let tls_port = launch.tls.map(|_| process::free_port());
+            let args = launch.command_line(&dir, plain_port, tls_port);
             let process = Mutex::new(process::spawn(flavor, &args, &dir).await);
             let server = Self {
                 flavor,
                 args,
                 dir,
-                port,
+                plain_port,
+                tls_port,
                 process,
             };
             // Otherwise somebody else took the port meanwhile: try the next one.
@@ -79,22 +96,34 @@ impl RedisServer {
         }
     }
 
-    /// The port on 127.0.0.1.
+    /// The port on 127.0.0.1 for clients: the one for TLS, if there is one.
     pub(crate) fn port(&self) -> u16 {
-        self.port
+        self.tls_port.unwrap_or(self.plain_port)
     }
 
     /// The server's URL, without credentials.
     pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        match self.tls_port {
+            None => format!("redis://127.0.0.1:{}", self.plain_port),
+            Some(port) => format!("rediss://localhost:{port}"),
+        }
+    }
+
+    /// Whether the process is there and not frozen.
+    pub(crate) fn is_running(&self) -> bool {
+        self.state().is_some_and(|state| state != 'T')
     }
 
     /// Stops the process with all its connections open, as if the machine hung.
     pub(crate) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
         // Stopping takes a moment, in which the server would still answer.
-        while !self.is_stopped() {
-            thread::yield_now();
+        loop {
+            match self.state() {
+                Some('T') => return,
+                Some(_) => thread::yield_now(),
+                None => self.fail("the server died when it was to be stopped"),
+            }
         }
     }
 
@@ -144,7 +173,7 @@ impl RedisServer {
 
     /// Connects with time-outs that only a broken server reaches.
     pub(super) async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let url = format!("redis://harness:harness@127.0.0.1:{}", self.port);
+        let url = format!("redis://harness:harness@127.0.0.1:{}", self.plain_port);
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_response_timeout(Some(Duration::from_secs(15)));
@@ -163,14 +192,16 @@ impl RedisServer {
         signal::kill(Pid::from_raw(pid), signal).expect("a server that takes signals");
     }
 
-    /// Whether a stop signal has taken effect.
-    fn is_stopped(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process().id()));
-        // The state follows the name, which is in parentheses.
-        match stat.as_deref().map(|stat| stat.rsplit(") ").next()) {
-            Ok(Some(state)) if !state.starts_with('Z') => state.starts_with('T'),
-            _ => self.fail("the server died when it was to be stopped"),
+    /// The state of the process in the kernel's letters, `T` for stopped; `None` when it is gone.
+    fn state(&self) -> Option<char> {
+        let mut process = self.process();
+        if process.try_wait().expect("a process of ours").is_some() {
+            return None;
         }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).ok()?;
+        // It follows the name, which is in parentheses.
+        let state = stat.rsplit(") ").next()?.chars().next();
+        state.filter(|&state| state != 'Z')
     }
 
     /// The newest process.
@@ -186,13 +217,15 @@ impl RedisServer {
         }
     }
 
+    /// What the server is, and its log.
+    pub(super) fn described(&self) -> String {
+        let (flavor, port, log) = (self.flavor, self.port(), self.log());
+        format!("{flavor:?} on port {port}, its log:\n{log}")
+    }
+
     /// Panics, with the server's log.
     pub(super) fn fail(&self, problem: &str) -> ! {
-        let Self { flavor, port, .. } = self;
-        panic!(
-            "{flavor:?} on port {port}: {problem}; its log:\n{}",
-            self.log()
-        );
+        panic!("{problem}: {}", self.described());
     }
 }
 

@@ -1,0 +1,141 @@
+//! Where commands go, and what becomes of them.
+
+use std::{fmt, sync::Arc};
+
+use redis::{FromRedisValue, Pipeline, Value};
+use tokio::time::Instant;
+
+use super::{
+    cluster::Cluster,
+    confirm::Confirm,
+    errors::server_code,
+    health::RedisHealth,
+    link::{Answer, Done, Failure, LinkConfig, OnDrop},
+    node::{Lane, Node},
+    script::ScriptCall,
+    supervisor::Live,
+};
+use crate::Error;
+
+/// A handle; the connections close when the last one is gone.
+#[derive(Clone)]
+pub(super) struct Client(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
+    config: Arc<LinkConfig>,
+    confirm: Option<Confirm>,
+}
+
+pub(super) enum Servers {
+    /// Always the same, or whichever is the master.
+    One(Box<Node>),
+    Cluster(Cluster),
+}
+
+impl Client {
+    pub(super) fn new(servers: Servers, config: Arc<LinkConfig>, confirm: Option<Confirm>) -> Self {
+        Self(Arc::new(Inner {
+            servers,
+            config,
+            confirm,
+        }))
+    }
+
+    /// Waits for the outcome of the first attempt to connect.
+    pub(super) async fn ready(&self) -> Result<(), Error> {
+        match &self.0.servers {
+            Servers::One(node) => node.requests.ready().await,
+            Servers::Cluster(cluster) => cluster.ready().await,
+        }
+    }
+
+    /// Sends commands in one round trip, about keys in the slot of `key`; again, if the connection drops.
+    pub(super) async fn query<T: FromRedisValue>(
+        &self,
+        key: &str,
+        lane: Lane,
+        commands: &Pipeline,
+    ) -> Result<Done<T>, Error> {
+        let deadline = self.deadline();
+        let answer = self.send(key, lane, deadline, commands, OnDrop::Retry);
+        self.finish(answer.await)
+    }
+
+    /// Calls a script; teaches it to the server if need be.
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+    ) -> Result<Done<T>, Error> {
+        let (deadline, lane) = (self.deadline(), Lane::Requests);
+        let by_sha = call.by_sha();
+        let mut answer = self
+            .send(call.key(), lane, deadline, &by_sha, on_drop)
+            .await;
+        if let Ok(Answer { values, .. }) = &answer
+            && matches!(&values[..], [Value::ServerError(error)] if server_code(error) == "NOSCRIPT")
+        {
+            let by_source = call.by_source();
+            answer = self
+                .send(call.key(), lane, deadline, &by_source, on_drop)
+                .await;
+        }
+        let Done {
+            reply: [reply],
+            live,
+        } = self.finish(answer)?;
+        Ok(Done { reply, live })
+    }
+
+    /// Waits until replicas have what was done at the key, if that is wanted.
+    pub(super) async fn confirm(&self, key: &str, live: &Live) -> Result<(), Error> {
+        let Some(wanted) = self.0.confirm else {
+            return Ok(());
+        };
+        match &self.0.servers {
+            Servers::One(node) => node.confirmer().confirm(wanted, live, key).await,
+            Servers::Cluster(cluster) => {
+                let node = cluster.node_at(&live.connected.address);
+                node.confirmer().confirm(wanted, live, key).await
+            }
+        }
+    }
+
+    pub(super) fn health(&self) -> RedisHealth {
+        let primaries = match &self.0.servers {
+            Servers::One(node) => node.health().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.health(),
+        };
+        self.0.config.status.report(primaries)
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.config.deadline
+    }
+
+    async fn send(
+        &self,
+        key: &str,
+        lane: Lane,
+        deadline: Instant,
+        commands: &Pipeline,
+        on_drop: OnDrop,
+    ) -> Result<Answer, Failure> {
+        match &self.0.servers {
+            Servers::One(node) => node.lane(lane).send(deadline, commands, on_drop).await,
+            Servers::Cluster(cluster) => cluster.send(key, lane, deadline, commands, on_drop).await,
+        }
+    }
+
+    fn finish<T: FromRedisValue>(&self, answer: Result<Answer, Failure>) -> Result<Done<T>, Error> {
+        let done = answer.and_then(Answer::read);
+        done.map_err(|failure| self.0.config.error(failure))
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.health(), f)
+    }
+}

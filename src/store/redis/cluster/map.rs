@@ -1,0 +1,216 @@
+//! Which node holds which slot.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crc::{CRC_16_XMODEM, Crc};
+use redis::{FromRedisValue, Value};
+
+use crate::store::redis::dial::Address;
+
+pub(super) const SLOTS: u16 = 16384;
+
+/// The slot of a key: of its hash tag, if there is one
+/// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).
+pub(super) fn slot_of(key: &str) -> u16 {
+    const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+    let tag = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
+    let hashed = match tag {
+        Some((tag, _)) if !tag.is_empty() => tag,
+        _ => key,
+    };
+    CRC.checksum(hashed.as_bytes()) % SLOTS
+}
+
+/// What a node says of some slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    first: u16,
+    last: u16,
+    /// Every failover and every move of a slot raises it.
+    epoch: u64,
+    primary: Address,
+}
+
+/// Slots in a row that one node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) primary: Address,
+}
+
+/// Reads the answers of `CLUSTER SLOTS`, which tells addresses, and of `CLUSTER NODES`, which tells epochs.
+pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<Claim>> {
+    let mut epochs = HashMap::new();
+    for line in nodes.lines() {
+        let mut words = line.split(' ');
+        let (id, epoch) = (words.next()?, words.nth(5)?);
+        epochs.insert(id, epoch.parse().ok()?);
+    }
+    let rows = Vec::<Vec<Value>>::from_redis_value(slots).ok()?;
+    let claims = rows.into_iter().map(|row| {
+        let mut row = row.into_iter();
+        let first = u16::from_redis_value(row.next()?).ok()?;
+        let last = u16::from_redis_value(row.next()?).ok()?;
+        let mut primary = Vec::<Value>::from_redis_value(row.next()?)
+            .ok()?
+            .into_iter();
+        let host = Option::<String>::from_redis_value(primary.next()?).ok()?;
+        let port = u16::from_redis_value(primary.next()?).ok()?;
+        let id = String::from_redis_value(primary.next()?).ok()?;
+        Some(Claim {
+            first,
+            last,
+            epoch: *epochs.get(&*id)?,
+            primary: address(host.as_deref().unwrap_or_default(), port, asked),
+        })
+    });
+    claims.collect()
+}
+
+/// A node's address in an answer of another one, which leaves the host out if it is its own.
+pub(super) fn address(host: &str, port: u16, asked: &Address) -> Address {
+    let host = match host {
+        "" | "?" => &asked.host,
+        host => host,
+    };
+    Address {
+        host: host.to_owned(),
+        port,
+    }
+}
+
+/// Of each slot the claim of the highest epoch, as the nodes themselves settle it: who does not know of a
+/// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
+pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
+    let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
+    let claims = answers.iter().flat_map(|(says, claims)| {
+        let counts = |claim: &&Claim| claim.primary == *says || !asked.contains(&claim.primary);
+        claims.iter().filter(counts)
+    });
+    let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
+    for claim in claims {
+        let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
+        for owner in owners.get_mut(slots).into_iter().flatten() {
+            if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
+                *owner = Some(claim);
+            }
+        }
+    }
+    let mut ranges: Vec<Range> = Vec::new();
+    for (slot, owner) in (0..SLOTS).zip(owners) {
+        let Some(owner) = owner else { continue };
+        match ranges.last_mut() {
+            Some(range) if range.last + 1 == slot && range.primary == owner.primary => {
+                range.last = slot;
+            }
+            _ => ranges.push(Range {
+                first: slot,
+                last: slot,
+                primary: owner.primary.clone(),
+            }),
+        }
+    }
+    ranges
+}
+
+/// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`.
+pub(super) fn redirection(details: &str, asked: &Address) -> Option<Address> {
+    let (host, port) = details.split(' ').nth(1)?.rsplit_once(':')?;
+    Some(address(host, port.parse().ok()?, asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(host: &str, port: u16) -> Address {
+        address(host, port, &Address::parse("asked", 1).unwrap())
+    }
+
+    fn claim(first: u16, last: u16, epoch: u64, port: u16) -> Claim {
+        Claim {
+            first,
+            last,
+            epoch,
+            primary: node("h", port),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_that_of_the_hash_tag() {
+        // From the specification of the cluster, and CLUSTER KEYSLOT.
+        assert_eq!(slot_of("123456789"), 0x31C3);
+        assert_eq!(slot_of("t:{user1000}"), slot_of("u:v:{user1000}"));
+        assert_eq!(slot_of("foo{}{bar}"), 8363);
+        assert_eq!(slot_of("foo{{bar}}zap"), slot_of("{bar"));
+        assert_eq!(slot_of("foo{bar}{zap}"), slot_of("bar"));
+    }
+
+    #[test]
+    fn the_highest_epoch_settles_a_slot() {
+        let stale = vec![claim(0, 99, 1, 1), claim(100, 16383, 2, 2)];
+        let fresh = vec![claim(0, 99, 3, 3), claim(100, 16383, 2, 2)];
+        let split = vec![claim(50, 60, 4, 4)];
+        let mut said = vec![
+            (node("h", 1), stale),
+            (node("x", 1), fresh),
+            (node("x", 2), split),
+        ];
+        let expected = vec![
+            range(0, 49, 3),
+            range(50, 60, 4),
+            range(61, 99, 3),
+            range(100, 16383, 2),
+        ];
+        assert_eq!(settle(&said), expected);
+        said.reverse();
+        assert_eq!(settle(&said), expected);
+    }
+
+    #[test]
+    fn a_node_knows_best_what_it_gave_away() {
+        let giver = (node("h", 1), vec![claim(0, 9, 9, 1)]);
+        let taker = (node("h", 2), vec![claim(10, 19, 7, 2)]);
+        let other = (node("h", 3), vec![claim(0, 19, 9, 1)]);
+        let expected = [range(0, 9, 1), range(10, 19, 2)];
+        assert_eq!(settle(&[other, giver, taker]), expected);
+    }
+
+    #[test]
+    fn slots_that_cannot_be_are_left_out() {
+        let says = |claim| [(node("h", 1), vec![claim])];
+        assert_eq!(settle(&says(claim(7, 65535, 1, 1))), [range(7, 16383, 1)]);
+        assert_eq!(settle(&says(claim(9, 7, 1, 1))), []);
+        assert_eq!(settle(&says(claim(20000, 20001, 1, 1))), []);
+    }
+
+    fn range(first: u16, last: u16, port: u16) -> Range {
+        Range {
+            first,
+            last,
+            primary: node("h", port),
+        }
+    }
+
+    #[test]
+    fn redirections_are_read() {
+        let asked = Address::parse("asked", 1).unwrap();
+        for (details, expected) in [
+            ("3999 10.0.0.1:6381", Some(node("10.0.0.1", 6381))),
+            ("3999 ::1:6381", Some(node("::1", 6381))),
+            (
+                "3999 redis-1.example:6381",
+                Some(node("redis-1.example", 6381)),
+            ),
+            ("3999 :6381", Some(node("asked", 6381))),
+            ("3999 ?:6381", Some(node("asked", 6381))),
+            ("3999", None),
+            ("3999 nowhere", None),
+        ] {
+            assert_eq!(redirection(details, &asked), expected, "{details}");
+        }
+    }
+}

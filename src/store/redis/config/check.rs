@@ -1,0 +1,65 @@
+use super::{
+    RedisStoreBuilder, config_error,
+    url::{Place, Target},
+};
+use crate::{Error, store::redis::dial::Credentials};
+
+impl RedisStoreBuilder {
+    /// What the URL says, changed by what the methods say.
+    pub(super) fn target(&self) -> Result<Target, Error> {
+        let mut target = self.target.clone()?;
+        target.credentials.overlay(&self.username, &self.password);
+        target.db = self.db.unwrap_or(target.db);
+        target.tls = self.with_tls.unwrap_or(target.tls);
+        let mut tls = target.tls;
+        let Credentials { username, password } = &self.sentinel;
+        let sentinel = username.is_some() || password.is_some() || self.with_sentinel_tls.is_some();
+        match &mut target.place {
+            Place::Sentinel {
+                service,
+                credentials,
+                tls: sentinel_tls,
+            } => {
+                credentials.overlay(username, password);
+                credentials.validate("sentinel user")?;
+                *sentinel_tls = self.with_sentinel_tls.or(*sentinel_tls);
+                tls |= *sentinel_tls == Some(true);
+                if service.is_empty() {
+                    return Err(config_error("the name of the service is empty"));
+                }
+            }
+            Place::Standalone | Place::Cluster if sentinel => {
+                let message = "something is set for sentinels, but there are none";
+                return Err(config_error(message));
+            }
+            Place::Cluster if target.db != 0 => {
+                return Err(config_error("a cluster has no database but 0"));
+            }
+            Place::Standalone | Place::Cluster => {}
+        }
+        if target.nodes.is_empty() {
+            return Err(config_error("no address of a Redis server is given"));
+        }
+        target.credentials.validate("user")?;
+        if self.tls.is_set() && !tls {
+            return Err(config_error("certificates are given, but TLS is off"));
+        }
+        Ok(target)
+    }
+}
+
+impl Credentials {
+    fn overlay(&mut self, username: &Option<String>, password: &Option<String>) {
+        self.username = username.clone().or_else(|| self.username.take());
+        self.password = password.clone().or_else(|| self.password.take());
+    }
+
+    fn validate(&self, who: &str) -> Result<(), Error> {
+        if self.username.is_some() && self.password.is_none() {
+            return Err(config_error(format!(
+                "a Redis {who} is given, but no password"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,434 @@
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use self::{
+    tls::Tls,
+    url::{PORT, Place, SENTINEL_PORT, Target},
+};
+use super::{
+    RedisStore,
+    client::{Client, Servers},
+    cluster::Cluster,
+    confirm::Confirm,
+    dial::{Address, Credentials, Dialer},
+    errors::ErrorText,
+    health::Status,
+    keys::Keys,
+    link::LinkConfig,
+    node::Node,
+    sentinel::Sentinels,
+    topology::Source,
+};
+use crate::{Error, ErrorKind};
+
+mod check;
+mod tls;
+mod url;
+
+/// The longest timeout that can be set.
+const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Configures a [`RedisStore`]; made by [`RedisStore::builder`], or by
+/// [`standalone`](Self::standalone), [`sentinel`](Self::sentinel) or [`cluster`](Self::cluster).
+///
+/// Mistakes are reported by [`connect`](Self::connect) and [`connect_lazy`](Self::connect_lazy).
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct RedisStoreBuilder {
+    target: Result<Target, Error>,
+    username: Option<String>,
+    password: Option<String>,
+    sentinel: Credentials,
+    db: Option<u32>,
+    with_tls: Option<bool>,
+    with_sentinel_tls: Option<bool>,
+    tls: Tls,
+    token_key_prefix: String,
+    user_key_prefix: String,
+    connect_timeout: Duration,
+    deadline: Duration,
+    confirm: Option<Confirm>,
+}
+
+impl RedisStoreBuilder {
+    fn new(target: Result<Target, Error>) -> Self {
+        Self {
+            target,
+            username: None,
+            password: None,
+            sentinel: Credentials::default(),
+            db: None,
+            with_tls: None,
+            with_sentinel_tls: None,
+            tls: Tls::default(),
+            token_key_prefix: String::from("tbs:tokens"),
+            user_key_prefix: String::from("tbs:users"),
+            connect_timeout: Duration::from_secs(1),
+            deadline: Duration::from_millis(500),
+            confirm: None,
+        }
+    }
+
+    pub(super) fn from_url(url: &str) -> Self {
+        Self::new(Target::parse(url))
+    }
+
+    /// One server, at `host[:port]`; the port is 6379 if none is given.
+    pub fn standalone(address: impl AsRef<str>) -> Self {
+        Self::at(Place::Standalone, PORT, [address])
+    }
+
+    /// The master that these sentinels name for `service`. A sentinel is `host[:port]`; the port is 26379 if
+    /// none is given.
+    ///
+    /// Name them all: the store asks those that are named, and no others.
+    pub fn sentinel(
+        sentinels: impl IntoIterator<Item = impl AsRef<str>>,
+        service: impl Into<String>,
+    ) -> Self {
+        let place = Place::Sentinel {
+            service: service.into(),
+            credentials: Credentials::default(),
+            tls: None,
+        };
+        Self::at(place, SENTINEL_PORT, sentinels)
+    }
+
+    /// The cluster that these nodes belong to. A node is `host[:port]`; the port is 6379 if none is given.
+    ///
+    /// A few are enough, as long as one of them can be reached when the store connects.
+    pub fn cluster(nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        Self::at(Place::Cluster, PORT, nodes)
+    }
+
+    fn at(place: Place, port: u16, nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let nodes = nodes.into_iter().map(|node| {
+            let message = "an address of a Redis server is not `host[:port]`";
+            Address::parse(node.as_ref(), port).ok_or_else(|| config_error(message))
+        });
+        let nodes: Result<Vec<_>, _> = nodes.collect();
+        Self::new(nodes.map(|nodes| Target::new(place, nodes)))
+    }
+
+    /// The ACL user to log in as. Default: what the URL says.
+    pub fn username(mut self, username: impl Into<String>) -> Self {
+        self.username = Some(username.into());
+        self
+    }
+
+    /// The password to log in with. Default: what the URL says.
+    pub fn password(mut self, password: impl Into<String>) -> Self {
+        self.password = Some(password.into());
+        self
+    }
+
+    /// The ACL user to log in as at the sentinels. Default: what the URL says (`sentinelUsername`), not
+    /// what is used for the servers.
+    pub fn sentinel_username(mut self, username: impl Into<String>) -> Self {
+        self.sentinel.username = Some(username.into());
+        self
+    }
+
+    /// The password to log in with at the sentinels. Default: what the URL says (`sentinelPassword`),
+    /// not what is used for the servers.
+    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
+        self.sentinel.password = Some(password.into());
+        self
+    }
+
+    /// The number of the database. Default: what the URL says, or 0, the only one of a cluster.
+    pub fn db(mut self, db: u32) -> Self {
+        self.db = Some(db);
+        self
+    }
+
+    /// Whether to speak TLS. Default: whether the scheme of the URL is `rediss…`, or `false`.
+    ///
+    /// Certificates of servers are verified, against the host by which each was found: that of the URL,
+    /// or what sentinels or nodes of the cluster say. If the process has no default
+    /// [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls when
+    /// the store connects, `ring` becomes it: install another one before.
+    #[cfg(feature = "redis-tls")]
+    pub fn tls(mut self, tls: bool) -> Self {
+        self.with_tls = Some(tls);
+        self
+    }
+
+    /// Whether to speak TLS to the sentinels. Default: what the URL says (`sentinelTls`), or the same as to the
+    /// servers. Roots and client certificate are the same, too.
+    #[cfg(feature = "redis-tls")]
+    pub fn sentinel_tls(mut self, tls: bool) -> Self {
+        self.with_sentinel_tls = Some(tls);
+        self
+    }
+
+    /// The certificates, in PEM, of the authorities that are trusted. Default: those of Mozilla.
+    #[cfg(feature = "redis-tls")]
+    pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.roots = Some(pem.into());
+        self
+    }
+
+    /// The certificate to show to servers, with those that it depends on, and its private key, both in PEM.
+    /// Default: none.
+    #[cfg(feature = "redis-tls")]
+    pub fn tls_client_certificate(
+        mut self,
+        chain: impl Into<Vec<u8>>,
+        key: impl Into<Vec<u8>>,
+    ) -> Self {
+        self.tls.client = Some((chain.into(), key.into()));
+        self
+    }
+
+    /// What the keys of sessions begin with: `<prefix>:{<user id>}`. Default: `tbs:tokens`.
+    ///
+    /// All services that share sessions must agree on it. A prefix has 1 to 64 printable ASCII
+    /// characters, no space and no braces.
+    pub fn token_key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.token_key_prefix = prefix.into();
+        self
+    }
+
+    /// What the keys of cached users begin with: `<prefix>:{<user id>}`. Default: `tbs:users`.
+    ///
+    /// It must differ from the other prefix. Only services that have the same user type *and* the same user
+    /// loader can share it; others would undo each other's work, and refuse users that the other
+    /// one knows. Give it a version if the type changes (`shop:users:v2`).
+    pub fn user_key_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.user_key_prefix = prefix.into();
+        self
+    }
+
+    /// How long one attempt to connect may take, login included: at most an hour. Default: 1 second.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry after
+    /// a dropped connection. Default: 500 ms. (A list of very many sessions is read in pages, and the
+    /// deadline is for each page.)
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Lets logouts and refreshes wait, for at most `timeout` after they are done at the primary, until `replicas`
+    /// replicas have them, too. Default: they do not wait.
+    ///
+    /// Replication of Redis is asynchronous: what only a dying primary knew is undone by the failover, a logout
+    /// included. With this, an operation that returns `Ok` is on as many replicas, and one that returns
+    /// [`ErrorKind::Unconfirmed`] is done at the primary but may be on fewer: repeat it, or tell the user
+    /// that the logout may be undone by an outage. It costs a round trip, and another one between the servers
+    /// ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a connection of its own. Checks and
+    /// logins do not wait, nor does the end of the sessions that a login evicts.
+    ///
+    /// It is no consensus: a replica that has not confirmed may still become the primary. Ask for all
+    /// replicas that may be promoted, and set `min-replicas-to-write` (and `min-replicas-max-lag`) at the
+    /// servers, so that a primary that is cut off from its replicas stops to take writes
+    /// (then [`ErrorKind::Unavailable`]) that are lost when it comes back.
+    pub fn confirm_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
+        self.confirm = Some(Confirm { replicas, timeout });
+        self
+    }
+
+    /// Connects, and waits until the server has answered; for a cluster, until one of its primaries has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for what cannot be, [`ErrorKind::Unavailable`] if the server or all sentinels cannot be
+    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`] for other errors that
+    /// a server answers with: there is no such database, this user must not read keys with these prefixes.
+    pub async fn connect(self) -> Result<RedisStore, Error> {
+        let store = self.connect_lazy()?;
+        store.client.ready().await?;
+        Ok(store)
+    }
+
+    /// Returns at once and connects in the background, for as long as it takes; until then, operations
+    /// fail like in an outage.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] for what cannot be.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime. The connection lives in that runtime.
+    pub fn connect_lazy(self) -> Result<RedisStore, Error> {
+        let target = self.target()?;
+        let confirm = self.confirm.as_ref().map(|confirm| confirm.timeout);
+        for (name, value) in [
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("deadline", Some(self.deadline)),
+            ("the timeout of confirm_replicas", confirm),
+        ] {
+            if value.is_some_and(|value| value.is_zero() || value > MAX_WAIT) {
+                let message = format!("{name} is not between 0 and {MAX_WAIT:?}");
+                return Err(config_error(message));
+            }
+        }
+        if self.confirm.is_some_and(|confirm| confirm.replicas == 0) {
+            return Err(config_error("confirm_replicas asks for no replica"));
+        }
+        let keys = Keys::new(self.token_key_prefix.clone(), self.user_key_prefix.clone())?;
+        let dialer = |credentials, db, tls| -> Result<Dialer, Error> {
+            let transport = self.tls.transport(tls)?;
+            Ok(Dialer::new(
+                credentials,
+                db,
+                transport,
+                self.connect_timeout,
+            ))
+        };
+        let mut secrets = vec![target.credentials.password.clone()];
+        if let Place::Sentinel { credentials, .. } = &target.place {
+            secrets.push(credentials.password.clone());
+        }
+        let config = Arc::new(LinkConfig {
+            runtime: Handle::current(),
+            dialer: dialer(target.credentials, target.db, target.tls)?,
+            probe: keys.probe(),
+            identify: self.confirm.is_some(),
+            connect_timeout: self.connect_timeout,
+            deadline: self.deadline,
+            errors: ErrorText::new(secrets.into_iter().flatten()),
+            status: Arc::new(Status::new(target.place.topology())),
+        });
+        let one = |source| Servers::One(Box::new(Node::start(Arc::clone(&config), source)));
+        let mut nodes = target.nodes;
+        let servers = match target.place {
+            Place::Standalone => one(Source::Fixed(nodes.swap_remove(0))),
+            Place::Cluster => Servers::Cluster(Cluster::start(Arc::clone(&config), nodes)),
+            Place::Sentinel {
+                service,
+                credentials,
+                tls,
+            } => {
+                let dialer = dialer(credentials, 0, tls.unwrap_or(target.tls))?;
+                let sentinels = Sentinels::start(&config, dialer, nodes, service);
+                one(Source::Sentinels(Arc::new(sentinels)))
+            }
+        };
+        Ok(RedisStore {
+            client: Client::new(servers, config, self.confirm),
+            keys,
+        })
+    }
+}
+
+impl fmt::Debug for RedisStoreBuilder {
+    /// Leaves out addresses, passwords and certificates.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStoreBuilder")
+            .field("username", &self.username)
+            .field("db", &self.db)
+            .field("token_key_prefix", &self.token_key_prefix)
+            .field("user_key_prefix", &self.user_key_prefix)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("deadline", &self.deadline)
+            .field("confirm", &self.confirm)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_builder_checks_what_it_is_given() {
+        let builder = || RedisStoreBuilder::from_url("redis://localhost");
+        let cluster = || RedisStoreBuilder::cluster(["a", "b:1"]);
+        let sentinel = || RedisStoreBuilder::sentinel(["a", "b:1"], "mymaster");
+        let second = Duration::from_secs(1);
+        for (bad, part) in [
+            (builder().username("app"), "password"),
+            (builder().deadline(Duration::ZERO), "deadline"),
+            (builder().deadline(Duration::MAX), "deadline"),
+            (builder().connect_timeout(Duration::ZERO), "connect_timeout"),
+            (builder().token_key_prefix(""), "token_key_prefix"),
+            (builder().user_key_prefix("tbs:tokens"), "differ"),
+            (builder().sentinel_password("x"), "sentinel"),
+            (builder().confirm_replicas(0, second), "confirm_replicas"),
+            (
+                builder().confirm_replicas(1, Duration::ZERO),
+                "confirm_replicas",
+            ),
+            (cluster().db(3), "database"),
+            (cluster().sentinel_username("x"), "sentinel"),
+            (RedisStoreBuilder::cluster([""; 0]), "address"),
+            (RedisStoreBuilder::cluster(["a", "b:c"]), "address"),
+            (RedisStoreBuilder::standalone("redis://a"), "address"),
+            (sentinel().sentinel_username("x"), "sentinel user"),
+            (RedisStoreBuilder::sentinel(["a"], ""), "name"),
+        ] {
+            let error = bad.connect_lazy().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        for secret in [
+            builder().password("hunter2"),
+            sentinel().sentinel_password("hunter2"),
+            RedisStoreBuilder::from_url("redis://:hunter2@localhost"),
+            RedisStoreBuilder::from_url("hunter2"),
+        ] {
+            assert!(!format!("{secret:?}").contains("hunter2"));
+        }
+        cluster().db(0).connect_lazy().unwrap();
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    #[tokio::test]
+    async fn tls_needs_the_feature() {
+        for url in [
+            "rediss://a",
+            "rediss-cluster://a",
+            "redis-sentinel://a?sentinelServiceName=m&sentinelTls=true",
+        ] {
+            let error = RedisStoreBuilder::from_url(url).connect_lazy().unwrap_err();
+            assert!(error.to_string().contains("redis-tls"), "{error}");
+        }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    #[tokio::test]
+    async fn certificates_are_checked_at_once() {
+        let builder = || RedisStoreBuilder::from_url("rediss://localhost");
+        let empty = "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n";
+        for (bad, part) in [
+            (builder().tls_roots(""), "tls_roots"),
+            (builder().tls_roots("hunter2"), "tls_roots"),
+            (builder().tls_roots(empty), "tls_roots"),
+            (
+                builder().tls_client_certificate("", "hunter2"),
+                "tls_client_certificate",
+            ),
+            (
+                builder().tls_client_certificate(empty, "hunter2"),
+                "tls_client_certificate",
+            ),
+            (builder().tls(false).tls_roots(empty), "TLS is off"),
+            (
+                RedisStoreBuilder::standalone("a").tls_roots(empty),
+                "TLS is off",
+            ),
+            (
+                RedisStoreBuilder::standalone("a").sentinel_tls(true),
+                "sentinels",
+            ),
+        ] {
+            let error = bad.connect_lazy().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(part), "{error}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+        builder().connect_lazy().unwrap();
+    }
+}

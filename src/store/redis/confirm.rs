@@ -1,0 +1,113 @@
+//! Waiting until replicas have what was done.
+//!
+//! `WAIT` stops its connection, for all that share it, so it has one of its own. There it is preceded by a
+//! *fence*: a write that changes nothing, and that replicas receive after everything that the server did
+//! before. Who comes while others wait waits for the next round, together with all who come by then: what is missing
+//! replicas costs everybody one or two timeouts, and never a queue of them.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    link::{Done, Failure, Link, LinkConfig, OnDrop},
+    script::FENCE,
+    supervisor::Live,
+    topology::Source,
+};
+use crate::{Error, ErrorKind};
+
+/// How many replicas have to have a write, and how long to wait for them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Confirm {
+    pub(super) replicas: u32,
+    pub(super) timeout: Duration,
+}
+
+/// Confirms writes of one server.
+pub(super) struct Confirmer {
+    link: Link,
+    config: Arc<LinkConfig>,
+    /// Numbers requests and rounds in the order of their beginning.
+    clock: AtomicU64,
+    last: Mutex<Round>,
+}
+
+/// A `WAIT` that came back.
+#[derive(Clone, Default)]
+struct Round {
+    began: u64,
+    run_id: Option<String>,
+    replicas: u32,
+}
+
+impl Confirmer {
+    pub(super) fn start(config: &Arc<LinkConfig>, source: Source) -> Self {
+        Self {
+            link: Link::start(config, source),
+            config: Arc::clone(config),
+            clock: AtomicU64::new(1),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Waits until replicas have what `done` has answered. `key` is one that its server holds.
+    pub(super) async fn confirm(
+        &self,
+        wanted: Confirm,
+        done: &Live,
+        key: &str,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + wanted.timeout;
+        let round = match timeout_at(deadline, self.round(wanted, deadline, key)).await {
+            Ok(Ok(round)) => round,
+            Ok(Err(Failure::Deadline)) | Err(_) => Round::default(),
+            Ok(Err(failure)) => {
+                let message = "done, but whether replicas have it could not be found out";
+                let error = self.config.error(failure);
+                return Err(Error::with_source(ErrorKind::Unconfirmed, message, error));
+            }
+        };
+        // After a failover these are the replicas of another server, which may never have seen it.
+        let same = round.run_id.is_some() && round.run_id == done.connected.run_id;
+        if same && round.replicas >= wanted.replicas {
+            return Ok(());
+        }
+        let Confirm { replicas, timeout } = wanted;
+        Err(Error::new(
+            ErrorKind::Unconfirmed,
+            format!("done, but fewer than {replicas} replicas confirmed it within {timeout:?}"),
+        ))
+    }
+
+    /// A round that began after this call.
+    async fn round(&self, wanted: Confirm, deadline: Instant, key: &str) -> Result<Round, Failure> {
+        let came = self.clock.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last.lock().await;
+        if last.began < came {
+            let began = self.clock.fetch_add(1, Ordering::Relaxed);
+            // What is left of the timeout, so that the server is done when we are.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut commands = FENCE.call(key.to_owned()).by_source();
+            let wait = commands.cmd("WAIT").arg(wanted.replicas);
+            wait.arg(left.as_millis().max(1) as u64);
+            let sent = self.link.send(deadline + left, &commands, OnDrop::Fail);
+            let Done { reply, live } = sent.await?.read::<((), u32)>()?;
+            *last = Round {
+                began,
+                run_id: live.connected.run_id.clone(),
+                replicas: reply.1,
+            };
+        }
+        Ok(last.clone())
+    }
+}

@@ -1,0 +1,64 @@
+use std::sync::{Arc, OnceLock};
+
+use super::{
+    confirm::Confirmer,
+    health::RedisPrimary,
+    link::{Link, LinkConfig},
+    topology::Source,
+};
+
+/// The connections to a server: to always the same, or to whichever is the master.
+pub(super) struct Node {
+    /// For what requests wait for.
+    pub(super) requests: Link,
+    lists: OnceLock<Link>,
+    confirmer: OnceLock<Confirmer>,
+    source: Source,
+    config: Arc<LinkConfig>,
+}
+
+/// Which connection to take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// What requests wait for.
+    Requests,
+    /// What may take long, and must not stall a check.
+    Lists,
+}
+
+impl Node {
+    /// Starts to connect.
+    pub(super) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
+        Self {
+            requests: Link::start(&config, source.clone()),
+            lists: OnceLock::new(),
+            confirmer: OnceLock::new(),
+            source,
+            config,
+        }
+    }
+
+    /// The connection of this lane; made when it is needed first.
+    pub(super) fn lane(&self, lane: Lane) -> &Link {
+        match lane {
+            Lane::Requests => &self.requests,
+            Lane::Lists => {
+                let start = || Link::start(&self.config, self.source.clone());
+                self.lists.get_or_init(start)
+            }
+        }
+    }
+
+    /// Confirms what was done on any connection; has one of its own, because it waits there.
+    pub(super) fn confirmer(&self) -> &Confirmer {
+        let start = || Confirmer::start(&self.config, self.source.clone());
+        self.confirmer.get_or_init(start)
+    }
+
+    /// `None` as long as nobody knows where it is.
+    pub(super) fn health(&self) -> Option<RedisPrimary> {
+        let connected = self.requests.connected_to();
+        let address = connected.clone().or_else(|| self.source.address())?;
+        Some(RedisPrimary::new(&address, connected.is_some()))
+    }
+}

@@ -1,0 +1,263 @@
+//! Who the master is, by the word of the sentinels.
+//!
+//! Every sentinel is asked at all times, over a connection of its own: at once when one of them announces a
+//! new master or somebody could not connect, and else once a second. The answer of the highest *configuration
+//! epoch* counts, because every failover raises it: a sentinel that was cut off, or has not heard of the
+//! failover yet, says what is no more.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use redis::{PushKind, aio::MultiplexedConnection};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use self::board::{Answer, Board, Verdict};
+use super::{
+    dial::{Address, Dialer},
+    errors::{ErrorText, code_of},
+    link::LinkConfig,
+};
+use crate::{Error, ErrorKind};
+
+mod board;
+
+/// How often each sentinel is asked.
+const POLL: Duration = Duration::from_secs(1);
+/// How soon it is asked again, at the most.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The sentinels of a service.
+pub(super) struct Sentinels {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    service: String,
+    dialer: Dialer,
+    timeout: Duration,
+    errors: ErrorText,
+    board: Mutex<Board>,
+    view: watch::Sender<View>,
+    again: watch::Sender<()>,
+}
+
+/// Who the master is.
+#[derive(Clone)]
+enum View {
+    Asking,
+    Known(Address),
+    Unknown(Error),
+}
+
+impl Sentinels {
+    /// Begins to ask them, in tasks of its own.
+    pub(super) fn start(
+        config: &LinkConfig,
+        dialer: Dialer,
+        addresses: Vec<Address>,
+        service: String,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            service,
+            dialer,
+            timeout: config.connect_timeout,
+            errors: config.errors.clone(),
+            board: Mutex::new(Board::new(addresses.len())),
+            view: watch::Sender::new(View::Asking),
+            again: watch::Sender::new(()),
+        });
+        let mut tasks = JoinSet::new();
+        for (index, address) in addresses.into_iter().enumerate() {
+            let asking = Arc::clone(&shared).ask_for_ever(index, address);
+            tasks.spawn_on(asking, &config.runtime);
+        }
+        Self {
+            shared,
+            _tasks: tasks,
+        }
+    }
+
+    /// Waits until it is known who the master is, or that nobody knows.
+    pub(super) async fn master(&self) -> Result<Address, Error> {
+        let mut view = self.shared.view.subscribe();
+        let known = view.wait_for(|view| !matches!(view, View::Asking)).await;
+        match known.as_deref() {
+            Ok(View::Known(master)) => Ok(master.clone()),
+            Ok(View::Unknown(error)) => Err(error.clone()),
+            // Cannot be: the sender is in `self`, and that was waited for.
+            Ok(View::Asking) | Err(_) => Err(self.shared.nobody(&[])),
+        }
+    }
+
+    pub(super) fn known_master(&self) -> Option<Address> {
+        match &*self.shared.view.borrow() {
+            View::Known(master) => Some(master.clone()),
+            View::Asking | View::Unknown(_) => None,
+        }
+    }
+
+    /// Waits until another server than `old` is the master.
+    pub(super) async fn moved_from(&self, old: &Address) {
+        let mut view = self.shared.view.subscribe();
+        let moved = |view: &View| matches!(view, View::Known(master) if master != old);
+        // Cannot fail: the sender is in `self`.
+        let _ = view.wait_for(moved).await;
+    }
+
+    /// Asks all of them soon.
+    pub(super) fn ask_again(&self) {
+        self.shared.again.send_replace(());
+    }
+}
+
+impl Shared {
+    /// Asks one sentinel, whatever happens to it.
+    async fn ask_for_ever(self: Arc<Self>, index: usize, address: Address) {
+        let mut again = self.again.subscribe();
+        loop {
+            let news = Arc::new(Notify::new());
+            let mut connection = match self.connect(&address, &news).await {
+                Ok(connection) => Some(connection),
+                Err(error) => {
+                    self.note(index, Err(error));
+                    None
+                }
+            };
+            while let Some(live) = &mut connection {
+                let answer = self.ask(live, &address).await;
+                let works = match &answer {
+                    Ok(_) => true,
+                    Err(error) => error.kind() == ErrorKind::Config,
+                };
+                self.note(index, answer);
+                if !works {
+                    connection = None;
+                    continue;
+                }
+                tokio::select! {
+                    () = news.notified() => {}
+                    _ = again.changed() => {}
+                    () = sleep(POLL) => {}
+                }
+                sleep(PAUSE).await;
+            }
+            tokio::select! {
+                _ = again.changed() => {}
+                () = sleep(POLL) => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Connects to a sentinel, and lets it tell of failovers.
+    async fn connect(
+        &self,
+        address: &Address,
+        news: &Arc<Notify>,
+    ) -> Result<MultiplexedConnection, Error> {
+        let weak: Weak<Notify> = Arc::downgrade(news);
+        let on_push = move |push: redis::PushInfo| {
+            let is_news = matches!(push.kind, PushKind::Message | PushKind::Disconnection);
+            if let Some(news) = weak.upgrade()
+                && is_news
+            {
+                news.notify_one();
+            }
+        };
+        let connecting = async {
+            let mut connection = self.dialer.dial(address, on_push).await?;
+            connection.subscribe("+switch-master").await?;
+            Ok(connection)
+        };
+        self.in_time(address, connecting).await
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut MultiplexedConnection,
+        address: &Address,
+    ) -> Result<Answer, Error> {
+        let mut question = redis::cmd("SENTINEL");
+        question.arg("MASTER").arg(&self.service);
+        let asking = question.query_async::<HashMap<String, String>>(connection);
+        let answer = self.in_time(address, asking).await?;
+        Answer::read(&answer).ok_or_else(|| {
+            let message = format!("the sentinel at {address} says nothing of where the master is");
+            Error::new(ErrorKind::Store, message)
+        })
+    }
+
+    async fn in_time<T>(
+        &self,
+        address: &Address,
+        work: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, Error> {
+        match timeout(self.timeout, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) if error.to_string().contains("No such master with that name") => {
+                let message = format!(
+                    "the sentinel at {address} knows no master with the name {:?}",
+                    self.service
+                );
+                Err(Error::new(ErrorKind::Config, message))
+            }
+            Ok(Err(error)) => {
+                let code = code_of(&error);
+                let error = self.errors.convert_at(address, &error);
+                Err(match code.as_str() {
+                    // Who may not ask has no master, as who cannot log in.
+                    "NOPERM" => Error::with_source(
+                        ErrorKind::Unavailable,
+                        format!("the sentinel at {address} refuses"),
+                        error,
+                    ),
+                    _ => error,
+                })
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "no answer from the sentinel at {address} within {:?}",
+                    self.timeout
+                ),
+            )),
+        }
+    }
+
+    /// Notes what a sentinel said, and what follows from it.
+    fn note(&self, index: usize, said: Result<Answer, Error>) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        board.said[index] = Some(said);
+        let view = match board.verdict(Instant::now()) {
+            Verdict::Undecided => return,
+            Verdict::Master(master) => View::Known(master),
+            Verdict::Nobody(errors) => View::Unknown(self.nobody(&errors)),
+        };
+        self.view.send_if_modified(|old| {
+            let news = match (&*old, &view) {
+                (View::Known(old), View::Known(new)) => old != new,
+                _ => true,
+            };
+            *old = view;
+            news
+        });
+    }
+
+    fn nobody(&self, errors: &[Error]) -> Error {
+        let unknown = |error: &Error| error.kind() == ErrorKind::Config;
+        if !errors.is_empty() && errors.iter().all(unknown) {
+            let service = &self.service;
+            let message = format!("the sentinels know no master with the name {service:?}");
+            return Error::new(ErrorKind::Unavailable, message);
+        }
+        let message = "no sentinel says who the master is";
+        ErrorText::all(ErrorKind::Unavailable, message, errors)
+    }
+}

@@ -1,0 +1,106 @@
+//! [`RedisStore`] on what is not one plain server.
+
+use std::sync::{
+    Arc, Weak,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::Mutex;
+use tower_bearer_session::RedisStore;
+
+use super::{Backend, connect};
+use crate::harness::{self, Flavor, Pki, RedisServer, SentinelSet};
+
+/// One server, over TLS.
+pub(crate) struct Tls {
+    server: RedisServer,
+    pki: Pki,
+}
+
+impl Backend for Tls {
+    type Store = RedisStore;
+
+    async fn start() -> Self {
+        let pki = Pki::new();
+        let server = RedisServer::start_tls(&pki, &[]).await;
+        Self { server, pki }
+    }
+
+    async fn store(&self) -> RedisStore {
+        connect(RedisStore::builder(self.server.url()).tls_roots(self.pki.ca())).await
+    }
+}
+
+/// Keys of its own on a set of servers that sentinels watch over.
+pub(crate) struct Sentinel(Share<SentinelSet>);
+
+impl Backend for Sentinel {
+    type Store = RedisStore;
+
+    async fn start() -> Self {
+        static RUNNING: Running<SentinelSet> = Running::none();
+        Self(RUNNING.share(SentinelSet::start()).await)
+    }
+
+    async fn store(&self) -> RedisStore {
+        self.0.connect(self.0.servers.url()).await
+    }
+}
+
+/// Keys of its own on a cluster.
+pub(crate) struct Cluster(Share<harness::Cluster>);
+
+impl Backend for Cluster {
+    type Store = RedisStore;
+
+    async fn start() -> Self {
+        static RUNNING: Running<harness::Cluster> = Running::none();
+        Self(RUNNING.share(harness::Cluster::start(Flavor::Redis)).await)
+    }
+
+    async fn store(&self) -> RedisStore {
+        self.0.connect(self.0.servers.url()).await
+    }
+}
+
+/// Servers that take seconds to start: tests share them, and the last one to use them ends them.
+struct Running<T>(Mutex<Weak<T>>);
+
+impl<T> Running<T> {
+    const fn none() -> Self {
+        Self(Mutex::const_new(Weak::new()))
+    }
+
+    /// Starts them unless they are running.
+    async fn share(&self, start: impl Future<Output = T>) -> Share<T> {
+        let mut running = self.0.lock().await;
+        let servers = match running.upgrade() {
+            Some(servers) => servers,
+            None => Arc::new(start.await),
+        };
+        *running = Arc::downgrade(&servers);
+        Share::of(servers)
+    }
+}
+
+/// What one test has of them: the keys with a prefix that no other test has.
+struct Share<T> {
+    servers: Arc<T>,
+    prefix: String,
+}
+
+impl<T> Share<T> {
+    fn of(servers: Arc<T>) -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let prefix = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { servers, prefix }
+    }
+
+    async fn connect(&self, url: String) -> RedisStore {
+        let prefix = &self.prefix;
+        let builder = RedisStore::builder(url)
+            .token_key_prefix(format!("{prefix}:tokens"))
+            .user_key_prefix(format!("{prefix}:users"));
+        connect(builder).await
+    }
+}
