@@ -1,6 +1,6 @@
 //! Where commands go, and what becomes of them.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, iter, sync::Arc};
 
 use redis::{FromRedisValue, Pipeline, Value};
 use tokio::time::Instant;
@@ -93,13 +93,23 @@ impl Client {
         let Some(wanted) = self.0.confirm else {
             return Ok(());
         };
-        match &self.0.servers {
-            Servers::One(node) => node.confirmer().confirm(wanted, live, key).await,
-            Servers::Cluster(cluster) => {
-                let node = cluster.node_at(&live.connected.address);
-                node.confirmer().confirm(wanted, live, key).await
+        let (node, others);
+        let node = match &self.0.servers {
+            Servers::One(one) => {
+                others = Vec::new();
+                one
             }
-        }
+            Servers::Cluster(cluster) => {
+                let address = &live.connected.address;
+                node = cluster.node_at(address);
+                // The slot of the key may be on the move, and then no node but the next one may make it anew.
+                let prefix = key.split(":{").next().unwrap_or_default();
+                others = cluster.keys_at(address, prefix);
+                &*node
+            }
+        };
+        let keys = iter::once(key).chain(others.iter().map(String::as_str));
+        node.confirmer().confirm(wanted, live, keys).await
     }
 
     pub(super) fn health(&self) -> RedisHealth {

@@ -13,12 +13,14 @@ use std::{
     time::Duration,
 };
 
+use redis::RedisError;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
 };
 
 use super::{
+    errors::code_of,
     link::{Done, Failure, Link, LinkConfig, OnDrop},
     script::FENCE,
     supervisor::Live,
@@ -60,15 +62,15 @@ impl Confirmer {
         }
     }
 
-    /// Waits until replicas have what `done` has answered. `key` is one that its server holds.
+    /// Waits until replicas have what `done` has answered. `keys` are such that its server should hold one of them.
     pub(super) async fn confirm(
         &self,
         wanted: Confirm,
         done: &Live,
-        key: &str,
+        keys: impl Iterator<Item = &str>,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + wanted.timeout;
-        let round = match timeout_at(deadline, self.round(wanted, deadline, key)).await {
+        let round = match timeout_at(deadline, self.round(wanted, deadline, keys)).await {
             Ok(Ok(round)) => round,
             Ok(Err(Failure::Deadline)) | Err(_) => Round::default(),
             Ok(Err(failure)) => {
@@ -90,24 +92,45 @@ impl Confirmer {
     }
 
     /// A round that began after this call.
-    async fn round(&self, wanted: Confirm, deadline: Instant, key: &str) -> Result<Round, Failure> {
+    async fn round(
+        &self,
+        wanted: Confirm,
+        deadline: Instant,
+        keys: impl Iterator<Item = &str>,
+    ) -> Result<Round, Failure> {
         let came = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut last = self.last.lock().await;
         if last.began < came {
-            let began = self.clock.fetch_add(1, Ordering::Relaxed);
-            // What is left of the timeout, so that the server is done when we are.
-            let left = deadline.saturating_duration_since(Instant::now());
-            let mut commands = FENCE.call(key.to_owned()).by_source();
-            let wait = commands.cmd("WAIT").arg(wanted.replicas);
-            wait.arg(left.as_millis().max(1) as u64);
-            let sent = self.link.send(deadline + left, &commands, OnDrop::Fail);
-            let Done { reply, live } = sent.await?.read::<((), u32)>()?;
-            *last = Round {
-                began,
-                run_id: live.connected.run_id.clone(),
-                replicas: reply.1,
-            };
+            let mut outcome = Err(Failure::Deadline);
+            for key in keys {
+                outcome = self.wait(wanted, deadline, key).await;
+                match &outcome {
+                    Err(Failure::Redis(error)) if is_elsewhere(error) => {}
+                    _ => break,
+                }
+            }
+            *last = outcome?;
         }
         Ok(last.clone())
     }
+
+    async fn wait(&self, wanted: Confirm, deadline: Instant, key: &str) -> Result<Round, Failure> {
+        let began = self.clock.fetch_add(1, Ordering::Relaxed);
+        // What is left of the timeout, so that the server is done when we are.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut commands = FENCE.call(key.to_owned()).by_source();
+        let wait = commands.cmd("WAIT").arg(wanted.replicas);
+        wait.arg(left.as_millis().max(1) as u64);
+        let sent = self.link.send(deadline + left, &commands, OnDrop::Fail);
+        let Done { reply, live } = sent.await?.read::<((), u32)>()?;
+        Ok(Round {
+            began,
+            run_id: live.connected.run_id.clone(),
+            replicas: reply.1,
+        })
+    }
+}
+
+fn is_elsewhere(error: &RedisError) -> bool {
+    ["ASK", "MOVED", "TRYAGAIN"].contains(&code_of(error).as_str())
 }

@@ -10,7 +10,10 @@ use std::{
 
 use reqwest::{Method, Response, header::RETRY_AFTER};
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::{OwnedRwLockWriteGuard, RwLock},
+    task::{JoinHandle, JoinSet},
+};
 
 use super::eventually;
 use crate::http::{Client, Server};
@@ -20,6 +23,7 @@ pub(super) struct Load {
     probe: Client,
     clients: JoinSet<()>,
     tally: Arc<Tally>,
+    paused: Option<OwnedRwLockWriteGuard<()>>,
 }
 
 /// What was answered so far.
@@ -33,6 +37,8 @@ struct Tally {
     failed_logins: AtomicU64,
     /// The slowest answer, in microseconds.
     slowest: AtomicU64,
+    /// Shared by the logins and logouts that are under way.
+    writes: Arc<RwLock<()>>,
     stop: AtomicBool,
 }
 
@@ -57,6 +63,7 @@ impl Load {
             probe,
             clients,
             tally,
+            paused: None,
         };
         load.runs().await;
         load
@@ -72,6 +79,18 @@ impl Load {
         self.more(3, "503s", |tally| &tally.unavailable).await;
     }
 
+    /// Lets nobody log in or out any more; when this returns nobody is about to. The others go on.
+    ///
+    /// For faults that may undo what was acknowledged last.
+    pub(super) async fn pause_writers(&mut self) {
+        self.paused = Some(Arc::clone(&self.tally.writes).write_owned().await);
+    }
+
+    /// Lets them log in and out again.
+    pub(super) fn resume_writers(&mut self) {
+        self.paused = None;
+    }
+
     /// How many requests were answered with 503 so far.
     pub(super) fn unavailable(&self) -> u64 {
         self.tally.unavailable.load(Ordering::Relaxed)
@@ -80,6 +99,17 @@ impl Load {
     /// How many of them were logins.
     pub(super) fn failed_logins(&self) -> u64 {
         self.tally.failed_logins.load(Ordering::Relaxed)
+    }
+
+    /// When a request will be answered with 200 next.
+    pub(super) fn next_fine_answer(&self) -> JoinHandle<Instant> {
+        let (probe, tally) = (self.probe.clone(), Arc::clone(&self.tally));
+        tokio::spawn(async move {
+            while answered(&probe, Method::GET, "/me", &tally).await != 200 {
+                pause().await;
+            }
+            Instant::now()
+        })
     }
 
     /// Waits until the service works again, and prints how long it took.
@@ -100,6 +130,7 @@ impl Load {
     /// Stops the clients; panics if one of them got an answer that it should not have got.
     pub(super) async fn finish(mut self) {
         self.tally.stop.store(true, Ordering::Relaxed);
+        self.resume_writers();
         while let Some(client) = self.clients.join_next().await {
             client.expect("right answers");
         }
@@ -161,7 +192,9 @@ async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
     let login = json!({"user": user});
     let mut gone = Vec::new();
     while !tally.stopped() {
+        let writing = tally.writes.read().await;
         let response = answer(&stranger, Method::POST, "/login", Some(&login), &tally).await;
+        drop(writing);
         match response.status().as_u16() {
             200 => {}
             503 => {
@@ -180,7 +213,10 @@ async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
         }
         let mut tried_before = false;
         loop {
-            match answered(&client, Method::POST, "/logout", &tally).await {
+            let writing = tally.writes.read().await;
+            let status = answered(&client, Method::POST, "/logout", &tally).await;
+            drop(writing);
+            match status {
                 200 => break,
                 // An attempt that failed as seen from here may have been done.
                 401 if tried_before => break,

@@ -3,6 +3,7 @@
 //! While anything is wrong every request is answered: with 200, or with 503 and `Retry-After`. A live
 //! token is never refused, a logged-out one never accepted, and nothing has to be started again.
 
+mod cluster;
 mod connect;
 mod consistency;
 mod load;
@@ -10,6 +11,7 @@ mod network;
 mod process;
 mod reconnect;
 mod refusals;
+mod sentinel;
 
 use std::time::{Duration, Instant};
 

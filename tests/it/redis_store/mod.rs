@@ -5,6 +5,7 @@ mod foreign_keys;
 mod lifetimes;
 mod prefixes;
 mod scripts;
+mod tls;
 mod urls;
 
 use std::{fmt::Debug, time::SystemTime};

@@ -86,18 +86,18 @@ pub(super) fn address(host: &str, port: u16, asked: &Address) -> Address {
 /// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
 pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
-    let claims = answers.iter().flat_map(|(says, claims)| {
-        let counts = |claim: &&Claim| claim.primary == *says || !asked.contains(&claim.primary);
-        claims.iter().filter(counts)
-    });
+    let said = answers
+        .iter()
+        .flat_map(|(says, claims)| claims.iter().map(move |claim| (says, claim)));
+    let (known_best, hearsay): (Vec<_>, Vec<_>) =
+        said.partition(|(says, claim)| claim.primary == **says || !asked.contains(&claim.primary));
     let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
-    for claim in claims {
-        let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
-        for owner in owners.get_mut(slots).into_iter().flatten() {
-            if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
-                *owner = Some(claim);
-            }
-        }
+    settle_with(&mut owners, &known_best);
+    // A slot that was given away, but whose taker does not know yet.
+    let mut rest: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
+    settle_with(&mut rest, &hearsay);
+    for (owner, heard) in owners.iter_mut().zip(rest) {
+        *owner = owner.or(heard);
     }
     let mut ranges: Vec<Range> = Vec::new();
     for (slot, owner) in (0..SLOTS).zip(owners) {
@@ -114,6 +114,17 @@ pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
         }
     }
     ranges
+}
+
+fn settle_with<'a>(owners: &mut [Option<&'a Claim>], said: &[(&Address, &'a Claim)]) {
+    for &(_, claim) in said {
+        let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
+        for owner in owners.get_mut(slots).into_iter().flatten() {
+            if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
+                *owner = Some(claim);
+            }
+        }
+    }
 }
 
 /// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`.
@@ -176,6 +187,10 @@ mod tests {
         let taker = (node("h", 2), vec![claim(10, 19, 7, 2)]);
         let other = (node("h", 3), vec![claim(0, 19, 9, 1)]);
         let expected = [range(0, 9, 1), range(10, 19, 2)];
+        // What a taker does not know of yet is its own all the same.
+        let early = (node("h", 1), vec![claim(0, 9, 9, 1), claim(10, 19, 7, 2)]);
+        let unaware = (node("h", 2), Vec::new());
+        assert_eq!(settle(&[early, unaware]), expected);
         assert_eq!(settle(&[other, giver, taker]), expected);
     }
 

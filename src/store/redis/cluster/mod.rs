@@ -15,7 +15,7 @@ use redis::{Pipeline, Value};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use self::{
@@ -35,8 +35,12 @@ use crate::{Error, ErrorKind};
 mod map;
 mod refresh;
 
-/// So often an operation is sent elsewhere; more means that nodes do not agree.
-const MAX_REDIRECTIONS: u32 = 8;
+/// After so many redirections nodes seem to disagree, as they do for a moment when a slot has moved.
+const HASTY_REDIRECTIONS: u32 = 2;
+const PAUSE: Duration = Duration::from_millis(20);
+/// How many keys are looked at to find one in a slot that a node holds, and how many are wanted.
+const MAX_TRIED_KEYS: u32 = 1000;
+const MAX_KEYS: usize = 3;
 /// A node that holds no slot is forgotten when no operation was sent there for this long.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
@@ -115,7 +119,13 @@ impl Cluster {
             Ok(Err(error)) => return Err(Failure::Down(error)),
             Err(_) => return Err(Failure::Deadline),
         };
-        for _ in 0..MAX_REDIRECTIONS {
+        for redirections in 0.. {
+            if redirections > HASTY_REDIRECTIONS {
+                sleep(PAUSE).await;
+            }
+            if redirections > 0 && Instant::now() >= deadline {
+                break;
+            }
             let sent = node.lane(lane).send(deadline, commands, on_drop).await;
             let mut answer = sent.inspect_err(|_| self.shared.outdated.notify_one())?;
             if answer.values.iter().any(is_unfit) {
@@ -174,6 +184,16 @@ impl Cluster {
         self.shared.node_at(address.clone())
     }
 
+    /// Keys in slots that this node holds, as far as is known: any, if only they begin with `prefix`.
+    pub(super) fn keys_at(&self, address: &Address, prefix: &str) -> Vec<String> {
+        let MapState::Known(map) = &*self.shared.map.borrow() else {
+            return Vec::new();
+        };
+        let keys = (0..MAX_TRIED_KEYS).map(|number| format!("{prefix}:{{{number}}}"));
+        let here = keys.filter(|key| map.primary(slot_of(key)) == Some(address));
+        here.take(MAX_KEYS).collect()
+    }
+
     pub(super) fn health(&self) -> Vec<RedisPrimary> {
         match &*self.shared.map.borrow() {
             MapState::Known(map) => map.nodes().filter_map(|node| node.health()).collect(),
@@ -206,9 +226,18 @@ impl Cluster {
 
 impl SlotMap {
     fn holder(&self, slot: u16) -> Option<&Arc<Node>> {
+        self.find(slot).map(|(_, node)| node)
+    }
+
+    fn find(&self, slot: u16) -> Option<&(Range, Arc<Node>)> {
         let next = self.ranges.partition_point(|(range, _)| range.last < slot);
-        let (range, node) = self.ranges.get(next)?;
-        (range.first <= slot).then_some(node)
+        let found = self.ranges.get(next)?;
+        (found.0.first <= slot).then_some(found)
+    }
+
+    fn primary(&self, slot: u16) -> Option<&Address> {
+        let (range, _) = self.find(slot)?;
+        Some(&range.primary)
     }
 
     /// Each primary once.

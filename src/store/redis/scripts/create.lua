@@ -10,7 +10,8 @@ if known and readable(known) and expiry(known) > now then
   return { known }
 end
 
-local result = {}
+-- They go last: while its slot is on the move a node may not make a key anew that is gone.
+local result, gone = {}, {}
 local order_at = on_full == 'refreshed' and 14 or 8
 if limit > 0 and redis.call('HLEN', key) >= limit then
   local live = {}
@@ -18,7 +19,7 @@ if limit > 0 and redis.call('HLEN', key) >= limit then
   for i = 1, #all, 2 do
     local field, record = all[i], all[i + 1]
     if expiry(record) <= now then
-      redis.call('HDEL', key, field)
+      gone[#gone + 1] = field
     elseif readable(record) then
       live[#live + 1] = { id = field, record = record, order = struct.unpack('>I6', record, order_at) }
     end
@@ -32,7 +33,7 @@ if limit > 0 and redis.call('HLEN', key) >= limit then
     return a.id < b.id
   end)
   for i = 1, excess do
-    redis.call('HDEL', key, live[i].id)
+    gone[#gone + 1] = live[i].id
     result[#result + 1] = live[i].id
     result[#result + 1] = live[i].record
   end
@@ -41,7 +42,7 @@ else
   local sample = redis.call('HRANDFIELD', key, 16, 'WITHVALUES')
   for i = 1, #sample, 2 do
     if expiry(sample[i + 1]) <= now then
-      redis.call('HDEL', key, sample[i])
+      gone[#gone + 1] = sample[i]
     end
   end
 end
@@ -53,5 +54,10 @@ if ARGV[3] ~= '0' then
 end
 local record = struct.pack('>I6BI6I6I6', expires, 1, now, now, ends) .. ARGV[4]
 put(key, id, record)
+for _, field in ipairs(gone) do
+  if field ~= id then
+    redis.call('HDEL', key, field)
+  end
+end
 table.insert(result, 1, record)
 return result

@@ -75,13 +75,10 @@ impl Board {
 
 impl Answer {
     /// Reads the answer of `SENTINEL MASTER`.
-    pub(super) fn read(answer: &HashMap<String, String>) -> Option<Self> {
+    pub(super) fn read(answer: &HashMap<String, String>, master: Address) -> Option<Self> {
         Some(Self {
             epoch: answer.get("config-epoch")?.parse().ok()?,
-            master: Address {
-                host: answer.get("ip")?.clone(),
-                port: answer.get("port")?.parse().ok()?,
-            },
+            master,
         })
     }
 }

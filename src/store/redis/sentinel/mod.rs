@@ -184,11 +184,16 @@ impl Shared {
         connection: &mut MultiplexedConnection,
         address: &Address,
     ) -> Result<Answer, Error> {
-        let mut question = redis::cmd("SENTINEL");
+        // While the others are made to follow the next master, the first answer still has the last one: not the
+        // second, which has the epoch from then on.
+        let mut questions = redis::pipe();
+        let question = questions.cmd("SENTINEL");
         question.arg("MASTER").arg(&self.service);
-        let asking = question.query_async::<HashMap<String, String>>(connection);
-        let answer = self.in_time(address, asking).await?;
-        Answer::read(&answer).ok_or_else(|| {
+        let question = questions.cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
+        let asking = questions.query_async::<(HashMap<String, String>, (String, u16))>(connection);
+        let (state, (host, port)) = self.in_time(address, asking).await?;
+        Answer::read(&state, Address { host, port }).ok_or_else(|| {
             let message = format!("the sentinel at {address} says nothing of where the master is");
             Error::new(ErrorKind::Store, message)
         })
