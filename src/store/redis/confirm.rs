@@ -70,10 +70,10 @@ impl Confirmer {
         keys: impl Iterator<Item = &str>,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + wanted.timeout;
-        let round = match timeout_at(deadline, self.round(wanted, deadline, keys)).await {
-            Ok(Ok(round)) => round,
-            Ok(Err(Failure::Deadline)) | Err(_) => Round::default(),
-            Ok(Err(failure)) => {
+        let round = match self.round(wanted, deadline, keys).await {
+            Ok(round) => round,
+            Err(Failure::Deadline) => Round::default(),
+            Err(failure) => {
                 let message = "done, but whether replicas have it could not be found out";
                 let error = self.config.error(failure);
                 return Err(Error::with_source(ErrorKind::Unconfirmed, message, error));
@@ -91,7 +91,7 @@ impl Confirmer {
         ))
     }
 
-    /// A round that began after this call.
+    /// A round that began after this call: one that others waited for, if it was enough.
     async fn round(
         &self,
         wanted: Confirm,
@@ -99,8 +99,11 @@ impl Confirmer {
         keys: impl Iterator<Item = &str>,
     ) -> Result<Round, Failure> {
         let came = self.clock.fetch_add(1, Ordering::Relaxed);
-        let mut last = self.last.lock().await;
-        if last.began < came {
+        let mut last = match timeout_at(deadline, self.last.lock()).await {
+            Ok(last) => last,
+            Err(_) => return Err(Failure::Deadline),
+        };
+        if last.began < came || last.replicas < wanted.replicas {
             let mut outcome = Err(Failure::Deadline);
             for key in keys {
                 outcome = self.wait(wanted, deadline, key).await;
@@ -121,7 +124,9 @@ impl Confirmer {
         let mut commands = FENCE.call(key.to_owned()).by_source();
         let wait = commands.cmd("WAIT").arg(wanted.replicas);
         wait.arg(left.as_millis().max(1) as u64);
-        let sent = self.link.send(deadline + left, &commands, OnDrop::Fail);
+        // Its answer has some more time, so that a connection without answers is found out.
+        let deadline = deadline + self.config.deadline;
+        let sent = self.link.send(deadline, &commands, OnDrop::Fail);
         let Done { reply, live } = sent.await?.read::<((), u32)>()?;
         Ok(Round {
             began,

@@ -22,11 +22,9 @@ impl ErrorText {
     /// An error of the server at this address.
     pub(super) fn convert_at(&self, address: &Address, error: &RedisError) -> Error {
         let error = self.convert(error);
-        Error::with_source(
-            error.kind(),
-            format!("{error}, at {address}"),
-            Self::chain(&error),
-        )
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        let message = format!("{error}, at {address}");
+        Error::with_source(error.kind(), message, source.unwrap_or_default())
     }
 
     /// One error for several that have the same effect.
@@ -78,6 +76,7 @@ pub(super) fn another_connection_may_cure(error: &RedisError) -> bool {
 /// full, too few replicas, a script runs, the cluster has lost slots.
 fn refuses_for_now(error: &RedisError) -> bool {
     let codes = [
+        "DENIED",
         "OOM",
         "MISCONF",
         "NOREPLICAS",
@@ -87,7 +86,7 @@ fn refuses_for_now(error: &RedisError) -> bool {
         "MOVED",
         "ASK",
     ];
-    has_code(error, &codes)
+    has_code(error, &codes) || error.to_string().contains("max number of clients reached")
 }
 
 fn has_code(error: &RedisError, codes: &[&str]) -> bool {

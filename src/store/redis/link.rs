@@ -26,8 +26,8 @@ pub(super) struct LinkConfig {
     pub(super) dialer: Dialer,
     /// A key to read before a connection is used.
     pub(super) probe: String,
-    /// Whether to ask every server who it is.
-    pub(super) identify: bool,
+    /// How long writes may wait for replicas, if they do: then every server is asked who it is.
+    pub(super) confirm: Option<Duration>,
     pub(super) connect_timeout: Duration,
     pub(super) deadline: Duration,
     pub(super) errors: ErrorText,
@@ -108,6 +108,14 @@ impl Link {
             let mut connection = live.connected.connection.clone();
             let sending = connection.send_packed_commands(commands, 0, commands.len());
             match timeout_at(deadline, sending).await {
+                // A server that was deposed meanwhile may do what a frozen one had queued.
+                Ok(Ok(_)) if live.is_lost() => {
+                    if !retry {
+                        return Err(Failure::Down(deposed()));
+                    }
+                    retry = false;
+                    live = self.live_until(deadline, live.generation).await?;
+                }
                 Ok(Ok(values)) => {
                     live.silence.ends();
                     for value in &values {
@@ -197,6 +205,11 @@ impl LinkConfig {
             ),
         }
     }
+}
+
+fn deposed() -> Error {
+    let message = "the connection to Redis was given up before the answer came";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 /// What operations get when nobody connects any more.

@@ -29,13 +29,18 @@ pub(super) enum Lane {
 impl Node {
     /// Starts to connect.
     pub(super) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
-        Self {
+        let node = Self {
             requests: Link::start(&config, source.clone()),
             lists: OnceLock::new(),
             confirmer: OnceLock::new(),
             source,
             config,
+        };
+        if node.config.confirm.is_some() {
+            // The first logout has no time to connect.
+            node.confirmer();
         }
+        node
     }
 
     /// The connection of this lane; made when it is needed first.

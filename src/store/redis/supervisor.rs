@@ -130,11 +130,13 @@ impl Supervisor {
         }
     }
 
-    /// After an attempt that failed: leaves a connection in use that was only suspect and does answer.
+    /// After an attempt that failed: leaves a connection in use that was only suspect, if it does answer, or if nobody
+    /// knows a better one.
     fn fail(&self, error: Error) {
+        let nobody_knows = self.source.address().is_none();
         self.state.send_if_modified(|state| {
             let works = match state {
-                State::Up(live) => !live.is_lost() && live.silence.is_over(),
+                State::Up(live) => !live.is_lost() && (live.silence.is_over() || nobody_knows),
                 State::Connecting | State::Down(_) => false,
             };
             if !works {

@@ -91,7 +91,7 @@ async fn dial(
     let connecting = async {
         let mut connection = config.dialer.dial(address, on_push).await?;
         try_out(&mut connection, &config.probe).await?;
-        let run_id = match config.identify {
+        let run_id = match config.confirm.is_some() {
             true => Some(run_id(&mut connection).await?),
             false => None,
         };
@@ -133,6 +133,8 @@ async fn dial_master(
         Arc::clone(sentinels),
         address.clone(),
         connected.connection.clone(),
+        // A `WAIT` stops its connection.
+        POLL + config.confirm.unwrap_or_default(),
         reporter.clone(),
     );
     connected._guard = Some(Guard(tokio::spawn(guard).abort_handle()));
@@ -144,6 +146,7 @@ async fn guard(
     sentinels: Arc<Sentinels>,
     master: Address,
     mut connection: MultiplexedConnection,
+    patience: Duration,
     reporter: Reporter,
 ) {
     loop {
@@ -153,7 +156,7 @@ async fn guard(
         }
         tokio::select! {
             () = sentinels.moved_from(&master) => break,
-            role = timeout(POLL, role(&mut connection)) => match role {
+            role = timeout(patience, role(&mut connection)) => match role {
                 Ok(Ok(role)) if role != "master" => break,
                 // A lost connection reports itself.
                 Ok(_) => {}

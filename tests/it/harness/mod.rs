@@ -30,9 +30,9 @@ async fn three(launch: Launch<'_>) -> [RedisServer; 3] {
     [first, second, third]
 }
 
-/// Asks again and again until there is an answer; `None` when there is none for 45 seconds.
+/// Asks again and again until there is an answer; `None` when there is none for 90 seconds.
 async fn poll<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + Duration::from_secs(45);
+    let deadline = Instant::now() + Duration::from_secs(90);
     loop {
         let answer = ask().await;
         if answer.is_some() || Instant::now() > deadline {

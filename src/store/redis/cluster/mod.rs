@@ -15,7 +15,7 @@ use redis::{Pipeline, Value};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::{
@@ -114,31 +114,38 @@ impl Cluster {
         on_drop: OnDrop,
     ) -> Result<Answer, Failure> {
         let slot = slot_of(key);
-        let mut node = match timeout_at(deadline, self.map()).await {
+        let node = match timeout_at(deadline, self.map()).await {
             Ok(Ok(map)) => self.holder(&map, slot)?,
             Ok(Err(error)) => return Err(Failure::Down(error)),
             Err(_) => return Err(Failure::Deadline),
         };
-        for redirections in 0.. {
-            if redirections > HASTY_REDIRECTIONS {
-                sleep(PAUSE).await;
-            }
-            if redirections > 0 && Instant::now() >= deadline {
-                break;
-            }
+        let send = async |node: &Node| {
             let sent = node.lane(lane).send(deadline, commands, on_drop).await;
-            let mut answer = sent.inspect_err(|_| self.shared.outdated.notify_one())?;
-            if answer.values.iter().any(is_unfit) {
+            if !sent
+                .as_ref()
+                .is_ok_and(|answer| !answer.values.iter().any(is_unfit))
+            {
                 self.shared.outdated.notify_one();
             }
-            match Redirect::of(&answer) {
-                None => return Ok(answer),
-                Some(Redirect::Moved(address)) => node = self.shared.node_at(address),
-                Some(Redirect::Ask(address)) => {
+            sent
+        };
+        let mut answer = send(&node).await?;
+        for redirections in 1.. {
+            let Some(redirect) = Redirect::of(&answer) else {
+                return Ok(answer);
+            };
+            if redirections > HASTY_REDIRECTIONS {
+                sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            match redirect {
+                Redirect::Moved(address) => answer = send(&self.shared.node_at(address)).await?,
+                Redirect::Ask(address) => {
                     let other = self.shared.node_at(address);
-                    self.ask(&other, lane, deadline, commands, &mut answer)
+                    self.ask(&other, lane, deadline, commands, &mut answer, on_drop)
                         .await?;
-                    return Ok(answer);
                 }
             }
         }
@@ -155,6 +162,7 @@ impl Cluster {
         deadline: Instant,
         commands: &Pipeline,
         answer: &mut Answer,
+        on_drop: OnDrop,
     ) -> Result<(), Failure> {
         let mut asking = Pipeline::new();
         let mut places = Vec::new();
@@ -165,10 +173,7 @@ impl Cluster {
                 places.push(place);
             }
         }
-        let there = other
-            .lane(lane)
-            .send(deadline, &asking, OnDrop::Fail)
-            .await?;
+        let there = other.lane(lane).send(deadline, &asking, on_drop).await?;
         for (place, value) in places
             .into_iter()
             .zip(there.values.into_iter().skip(1).step_by(2))
@@ -307,17 +312,17 @@ enum Redirect {
 impl Redirect {
     fn of(answer: &Answer) -> Option<Self> {
         let asked = &answer.live.connected.address;
-        answer.values.iter().find_map(|value| {
-            let Value::ServerError(error) = value else {
-                return None;
-            };
-            let to = || redirection(error.details().unwrap_or_default(), asked);
-            match server_code(error) {
-                "MOVED" => to().map(Self::Moved),
-                "ASK" => to().map(Self::Ask),
+        let find = |wanted: &str| {
+            answer.values.iter().find_map(|value| match value {
+                Value::ServerError(error) if server_code(error) == wanted => {
+                    redirection(error.details().unwrap_or_default(), asked)
+                }
                 _ => None,
-            }
-        })
+            })
+        };
+        // If the move ended in between, then the first of them was to ask, and the rest have moved.
+        let moved = find("MOVED").map(Self::Moved);
+        moved.or_else(|| find("ASK").map(Self::Ask))
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use super::{
     RedisStoreBuilder, config_error,
     url::{Place, Target},
@@ -37,6 +39,9 @@ impl RedisStoreBuilder {
             }
             Place::Standalone | Place::Cluster => {}
         }
+        // A sentinel that is named twice has one voice.
+        let mut seen = HashSet::new();
+        target.nodes.retain(|node| seen.insert(node.clone()));
         if target.nodes.is_empty() {
             return Err(config_error("no address of a Redis server is given"));
         }

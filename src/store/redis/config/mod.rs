@@ -291,7 +291,7 @@ impl RedisStoreBuilder {
             runtime: Handle::current(),
             dialer: dialer(target.credentials, target.db, target.tls)?,
             probe: keys.probe(),
-            identify: self.confirm.is_some(),
+            confirm: self.confirm.map(|confirm| confirm.timeout),
             connect_timeout: self.connect_timeout,
             deadline: self.deadline,
             errors: ErrorText::new(secrets.into_iter().flatten()),

@@ -55,8 +55,12 @@ impl Board {
             return Verdict::Nobody(errors.filter_map(Result::err).collect());
         };
         if highest < self.highest {
+            if answers.len() < majority {
+                self.lower_since = None;
+                return Verdict::Undecided;
+            }
             let since = *self.lower_since.get_or_insert(now);
-            if answers.len() < majority || now - since < RESET_AFTER {
+            if now - since < RESET_AFTER {
                 return Verdict::Undecided;
             }
         }
@@ -148,7 +152,9 @@ mod tests {
         assert_eq!(verdict(&mut board, &minority(), now), None);
         assert_eq!(verdict(&mut board, &minority(), later), None);
         let majority = || [fails(), says(0, 2), says(0, 2)];
-        assert_eq!(verdict(&mut board, &majority(), later), Some(2));
-        assert_eq!(verdict(&mut board, &minority(), later), Some(2));
+        assert_eq!(verdict(&mut board, &majority(), later), None);
+        let still_later = later + RESET_AFTER;
+        assert_eq!(verdict(&mut board, &majority(), still_later), Some(2));
+        assert_eq!(verdict(&mut board, &minority(), still_later), Some(2));
     }
 }

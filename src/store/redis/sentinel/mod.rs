@@ -22,6 +22,7 @@ use self::board::{Answer, Board, Verdict};
 use super::{
     dial::{Address, Dialer},
     errors::{ErrorText, code_of},
+    health::Status,
     link::LinkConfig,
 };
 use crate::{Error, ErrorKind};
@@ -43,6 +44,7 @@ struct Shared {
     dialer: Dialer,
     timeout: Duration,
     errors: ErrorText,
+    status: Arc<Status>,
     board: Mutex<Board>,
     view: watch::Sender<View>,
     again: watch::Sender<()>,
@@ -67,8 +69,10 @@ impl Sentinels {
         let shared = Arc::new(Shared {
             service,
             dialer,
-            timeout: config.connect_timeout,
+            // Those that hang must not use up the time of who wants to connect.
+            timeout: config.connect_timeout / 2,
             errors: config.errors.clone(),
+            status: Arc::clone(&config.status),
             board: Mutex::new(Board::new(addresses.len())),
             view: watch::Sender::new(View::Asking),
             again: watch::Sender::new(()),
@@ -238,6 +242,9 @@ impl Shared {
 
     /// Notes what a sentinel said, and what follows from it.
     fn note(&self, index: usize, said: Result<Answer, Error>) {
+        if let Err(error) = &said {
+            self.status.note(error);
+        }
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         board.said[index] = Some(said);
         let view = match board.verdict(Instant::now()) {

@@ -2,7 +2,7 @@
 
 use tower_bearer_session::{RedisStore, RedisStoreBuilder};
 
-use super::{Load, SentinelOptions, SentinelSet, fails_over, quiesce, serve};
+use super::{Load, PATIENCE, SentinelOptions, SentinelSet, fails_over, quiesce, serve};
 use crate::harness::Pki;
 
 /// Nodes and sentinels have passwords, and speak TLS.
@@ -40,7 +40,11 @@ async fn the_sentinels_are_plain() {
     }
     assert_ne!(url, set.url());
     let by_url = RedisStore::builder(format!("{url}&sentinelTls=false")).tls_roots(pki.ca());
-    by_url.connect().await.unwrap();
+    by_url
+        .connect_timeout(PATIENCE / 3)
+        .connect()
+        .await
+        .unwrap();
     let by_builder = RedisStore::builder(url).tls_roots(pki.ca());
     survives_a_kill(&set, by_builder.sentinel_tls(false)).await;
 }
@@ -56,7 +60,9 @@ async fn secured(pki: &Pki, sentinel_password: Option<&str>) -> SentinelSet {
 }
 
 async fn survives_a_kill(set: &SentinelSet, builder: RedisStoreBuilder) {
-    let server = serve(builder.connect().await.unwrap()).await;
+    // Handshakes take their time on a busy machine.
+    let store = builder.connect_timeout(PATIENCE / 3).connect().await;
+    let server = serve(store.unwrap()).await;
     let mut load = Load::start(&server).await;
     let old = set.master().await;
     quiesce(&mut load, old).await;
