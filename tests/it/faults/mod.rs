@@ -43,10 +43,15 @@ async fn patient_store(url: &str) -> RedisStore {
 }
 
 /// Waits for something to become true; tells how long it took.
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
+async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
+    within(PATIENCE, what, holds).await
+}
+
+/// The same for what takes its time.
+async fn within(limit: Duration, what: &str, mut holds: impl AsyncFnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !holds().await {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        assert!(start.elapsed() < limit, "never: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()

@@ -20,7 +20,7 @@ use redis::Value;
 use tokio::time::timeout;
 use tower_bearer_session::{RedisStore, TokenManager};
 
-use super::{Load, PATIENCE, eventually, everything, is_unavailable, serve, service};
+use super::{Load, PATIENCE, eventually, everything, is_unavailable, serve, service, within};
 use crate::harness::{RedisServer, SentinelOptions, SentinelSet};
 
 /// How long it may take until a store knows what all sentinels know: one poll, and what a busy machine needs.
@@ -85,7 +85,8 @@ fn running(set: &SentinelSet) -> impl Iterator<Item = &RedisServer> {
 async fn settled<'a>(set: &'a SentinelSet, old: &RedisServer) -> &'a RedisServer {
     set.new_master(old).await;
     calm_down(set).await;
-    eventually("the end of all failovers", async || {
+    // One that is stuck is given up after the failover-timeout, several times over.
+    within(4 * PATIENCE, "the end of all failovers", async || {
         for sentinel in running(set) {
             let state = sentinel.cmd(&["SENTINEL", "MASTER", "mymaster"]).await;
             let state: HashMap<String, String> = redis::from_redis_value(state).expect("a state");
