@@ -93,23 +93,18 @@ impl Client {
         let Some(wanted) = self.0.confirm else {
             return Ok(());
         };
-        let (node, others);
-        let node = match &self.0.servers {
-            Servers::One(one) => {
-                others = Vec::new();
-                one
-            }
+        let own_key = iter::once(key.to_owned());
+        match &self.0.servers {
+            Servers::One(node) => node.confirmer().confirm(wanted, live, own_key).await,
             Servers::Cluster(cluster) => {
                 let address = &live.connected.address;
-                node = cluster.node_at(address);
+                let node = cluster.node_at(address);
                 // The slot of the key may be on the move, and then no node but the next one may make it anew.
                 let prefix = key.split(":{").next().unwrap_or_default();
-                others = cluster.keys_at(address, prefix);
-                &*node
+                let keys = own_key.chain(cluster.keys_at(address, prefix));
+                node.confirmer().confirm(wanted, live, keys).await
             }
-        };
-        let keys = iter::once(key).chain(others.iter().map(String::as_str));
-        node.confirmer().confirm(wanted, live, keys).await
+        }
     }
 
     pub(super) fn health(&self) -> RedisHealth {

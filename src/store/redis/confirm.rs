@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    errors::code_of,
+    errors::has_code,
     link::{Done, Failure, Link, LinkConfig, OnDrop},
     script::FENCE,
     supervisor::Live,
@@ -67,7 +67,7 @@ impl Confirmer {
         &self,
         wanted: Confirm,
         done: &Live,
-        keys: impl Iterator<Item = &str>,
+        keys: impl Iterator<Item = String>,
     ) -> Result<(), Error> {
         let deadline = Instant::now() + wanted.timeout;
         let round = match self.round(wanted, deadline, keys).await {
@@ -96,7 +96,7 @@ impl Confirmer {
         &self,
         wanted: Confirm,
         deadline: Instant,
-        keys: impl Iterator<Item = &str>,
+        keys: impl Iterator<Item = String>,
     ) -> Result<Round, Failure> {
         let came = self.clock.fetch_add(1, Ordering::Relaxed);
         let mut last = match timeout_at(deadline, self.last.lock()).await {
@@ -117,11 +117,16 @@ impl Confirmer {
         Ok(last.clone())
     }
 
-    async fn wait(&self, wanted: Confirm, deadline: Instant, key: &str) -> Result<Round, Failure> {
+    async fn wait(
+        &self,
+        wanted: Confirm,
+        deadline: Instant,
+        key: String,
+    ) -> Result<Round, Failure> {
         let began = self.clock.fetch_add(1, Ordering::Relaxed);
         // What is left of the timeout, so that the server is done when we are.
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut commands = FENCE.call(key.to_owned()).by_source();
+        let mut commands = FENCE.call(key).by_source();
         let wait = commands.cmd("WAIT").arg(wanted.replicas);
         wait.arg(left.as_millis().max(1) as u64);
         // Its answer has some more time, so that a connection without answers is found out.
@@ -137,5 +142,5 @@ impl Confirmer {
 }
 
 fn is_elsewhere(error: &RedisError) -> bool {
-    ["ASK", "MOVED", "TRYAGAIN"].contains(&code_of(error).as_str())
+    has_code(error, &["ASK", "MOVED", "TRYAGAIN"])
 }

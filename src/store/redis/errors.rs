@@ -89,7 +89,8 @@ fn refuses_for_now(error: &RedisError) -> bool {
     has_code(error, &codes) || error.to_string().contains("max number of clients reached")
 }
 
-fn has_code(error: &RedisError, codes: &[&str]) -> bool {
+/// Whether a server answered with an error of one of these codes.
+pub(super) fn has_code(error: &RedisError, codes: &[&str]) -> bool {
     codes.contains(&code_of(error).as_str())
 }
 

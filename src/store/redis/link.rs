@@ -107,15 +107,9 @@ impl Link {
             let sent = Instant::now();
             let mut connection = live.connected.connection.clone();
             let sending = connection.send_packed_commands(commands, 0, commands.len());
-            match timeout_at(deadline, sending).await {
+            let failure = match timeout_at(deadline, sending).await {
                 // A server that was deposed meanwhile may do what a frozen one had queued.
-                Ok(Ok(_)) if live.is_lost() => {
-                    if !retry {
-                        return Err(Failure::Down(deposed()));
-                    }
-                    retry = false;
-                    live = self.live_until(deadline, live.generation).await?;
-                }
+                Ok(Ok(_)) if live.is_lost() => Failure::Down(deposed()),
                 Ok(Ok(values)) => {
                     live.silence.ends();
                     for value in &values {
@@ -127,22 +121,25 @@ impl Link {
                 }
                 Ok(Err(error)) => {
                     self.judge(&live, &error);
-                    if !error.is_io_error() || !retry {
+                    if !error.is_io_error() {
                         return Err(Failure::Redis(error));
                     }
-                    retry = false;
-                    live = self.live_until(deadline, live.generation).await?;
+                    Failure::Redis(error)
                 }
                 Err(_) => {
                     if live.silence.goes_on(sent.elapsed(), self.config.deadline) {
                         self.reports.suspect(live.generation);
-                        self.config
-                            .status
-                            .note(&self.config.error(Failure::Deadline));
+                        let error = self.config.error(Failure::Deadline);
+                        self.config.status.note(&error);
                     }
                     return Err(Failure::Deadline);
                 }
+            };
+            if !retry {
+                return Err(failure);
             }
+            retry = false;
+            live = self.live_until(deadline, live.generation).await?;
         }
     }
 

@@ -7,7 +7,7 @@ use tokio::{
 };
 
 use super::{
-    dial::Address, errors::code_of, link::LinkConfig, sentinel::Sentinels, supervisor::Reporter,
+    dial::Address, errors::has_code, link::LinkConfig, sentinel::Sentinels, supervisor::Reporter,
 };
 use crate::{Error, ErrorKind};
 
@@ -111,7 +111,7 @@ async fn dial(
 async fn try_out(connection: &mut MultiplexedConnection, probe: &str) -> RedisResult<()> {
     match redis::cmd("GET").arg(probe).exec_async(connection).await {
         // A node of a cluster that does not hold the key.
-        Err(error) if ["MOVED", "ASK", "CLUSTERDOWN"].contains(&code_of(&error).as_str()) => Ok(()),
+        Err(error) if has_code(&error, &["MOVED", "ASK", "CLUSTERDOWN"]) => Ok(()),
         outcome => outcome,
     }
 }

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::store::redis::dial::Address;
 
-pub(super) const SLOTS: u16 = 16384;
+const SLOTS: u16 = 16384;
 
 /// The slot of a key: of its hash tag, if there is one
 /// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).
@@ -86,22 +86,27 @@ pub(super) fn address(host: &str, port: u16, asked: &Address) -> Address {
 /// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
 pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
-    let said = answers
-        .iter()
-        .flat_map(|(says, claims)| claims.iter().map(move |claim| (says, claim)));
-    let (known_best, hearsay): (Vec<_>, Vec<_>) =
-        said.partition(|(says, claim)| claim.primary == **says || !asked.contains(&claim.primary));
-    let mut owners: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
-    settle_with(&mut owners, &known_best);
-    // A slot that was given away, but whose taker does not know yet.
-    let mut rest: Vec<Option<&Claim>> = vec![None; usize::from(SLOTS)];
-    settle_with(&mut rest, &hearsay);
-    for (owner, heard) in owners.iter_mut().zip(rest) {
-        *owner = owner.or(heard);
+    // Hearsay, of lower rank whatever its epoch, is left for a slot that was given away, but whose taker does not
+    // know yet.
+    let rank = |says: &Address, claim: &Claim| {
+        let knows_best = claim.primary == *says || !asked.contains(&claim.primary);
+        (knows_best, claim.epoch)
+    };
+    let mut owners = vec![None; usize::from(SLOTS)];
+    for (says, claims) in answers {
+        for claim in claims {
+            let rank = rank(says, claim);
+            let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
+            for owner in owners.get_mut(slots).into_iter().flatten() {
+                if owner.is_none_or(|(best, _)| best < rank) {
+                    *owner = Some((rank, claim));
+                }
+            }
+        }
     }
     let mut ranges: Vec<Range> = Vec::new();
     for (slot, owner) in (0..SLOTS).zip(owners) {
-        let Some(owner) = owner else { continue };
+        let Some((_, owner)) = owner else { continue };
         match ranges.last_mut() {
             Some(range) if range.last + 1 == slot && range.primary == owner.primary => {
                 range.last = slot;
@@ -114,17 +119,6 @@ pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
         }
     }
     ranges
-}
-
-fn settle_with<'a>(owners: &mut [Option<&'a Claim>], said: &[(&Address, &'a Claim)]) {
-    for &(_, claim) in said {
-        let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
-        for owner in owners.get_mut(slots).into_iter().flatten() {
-            if owner.is_none_or(|owner| owner.epoch < claim.epoch) {
-                *owner = Some(claim);
-            }
-        }
-    }
 }
 
 /// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`.

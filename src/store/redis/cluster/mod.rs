@@ -190,13 +190,17 @@ impl Cluster {
     }
 
     /// Keys in slots that this node holds, as far as is known: any, if only they begin with `prefix`.
-    pub(super) fn keys_at(&self, address: &Address, prefix: &str) -> Vec<String> {
-        let MapState::Known(map) = &*self.shared.map.borrow() else {
-            return Vec::new();
+    pub(super) fn keys_at(&self, address: &Address, prefix: &str) -> impl Iterator<Item = String> {
+        let map = match &*self.shared.map.borrow() {
+            MapState::Known(map) => Some(Arc::clone(map)),
+            MapState::Asking | MapState::Unknown(_) => None,
         };
-        let keys = (0..MAX_TRIED_KEYS).map(|number| format!("{prefix}:{{{number}}}"));
-        let here = keys.filter(|key| map.primary(slot_of(key)) == Some(address));
-        here.take(MAX_KEYS).collect()
+        let keys = (0..MAX_TRIED_KEYS).map(move |number| format!("{prefix}:{{{number}}}"));
+        let is_here = move |key: &String| {
+            let map = map.as_ref();
+            map.is_some_and(|map| map.primary(slot_of(key)) == Some(address))
+        };
+        keys.filter(is_here).take(MAX_KEYS)
     }
 
     pub(super) fn health(&self) -> Vec<RedisPrimary> {

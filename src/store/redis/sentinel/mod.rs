@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -166,12 +166,9 @@ impl Shared {
         address: &Address,
         news: &Arc<Notify>,
     ) -> Result<MultiplexedConnection, Error> {
-        let weak: Weak<Notify> = Arc::downgrade(news);
+        let news = Arc::clone(news);
         let on_push = move |push: redis::PushInfo| {
-            let is_news = matches!(push.kind, PushKind::Message | PushKind::Disconnection);
-            if let Some(news) = weak.upgrade()
-                && is_news
-            {
+            if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
                 news.notify_one();
             }
         };
