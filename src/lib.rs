@@ -11,8 +11,8 @@ pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     error::{Error, ErrorKind},
     manager::{
-        IssuedToken, LoadUser, RefreshedUsers, TokenInfo, TokenManager, TokenManagerBuilder,
-        TokenOptions,
+        Event, IssuedToken, LoadUser, RefreshedUsers, Refusal, TokenInfo, TokenManager,
+        TokenManagerBuilder, TokenOptions,
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},
     store::{MemoryStore, OnFull, SessionStore},
@@ -24,5 +24,8 @@ mod error;
 mod manager;
 pub mod middleware;
 pub mod store;
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+pub mod test_util;
 mod token;
 mod user;

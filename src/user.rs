@@ -23,6 +23,8 @@ pub(crate) struct TokenState {
     pub(crate) id: TokenId,
     pub(crate) remaining: Duration,
     pub(crate) expires_at: SystemTime,
+    /// What it was last good for; `None` if nothing can prolong it.
+    pub(crate) renewable: Option<Duration>,
 }
 
 impl<D> User<D> {
@@ -51,6 +53,10 @@ impl<D> User<D> {
     /// from [`TokenManager::add_user`](crate::TokenManager::add_user).
     pub fn token_id(&self) -> Option<&TokenId> {
         self.0.token.as_ref().map(|token| &token.id)
+    }
+
+    pub(crate) fn token(&self) -> Option<&TokenState> {
+        self.0.token.as_ref()
     }
 
     /// How long the token had to live when it was checked, by the store's clock.

@@ -1,7 +1,8 @@
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
-    Inner, LoadUser, TokenManager,
+    Event, Inner, LoadUser, TokenManager,
+    event::Listener,
     load::{ErasedLoadUser, Loads},
     slot::MAX_LOAD_TIME,
     types::check_ttl,
@@ -23,10 +24,14 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     missing_user_ttl: Duration,
     load_timeout: Duration,
     limit: Option<(u32, OnFull)>,
+    revocation_poll: Duration,
+    listener: Listener,
 }
 
 impl TokenManagerBuilder {
     pub(super) fn new(store: impl SessionStore) -> Self {
+        #[cfg(feature = "tracing")]
+        let store = crate::store::WrappedStore::new(store, super::trace::Spans);
         Self {
             store: Arc::new(store),
             loader: None,
@@ -35,6 +40,8 @@ impl TokenManagerBuilder {
             missing_user_ttl: Duration::from_secs(5),
             load_timeout: Duration::from_secs(10),
             limit: None,
+            revocation_poll: Duration::from_secs(5),
+            listener: Listener::default(),
         }
     }
 }
@@ -80,12 +87,48 @@ impl<D> TokenManagerBuilder<D> {
             missing_user_ttl: self.missing_user_ttl,
             load_timeout: self.load_timeout,
             limit: self.limit,
+            revocation_poll: self.revocation_poll,
+            listener: self.listener,
         }
     }
 
     /// How long a load may take before it counts as failed: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
+        self
+    }
+
+    /// How often the store is asked whether a session has ended that somebody
+    /// [waits](crate::Session::revoked) for. Default: 5 seconds.
+    pub fn revocation_poll(mut self, interval: Duration) -> Self {
+        self.revocation_poll = interval;
+        self
+    }
+
+    /// Tells `hook` of logins, logouts, evictions, refreshes and refusals at this manager: for audit logs and
+    /// metrics. Default: nobody.
+    ///
+    /// It is called at once, in the task that caused the event, after the store has done its part: it must be quick and
+    /// must not block or panic. Faults are no events; callers get them as errors.
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+    /// use tower_bearer_session::{Event, MemoryStore, TokenManager};
+    ///
+    /// let refused = Arc::new(AtomicU64::new(0));
+    /// let counter = Arc::clone(&refused);
+    /// let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+    ///     .on_event(move |event: &Event<'_>| {
+    ///         if let Event::Refused { .. } = event {
+    ///             counter.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # let _ = manager;
+    /// # Ok::<_, tower_bearer_session::Error>(())
+    /// ```
+    pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.listener = Listener::new(hook);
         self
     }
 
@@ -117,6 +160,7 @@ impl<D> TokenManagerBuilder<D> {
         let user_ttl = checked("user_ttl", self.user_ttl)?;
         let missing_ttl = checked("missing_user_ttl", self.missing_user_ttl)?;
         let timeout = checked("load_timeout", self.load_timeout)?;
+        let revocation_poll = checked("revocation_poll", self.revocation_poll)?;
         if timeout > MAX_LOAD_TIME {
             let message = format!("load_timeout is longer than {MAX_LOAD_TIME:?}");
             return Err(Error::new(ErrorKind::Config, message));
@@ -140,6 +184,8 @@ impl<D> TokenManagerBuilder<D> {
                 token_ttl,
                 user_ttl,
                 limit,
+                revocation_poll,
+                listener: self.listener,
             }),
         })
     }

@@ -4,23 +4,29 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::{
     builder::TokenManagerBuilder,
+    event::{Event, Refusal},
     load::LoadUser,
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
 use self::{
+    event::Listener,
     load::Loads,
     types::{check_ttl, encode_metadata},
 };
 use crate::{
-    Error, SessionStore, Token, TokenId, User,
+    Error, ErrorKind, SessionStore, Token, TokenId, User,
     store::{Checked, ErasedStore, NewSession, SessionLimit},
     token::{ParsedToken, check_user_id},
     user::TokenState,
 };
 
 mod builder;
+mod event;
 mod load;
+mod sessions;
 mod slot;
+#[cfg(feature = "tracing")]
+mod trace;
 mod types;
 mod users;
 
@@ -71,6 +77,8 @@ struct Inner<D> {
     token_ttl: Duration,
     user_ttl: Duration,
     limit: Option<SessionLimit>,
+    revocation_poll: Duration,
+    listener: Listener,
 }
 
 impl TokenManager {
@@ -124,11 +132,23 @@ impl<D> TokenManager<D> {
             metadata: encode_metadata(&options.metadata)?,
         };
         let token = Token::mint(user_id)?;
-        let created = self
+        let creating = self
             .inner
             .store
-            .create(user_id, token.id(), &new, self.inner.limit)
-            .await?;
+            .create(user_id, token.id(), &new, self.inner.limit);
+        let created = creating.await.inspect_err(|error| {
+            if error.kind() == ErrorKind::SessionLimit {
+                self.refused(Some(user_id), Refusal::SessionLimit);
+            }
+        })?;
+        for (token_id, _) in &created.evicted {
+            self.tell(&Event::Evicted { user_id, token_id });
+        }
+        self.tell(&Event::LoggedIn {
+            user_id,
+            token_id: token.id(),
+            expires_at: created.session.expires_at,
+        });
         Ok(IssuedToken {
             token,
             expires_at: created.session.expires_at,
@@ -142,7 +162,7 @@ impl<D> TokenManager<D> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
-        let checked = self.inner.store.check(&token.user_id, &token.id).await?;
+        let checked = self.check_live(&token).await?;
         Ok(checked.map(|checked| user(&token, None, &checked)))
     }
 
@@ -157,10 +177,7 @@ impl<D> TokenManager<D> {
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
         match self.parse(token) {
-            Some(token) => {
-                let store = &self.inner.store;
-                store.refresh(&token.user_id, &token.id, ttl).await
-            }
+            Some(token) => self.refresh_session(&token.user_id, &token.id, ttl).await,
             None => Ok(false),
         }
     }
@@ -168,7 +185,7 @@ impl<D> TokenManager<D> {
     /// Ends the session of a token, everywhere at once. `true` if it was live. Safe to repeat.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
         match self.parse(token) {
-            Some(token) => self.inner.store.delete(&token.user_id, &token.id).await,
+            Some(token) => self.delete_session(&token.user_id, &token.id).await,
             None => Ok(false),
         }
     }
@@ -187,7 +204,7 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
     ) -> Result<bool, Error> {
         check_user_id(user_id)?;
-        self.inner.store.delete(user_id, token_id).await
+        self.delete_session(user_id, token_id).await
     }
 
     /// Ends all sessions of a user but one, in one atomic step. See
@@ -197,8 +214,7 @@ impl<D> TokenManager<D> {
         user_id: &str,
         keep: &TokenId,
     ) -> Result<u64, Error> {
-        check_user_id(user_id)?;
-        self.inner.store.delete_all(user_id, Some(keep)).await
+        self.delete_all_but(user_id, Some(keep)).await
     }
 
     /// Ends all sessions of a user, everywhere at once, in one atomic step: afterwards no token minted
@@ -206,8 +222,7 @@ impl<D> TokenManager<D> {
     ///
     /// Returns how many sessions were removed; the number may include some that had expired already.
     pub async fn delete_user_tokens(&self, user_id: &str) -> Result<u64, Error> {
-        check_user_id(user_id)?;
-        self.inner.store.delete_all(user_id, None).await
+        self.delete_all_but(user_id, None).await
     }
 
     pub(crate) async fn refresh_user_token(
@@ -217,12 +232,32 @@ impl<D> TokenManager<D> {
         ttl: impl Into<Option<Duration>>,
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
-        self.inner.store.refresh(user_id, token_id, ttl).await
+        self.refresh_session(user_id, token_id, ttl).await
+    }
+
+    /// Waits until a session has ended; for as long as the store cannot tell, it has not.
+    pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
+        loop {
+            let mut pause = self.inner.revocation_poll;
+            match self.inner.store.check(user_id, token_id).await {
+                Ok(None) => return,
+                Ok(Some(Checked { now, session, .. })) => {
+                    let remaining = session.expires_at.duration_since(now);
+                    pause = pause.min(remaining.unwrap_or_default());
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Reads a token offline; `None` if it is none that this manager could have minted.
     pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
-        ParsedToken::parse(token)
+        let parsed = ParsedToken::parse(token);
+        if parsed.is_none() {
+            self.refused(None, Refusal::Malformed);
+        }
+        parsed
     }
 
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
@@ -231,11 +266,14 @@ impl<D> TokenManager<D> {
 }
 
 fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
-    let expires_at = checked.session.expires_at;
+    let session = &checked.session;
+    let expires_at = session.expires_at;
+    let ttl = expires_at.duration_since(session.refreshed_at).ok();
     let state = TokenState {
         id: token.id,
         remaining: expires_at.duration_since(checked.now).unwrap_or_default(),
         expires_at,
+        renewable: ttl.filter(|_| session.ends_at != Some(expires_at)),
     };
     User::new(&token.user_id, detail, Some(state))
 }

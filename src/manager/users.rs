@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use super::{
-    RefreshedUsers, TokenManager,
+    RefreshedUsers, Refusal, TokenManager,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
     user,
@@ -135,12 +135,15 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         user_ttl: Duration,
     ) -> Result<Option<User<D>>, Error> {
         let store = &self.inner.store;
-        let Some(checked) = store.check(&token.user_id, &token.id).await? else {
+        let Some(checked) = self.check_live(token).await? else {
             return Ok(None);
         };
         match Slot::decode(&token.user_id, checked.user.as_deref()) {
             Slot::User(detail) => return Ok(Some(user(token, Some(Arc::new(detail)), &checked))),
-            Slot::NoSuchUser => return Ok(None),
+            Slot::NoSuchUser => {
+                self.refused(Some(&token.user_id), Refusal::NoSuchUser);
+                return Ok(None);
+            }
             Slot::Vacant => {}
         }
         let Some(loads) = &self.inner.loads else {
@@ -148,10 +151,11 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         };
         let seen = checked.user;
         let Some(detail) = loads.fill(store, &token.user_id, seen, user_ttl).await? else {
+            self.refused(Some(&token.user_id), Refusal::NoSuchUser);
             return Ok(None);
         };
         // The load may have taken long, and a logout must beat it.
-        let checked = store.check(&token.user_id, &token.id).await?;
+        let checked = self.check_live(token).await?;
         Ok(checked.map(|checked| user(token, Some(detail), &checked)))
     }
 

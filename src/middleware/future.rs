@@ -1,6 +1,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -9,17 +10,24 @@ use pin_project_lite::pin_project;
 use serde::{Serialize, de::DeserializeOwned};
 use tower::Service;
 
-use super::{Anonymous, Rejection, Session, layer::Mode, session::judge};
+use super::{
+    Anonymous, Rejection, Session,
+    layer::{Mode, Settings},
+    respond::{OfferedToken, OnRejection, PlainResponse, is_grpc},
+    session::judge,
+};
 use crate::{Error, TokenId, TokenManager, User, token::ParsedToken};
 
 pin_project! {
     /// The response future of [`SessionService`](super::SessionService).
-    pub struct ResponseFuture<S, D, ReqBody>
+    pub struct ResponseFuture<S, D, ReqBody, R = PlainResponse>
     where
         S: Service<Request<ReqBody>>,
     {
         #[pin]
         state: State<S, D, ReqBody, S::Future>,
+        settings: Arc<Settings<R>>,
+        offered: Option<OfferedToken>,
     }
 }
 
@@ -36,6 +44,7 @@ pin_project! {
         },
         Rejected {
             rejection: Option<Rejection>,
+            grpc: bool,
         },
     }
 }
@@ -48,19 +57,19 @@ struct Pending<S, D, ReqBody> {
     request: Request<ReqBody>,
     manager: TokenManager<D>,
     token_id: TokenId,
-    mode: Mode,
 }
 
-impl<S, D, ReqBody> ResponseFuture<S, D, ReqBody>
+impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
 where
     S: Service<Request<ReqBody>>,
 {
     pub(super) fn check(
         manager: TokenManager<D>,
         token: ParsedToken,
-        mode: Mode,
         service: S,
         request: Request<ReqBody>,
+        settings: &Arc<Settings<R>>,
+        offered: Option<OfferedToken>,
     ) -> Self
     where
         D: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -70,55 +79,65 @@ where
             request,
             manager: manager.clone(),
             token_id: token.id,
-            mode,
         });
         let check = Box::pin(async move { manager.check_parsed_or_update_user(&token).await });
-        Self {
-            state: State::Checking { check, pending },
-        }
+        Self::new(State::Checking { check, pending }, settings, offered)
     }
 
-    pub(super) fn call(future: S::Future) -> Self {
-        Self {
-            state: State::Calling { future },
-        }
+    pub(super) fn call(
+        future: S::Future,
+        settings: &Arc<Settings<R>>,
+        offered: Option<OfferedToken>,
+    ) -> Self {
+        Self::new(State::Calling { future }, settings, offered)
     }
 
-    pub(super) fn reject(rejection: Rejection) -> Self {
+    pub(super) fn reject(rejection: Rejection, grpc: bool, settings: &Arc<Settings<R>>) -> Self {
+        let rejection = Some(rejection);
+        Self::new(State::Rejected { rejection, grpc }, settings, None)
+    }
+
+    fn new(
+        state: State<S, D, ReqBody, S::Future>,
+        settings: &Arc<Settings<R>>,
+        offered: Option<OfferedToken>,
+    ) -> Self {
         Self {
-            state: State::Rejected {
-                rejection: Some(rejection),
-            },
+            state,
+            settings: Arc::clone(settings),
+            offered,
         }
     }
 }
 
-impl<S, D, ReqBody, ResBody> Future for ResponseFuture<S, D, ReqBody>
+impl<S, D, ReqBody, R, ResBody> Future for ResponseFuture<S, D, ReqBody, R>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     D: Send + Sync + 'static,
+    R: OnRejection<ResBody>,
     ResBody: Default,
 {
     type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+        let this = self.project();
+        let mut state = this.state;
+        let settings = &**this.settings;
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Checking { check, pending } => {
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    match pending.judge(checked) {
-                        Ok(future) => State::Calling { future },
-                        Err(rejection) => State::Rejected {
-                            rejection: Some(rejection),
-                        },
-                    }
+                    pending.go_on(checked, settings)
                 }
-                StateProj::Calling { future } => return future.poll(cx),
-                StateProj::Rejected { rejection } => {
+                StateProj::Calling { future } => {
+                    let response = ready!(future.poll(cx))?;
+                    let response = settings.responder.pass(response, *this.offered);
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Rejected { rejection, grpc } => {
                     let rejection = rejection.take().expect("polled after completion");
-                    return Poll::Ready(Ok(rejection.response()));
+                    return Poll::Ready(Ok(settings.responder.refuse(rejection, *grpc)));
                 }
             };
             state.set(next);
@@ -132,21 +151,38 @@ where
     D: Send + Sync + 'static,
 {
     /// Calls the service, if the verdict on the token allows it.
-    fn judge(mut self, checked: Result<Option<User<D>>, Error>) -> Result<S::Future, Rejection> {
+    fn go_on<R>(
+        mut self,
+        checked: Result<Option<User<D>>, Error>,
+        settings: &Settings<R>,
+    ) -> State<S, D, ReqBody, S::Future> {
         let verdict = match checked {
-            Ok(Some(user)) => Ok(Session::new(user, self.token_id, self.manager)),
-            Ok(None) if self.mode == Mode::Optional => {
+            Ok(Some(user)) => {
+                if let Some(renewals) = &settings.renewals {
+                    renewals.renew_if_due(&self.manager, &user);
+                }
+                Ok(Session::new(user, self.token_id, self.manager))
+            }
+            Ok(None) if settings.mode == Mode::Optional => {
                 Err(Anonymous::new(Rejection::InvalidToken, self.manager))
             }
-            Ok(None) => return Err(Rejection::InvalidToken),
-            Err(error) => return Err(error.into()),
+            Ok(None) => return self.reject(Rejection::InvalidToken),
+            Err(error) => return self.reject(error.into()),
         };
         judge(self.request.extensions_mut(), verdict);
-        Ok(self.service.call(self.request))
+        let future = self.service.call(self.request);
+        State::Calling { future }
+    }
+
+    fn reject(&self, rejection: Rejection) -> State<S, D, ReqBody, S::Future> {
+        State::Rejected {
+            rejection: Some(rejection),
+            grpc: is_grpc(self.request.headers()),
+        }
     }
 }
 
-impl<S, D, ReqBody> fmt::Debug for ResponseFuture<S, D, ReqBody>
+impl<S, D, ReqBody, R> fmt::Debug for ResponseFuture<S, D, ReqBody, R>
 where
     S: Service<Request<ReqBody>>,
 {

@@ -1,17 +1,30 @@
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower::Layer;
 
-use super::SessionService;
-use crate::TokenManager;
+use super::{
+    SessionService, TokenSource,
+    respond::{PlainResponse, Responder},
+    sliding::Renewals,
+};
+use crate::{Error, TokenManager};
 
 /// Lets only requests with a live token through, and tells the inner service whose they are.
 ///
 /// See the [module](crate::middleware) for how requests are judged.
 #[must_use]
-pub struct SessionLayer<D = serde_json::Value> {
+pub struct SessionLayer<D = serde_json::Value, R = PlainResponse> {
     manager: TokenManager<D>,
-    mode: Mode,
+    settings: Settings<R>,
+}
+
+/// What is the same for all requests.
+#[derive(Clone, Debug)]
+pub(super) struct Settings<R> {
+    pub(super) mode: Mode,
+    pub(super) sources: Arc<[TokenSource]>,
+    pub(super) renewals: Option<Arc<Renewals>>,
+    pub(super) responder: Responder<R>,
 }
 
 /// What happens to a request without a live token.
@@ -26,43 +39,133 @@ impl<D> SessionLayer<D> {
     pub fn new(manager: TokenManager<D>) -> Self {
         Self {
             manager,
-            mode: Mode::Required,
+            settings: Settings {
+                mode: Mode::Required,
+                sources: Arc::new([TokenSource::authorization()]),
+                renewals: None,
+                responder: Responder::new(),
+            },
         }
     }
+}
 
+impl<D, R> SessionLayer<D, R> {
     /// Lets requests without a live token through, as anonymous ones: login routes and public pages are under
     /// such a layer. Routes that need a user say so with the extractor `Session<D>` or `User<D>`.
     ///
     /// A request whose token cannot be judged, because the store or the loader fails, is still answered
     /// with 503.
     pub fn optional(mut self) -> Self {
-        self.mode = Mode::Optional;
+        self.settings.mode = Mode::Optional;
         self
     }
-}
 
-impl<S, D> Layer<S> for SessionLayer<D> {
-    type Service = SessionService<S, D>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, self.manager.clone(), self.mode)
+    /// Where to look for a token. Default: [`TokenSource::authorization`].
+    ///
+    /// They are asked in this order, and the first one that has a token decides, even if that token is no good:
+    /// the others are not looked at.
+    ///
+    /// ```
+    /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
+    /// use tower_bearer_session::middleware::TokenSource;
+    ///
+    /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(manager)
+    ///     .token_sources([TokenSource::authorization(), TokenSource::cookie("session")?]);
+    /// # let _ = layer;
+    /// # Ok::<_, tower_bearer_session::Error>(())
+    /// ```
+    pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        self.settings.sources = sources.into_iter().collect();
+        self
     }
-}
 
-impl<D> Clone for SessionLayer<D> {
-    fn clone(&self) -> Self {
-        Self {
-            manager: self.manager.clone(),
-            mode: self.mode,
+    /// Sliding expiry: a request whose session has less than `remaining` left renews it, for as long as it
+    /// was last good for, but never past its [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
+    ///
+    /// The request does not wait for that, and a renewal that fails is not told to anybody: the next request tries
+    /// again. While one is under way, this layer begins no other one for that session. A session that is used all the time is
+    /// written once in every `ttl - remaining`; where `remaining` is more than half of the ttl, that half counts.
+    pub fn refresh_below(mut self, remaining: Duration) -> Self {
+        self.settings.renewals = Some(Arc::new(Renewals::new(remaining)));
+        self
+    }
+
+    /// The realm in challenges (RFC 9110 §11.5), which tells a client which of its tokens to send. Default: `api`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for anything but printable ASCII characters, and for quotes and backslashes.
+    pub fn realm(mut self, realm: &str) -> Result<Self, Error> {
+        self.settings.responder.set_realm(realm)?;
+        Ok(self)
+    }
+
+    /// Changes the responses to refused requests, those of the extractors included. Default: an empty body,
+    /// and from extractors a text.
+    ///
+    /// Responses to gRPC calls are not changed: they have no body.
+    ///
+    /// ```
+    /// # use http::Response;
+    /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
+    /// use tower_bearer_session::middleware::Rejection;
+    ///
+    /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(manager)
+    ///     .on_rejection(|rejection: &Rejection, response: Response<String>| response.map(|_| rejection.to_string()));
+    /// # let _ = layer;
+    /// ```
+    pub fn on_rejection<T>(self, hook: T) -> SessionLayer<D, T> {
+        SessionLayer {
+            manager: self.manager,
+            settings: Settings {
+                mode: self.settings.mode,
+                sources: self.settings.sources,
+                renewals: self.settings.renewals,
+                responder: self.settings.responder.with_hook(hook),
+            },
         }
     }
 }
 
-impl<D> fmt::Debug for SessionLayer<D> {
+impl<S, D, R: Clone> Layer<S> for SessionLayer<D, R> {
+    type Service = SessionService<S, D, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let settings = Arc::new(self.settings.clone());
+        SessionService::new(inner, self.manager.clone(), settings)
+    }
+}
+
+impl<D, R: Clone> Clone for SessionLayer<D, R> {
+    fn clone(&self) -> Self {
+        Self {
+            manager: self.manager.clone(),
+            settings: self.settings.clone(),
+        }
+    }
+}
+
+impl<D, R> fmt::Debug for SessionLayer<D, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionLayer")
-            .field("manager", &self.manager)
+        self.settings.fmt_with("SessionLayer", f, &self.manager)
+    }
+}
+
+impl<R> Settings<R> {
+    /// What there is to see of a layer or its service.
+    pub(super) fn fmt_with(
+        &self,
+        name: &str,
+        f: &mut fmt::Formatter<'_>,
+        manager: &dyn fmt::Debug,
+    ) -> fmt::Result {
+        f.debug_struct(name)
+            .field("manager", manager)
             .field("mode", &self.mode)
-            .finish()
+            .field("token_sources", &self.sources)
+            .field("refresh_below", &self.renewals)
+            .finish_non_exhaustive()
     }
 }

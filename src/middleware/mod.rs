@@ -57,19 +57,30 @@
 //!
 //! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
 
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use self::problem::ProblemJson;
 pub use self::{
     future::ResponseFuture,
     layer::SessionLayer,
     reject::Rejection,
+    respond::{OnRejection, PlainResponse},
+    revoked::Revoked,
     service::SessionService,
     session::{Anonymous, Session},
+    source::{FindToken, RequestHead, TokenSource},
 };
 
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
 mod layer;
+#[cfg(feature = "axum")]
+mod problem;
 mod reject;
+mod respond;
+mod revoked;
 mod service;
 mod session;
+mod sliding;
 mod source;

@@ -1,9 +1,6 @@
 use std::fmt;
 
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{RETRY_AFTER, WWW_AUTHENTICATE},
-};
+use http::{HeaderValue, StatusCode};
 
 use crate::Error;
 
@@ -19,7 +16,8 @@ pub enum Rejection {
     MissingToken,
     /// The token is malformed, unknown, expired or revoked: 401 `invalid_token`.
     InvalidToken,
-    /// The request has more than one `Authorization` header: 400 `invalid_request`.
+    /// The request has more than one token in one place, such as two `Authorization` headers: 400
+    /// `invalid_request`.
     InvalidRequest,
     /// The store or the user loader failed, so there is no verdict on the token: 503 with `Retry-After`.
     Fault(Error),
@@ -43,7 +41,7 @@ impl Rejection {
         }
     }
 
-    /// The challenge of RFC 6750 §3, for the `WWW-Authenticate` header.
+    /// The challenge of RFC 6750 §3, for the `WWW-Authenticate` header, with the default realm.
     pub fn challenge(&self) -> Option<HeaderValue> {
         let challenge = match self {
             Self::MissingToken => r#"Bearer realm="api""#,
@@ -51,26 +49,21 @@ impl Rejection {
                 r#"Bearer realm="api", error="invalid_token", error_description="the token is not valid or no longer valid""#
             }
             Self::InvalidRequest => {
-                r#"Bearer realm="api", error="invalid_request", error_description="more than one Authorization header""#
+                r#"Bearer realm="api", error="invalid_request", error_description="more than one token""#
             }
             Self::Fault(_) | Self::Internal(_) | Self::MissingLayer { .. } => return None,
         };
         Some(HeaderValue::from_static(challenge))
     }
 
-    /// The response, with an empty body and this rejection in its extensions.
-    pub(super) fn response<B: Default>(self) -> Response<B> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = self.status();
-        if let Some(challenge) = self.challenge() {
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    /// The [status code](https://grpc.io/docs/guides/status-codes/) for a gRPC client.
+    pub fn grpc_status(&self) -> u16 {
+        match self {
+            Self::MissingToken | Self::InvalidToken => 16, // UNAUTHENTICATED
+            Self::InvalidRequest => 3,                     // INVALID_ARGUMENT
+            Self::Fault(_) => 14,                          // UNAVAILABLE
+            Self::Internal(_) | Self::MissingLayer { .. } => 13, // INTERNAL
         }
-        if let Self::Fault(_) = self {
-            let seconds = HeaderValue::from_static("1");
-            response.headers_mut().insert(RETRY_AFTER, seconds);
-        }
-        response.extensions_mut().insert(self);
-        response
     }
 
     /// Whether an optional layer lets the request through.
@@ -94,9 +87,7 @@ impl fmt::Display for Rejection {
         match self {
             Self::MissingToken => f.write_str("a bearer token is required"),
             Self::InvalidToken => f.write_str("the bearer token is not valid or no longer valid"),
-            Self::InvalidRequest => {
-                f.write_str("the request has more than one Authorization header")
-            }
+            Self::InvalidRequest => f.write_str("the request has more than one token"),
             Self::Fault(_) => f.write_str("sessions are unavailable at the moment; try again"),
             Self::Internal(_) => f.write_str("an internal error in the handling of sessions"),
             Self::MissingLayer { looked_for } => write!(

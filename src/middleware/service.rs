@@ -1,5 +1,6 @@
 use std::{
     fmt, mem,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -7,73 +8,82 @@ use http::{Request, Response};
 use serde::{Serialize, de::DeserializeOwned};
 use tower::Service;
 
-use super::{Anonymous, Rejection, future::ResponseFuture, layer::Mode, session::judge, source};
+use super::{
+    Anonymous, Rejection,
+    future::ResponseFuture,
+    layer::{Mode, Settings},
+    respond::{OnRejection, PlainResponse, is_grpc},
+    session::judge,
+    source::{find_token, hide_websocket_token},
+};
 use crate::TokenManager;
 
 /// The service that [`SessionLayer`](super::SessionLayer) makes.
-pub struct SessionService<S, D = serde_json::Value> {
+pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
     inner: S,
     manager: TokenManager<D>,
-    mode: Mode,
+    settings: Arc<Settings<R>>,
 }
 
-impl<S, D> SessionService<S, D> {
-    pub(super) fn new(inner: S, manager: TokenManager<D>, mode: Mode) -> Self {
+impl<S, D, R> SessionService<S, D, R> {
+    pub(super) fn new(inner: S, manager: TokenManager<D>, settings: Arc<Settings<R>>) -> Self {
         Self {
             inner,
             manager,
-            mode,
+            settings,
         }
     }
 }
 
-impl<S, D, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S, D>
+impl<S, D, R, ReqBody, ResBody> Service<Request<ReqBody>> for SessionService<S, D, R>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
+    R: OnRejection<ResBody>,
     ResBody: Default,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S, D, ReqBody>;
+    type Future = ResponseFuture<S, D, ReqBody, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let token = source::bearer_token(request.headers_mut())
-            .and_then(|token| self.manager.parse(token).ok_or(Rejection::InvalidToken));
+        let settings = &self.settings;
+        let token = find_token(&settings.sources, &mut request)
+            .and_then(|token| self.manager.parse(&token).ok_or(Rejection::InvalidToken));
+        let offered = hide_websocket_token(&settings.sources, &mut request);
         match token {
             Ok(token) => {
                 // The service that was polled ready is the one to call; its clone need not be ready.
                 let clone = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, clone);
                 let manager = self.manager.clone();
-                ResponseFuture::check(manager, token, self.mode, ready, request)
+                ResponseFuture::check(manager, token, ready, request, settings, offered)
             }
-            Err(reason) if self.mode == Mode::Optional && reason.is_anonymous() => {
+            Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
                 let anonymous = Anonymous::new(reason, self.manager.clone());
                 judge(request.extensions_mut(), Err(anonymous));
-                ResponseFuture::call(self.inner.call(request))
+                ResponseFuture::call(self.inner.call(request), settings, offered)
             }
-            Err(rejection) => ResponseFuture::reject(rejection),
+            Err(rejection) => {
+                ResponseFuture::reject(rejection, is_grpc(request.headers()), settings)
+            }
         }
     }
 }
 
-impl<S: Clone, D> Clone for SessionService<S, D> {
+impl<S: Clone, D, R> Clone for SessionService<S, D, R> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), self.manager.clone(), self.mode)
+        let (manager, settings) = (self.manager.clone(), Arc::clone(&self.settings));
+        Self::new(self.inner.clone(), manager, settings)
     }
 }
 
-impl<S: fmt::Debug, D> fmt::Debug for SessionService<S, D> {
+impl<S: fmt::Debug, D, R> fmt::Debug for SessionService<S, D, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionService")
-            .field("inner", &self.inner)
-            .field("manager", &self.manager)
-            .field("mode", &self.mode)
-            .finish()
+        self.settings.fmt_with("SessionService", f, &self.manager)
     }
 }

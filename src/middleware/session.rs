@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use http::Extensions;
 
-use super::Rejection;
+use super::{Rejection, Revoked};
 use crate::{Error, TokenId, TokenManager, User};
 
 /// The session of a request: its user, and the handle to log out with.
@@ -70,6 +70,35 @@ impl<D> Session<D> {
         manager
             .refresh_user_token(user_id, &self.token_id, ttl)
             .await
+    }
+}
+
+impl<D: Send + Sync + 'static> Session<D> {
+    /// Resolves when this session has ended: logged out anywhere, evicted, or expired. Whoever streams to a client
+    /// (WebSocket, server-sent events) waits for it, too, and then closes the stream.
+    ///
+    /// For now it asks the store at once and then at the
+    /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, with one check each time. While the store is
+    /// not available, nothing has ended.
+    ///
+    /// ```no_run
+    /// # async fn next_message() {}
+    /// # async fn f(session: tower_bearer_session::Session) {
+    /// let mut revoked = std::pin::pin!(session.revoked());
+    /// loop {
+    ///     tokio::select! {
+    ///         () = &mut revoked => break,
+    ///         message = next_message() => { /* send it */ }
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn revoked(&self) -> Revoked {
+        let session = self.clone();
+        Revoked::new(async move {
+            let (manager, user_id) = (&session.manager, session.user.id());
+            manager.until_ended(user_id, &session.token_id).await;
+        })
     }
 }
 

@@ -22,11 +22,15 @@ use bytes::Bytes;
 use crate::{Error, TokenId};
 
 pub(crate) use self::erased::ErasedStore;
-pub use self::memory::MemoryStore;
 #[cfg(feature = "redis")]
 #[doc(no_inline)]
 pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
+pub use self::{
+    around::{AroundStore, Operation, WrappedStore},
+    memory::MemoryStore,
+};
 
+mod around;
 mod erased;
 mod memory;
 #[cfg(feature = "redis")]
@@ -53,6 +57,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// An implementer writes plain `async fn`s. Errors are faults only, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout) and
 /// [`Store`](crate::ErrorKind::Store) (and [`SessionLimit`](crate::ErrorKind::SessionLimit) from `create`).
+///
+/// `store_conformance_tests!` (feature `test-util`) has a test for each point of this.
 pub trait SessionStore: Send + Sync + 'static {
     /// Starts a session, if there is none of this user and token, and keeps the user's limit.
     ///

@@ -108,16 +108,16 @@ async fn get(client: &Client, url: &str, token: &str) -> reqwest::Response {
 }
 
 /// A running example, killed on drop.
-struct Example {
+pub(crate) struct Example {
     child: Child,
-    printed: String,
+    pub(crate) printed: String,
     /// The addresses that it printed, each once.
-    bases: Vec<String>,
+    pub(crate) bases: Vec<String>,
 }
 
 impl Example {
     /// Starts what `cargo test` has built, and reads until it has printed the last curl line.
-    fn start(name: &str, env: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(name: &str, env: &[(&str, &str)]) -> Self {
         let tests = std::env::current_exe().unwrap();
         let path = tests
             .ancestors()
@@ -160,7 +160,7 @@ impl Example {
 }
 
 /// A program that does not outlive this thread.
-fn command(program: &Path) -> Command {
+pub(crate) fn command(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL"])

@@ -15,8 +15,11 @@ mod stores;
 
 mod examples;
 mod faults;
+mod grpc;
 mod http;
 mod loads;
 mod memory_store;
 mod redis_store;
 mod service;
+mod streams;
+mod test_util;

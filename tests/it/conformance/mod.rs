@@ -1,14 +1,33 @@
-//! One suite of the `SessionStore` contract, run by every store; it knows nothing but the trait.
+//! The suite of the `SessionStore` contract, on every store.
 //!
-//! What the contract says of calls that run at the same time is in `races`, and random sequences of
-//! calls are in `model`.
+//! Races of whole logins and logouts are in `races`, and random sequences of calls are in `model`.
 
-mod cached_users;
-mod check;
-mod create;
-mod delete;
-mod expiry;
-mod limits;
-mod list;
-mod refresh;
-mod user_ids;
+use tower_bearer_session::{MemoryStore, store_conformance_tests, test_util::Faults};
+
+macro_rules! on_stores {
+    ($($kind:ident: $backend:ident),* $(,)?) => {
+        $(
+            mod $kind {
+                use crate::stores::{$backend, Backend};
+
+                tower_bearer_session::store_conformance_tests!($backend::start);
+            }
+        )*
+    };
+}
+
+on_stores!(
+    memory: Memory,
+    redis: Redis,
+    valkey: Valkey,
+    tls: Tls,
+    sentinel: Sentinel,
+    cluster: Cluster,
+);
+
+/// A wrapper changes nothing on its own.
+mod wrapped {
+    use super::{Faults, MemoryStore, store_conformance_tests};
+
+    store_conformance_tests!(async || Faults::new().wrap(MemoryStore::new()));
+}

@@ -8,8 +8,8 @@ use tower_bearer_session::{
     TokenOptions,
 };
 
-use super::{at_once, ids, is_valid, two_managers};
-use crate::stores::{Backend, DAY, HOUR, on_every_store};
+use super::{ids, is_valid, two_managers};
+use crate::stores::{Backend, DAY, HOUR, at_once, on_every_store};
 
 on_every_store!(
     the_limit_holds_and_the_evicted_are_reported,

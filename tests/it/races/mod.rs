@@ -1,17 +1,12 @@
-//! What must hold while calls run at the same time, on two managers or stores with a connection each.
+//! What must hold while calls run at the same time, on two managers with a connection each. (The store itself: `conformance::…::concurrency`.)
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashSet, convert::Infallible, time::Duration};
 
-use tokio::{
-    sync::Barrier,
-    task::{JoinSet, yield_now},
-    time::timeout,
-};
+use tokio::{sync::Barrier, task::yield_now, time::timeout};
 use tower_bearer_session::{Token, TokenId, TokenManager, TokenManagerBuilder};
 
 use crate::stores::Backend;
 
-mod exactly_once;
 mod limits;
 mod logouts;
 
@@ -44,23 +39,6 @@ async fn is_valid(manager: &TokenManager<String>, token: &Token) -> bool {
 async fn ids(manager: &TokenManager<String>, user_id: &str) -> HashSet<TokenId> {
     let tokens = manager.list_user_tokens(user_id).await.unwrap();
     tokens.iter().map(|token| *token.id()).collect()
-}
-
-/// Runs so many tasks, which begin together, and returns what they return.
-pub(crate) async fn at_once<F>(tasks: usize, task: impl Fn(usize) -> F) -> Vec<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    let start = Arc::new(Barrier::new(tasks));
-    let mut running = JoinSet::new();
-    for n in 0..tasks {
-        let (start, work) = (Arc::clone(&start), task(n));
-        running.spawn(async move {
-            start.wait().await;
-            work.await
-        });
-    }
-    running.join_all().await
 }
 
 /// Waits until every task has come so far; a task that failed before must not hang the test.

@@ -6,9 +6,8 @@ use ::redis::Value;
 use tower_bearer_session::{ErrorKind, TokenManager, TokenManagerBuilder};
 
 use super::{counting_manager, is_valid, log_in};
-use crate::{
-    races::at_once,
-    stores::{Backend, DAY, HOUR, SHORT, Server, forged, on_every_store, outlive_short},
+use crate::stores::{
+    Backend, DAY, HOUR, SHORT, Server, at_once, forged, on_every_store, outlive_short,
 };
 
 on_every_store!(

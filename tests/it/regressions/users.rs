@@ -14,10 +14,7 @@ use tokio::sync::Notify;
 use tower_bearer_session::ErrorKind;
 
 use super::{counting_manager, log_in};
-use crate::{
-    races::at_once,
-    stores::{Backend, on_every_store},
-};
+use crate::stores::{Backend, at_once, on_every_store};
 
 on_every_store!(
     cold_checks_load_once_and_none_fails,

@@ -6,10 +6,7 @@ use ::redis::Value;
 use tower_bearer_session::TokenManager;
 
 use super::counting_manager;
-use crate::{
-    races::at_once,
-    stores::{Backend, DAY, HOUR, Server, commands_of, forged, on_every_store},
-};
+use crate::stores::{Backend, DAY, HOUR, Server, at_once, commands_of, forged, on_every_store};
 
 on_every_store!(
     a_token_is_never_adopted;

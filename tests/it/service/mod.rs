@@ -2,8 +2,12 @@
 
 mod bounds;
 mod headers;
+mod hooks;
 mod nested;
+mod observed;
 mod readiness;
+mod sliding;
+mod sources;
 mod verdicts;
 
 use std::{

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use tokio::sync::Mutex;
-use tower_bearer_session::RedisStore;
+use tower_bearer_session::{RedisStore, test_util};
 
 use super::{Backend, connect};
 use crate::harness::{self, Flavor, Pki, RedisServer, SentinelSet};
@@ -18,13 +18,15 @@ pub(crate) struct Tls {
 }
 
 impl Backend for Tls {
-    type Store = RedisStore;
-
     async fn start() -> Self {
         let pki = Pki::new();
         let server = RedisServer::start_tls(&pki, &[]).await;
         Self { server, pki }
     }
+}
+
+impl test_util::Backend for Tls {
+    type Store = RedisStore;
 
     async fn store(&self) -> RedisStore {
         connect(RedisStore::builder(self.server.url()).tls_roots(self.pki.ca())).await
@@ -35,12 +37,14 @@ impl Backend for Tls {
 pub(crate) struct Sentinel(Share<SentinelSet>);
 
 impl Backend for Sentinel {
-    type Store = RedisStore;
-
     async fn start() -> Self {
         static RUNNING: Running<SentinelSet> = Running::none();
         Self(RUNNING.share(SentinelSet::start()).await)
     }
+}
+
+impl test_util::Backend for Sentinel {
+    type Store = RedisStore;
 
     async fn store(&self) -> RedisStore {
         self.0.connect(self.0.servers.url()).await
@@ -51,12 +55,14 @@ impl Backend for Sentinel {
 pub(crate) struct Cluster(Share<harness::Cluster>);
 
 impl Backend for Cluster {
-    type Store = RedisStore;
-
     async fn start() -> Self {
         static RUNNING: Running<harness::Cluster> = Running::none();
         Self(RUNNING.share(harness::Cluster::start(Flavor::Redis)).await)
     }
+}
+
+impl test_util::Backend for Cluster {
+    type Store = RedisStore;
 
     async fn store(&self) -> RedisStore {
         self.0.connect(self.0.servers.url()).await

@@ -8,43 +8,35 @@ use std::{
     },
 };
 
+use super::helpers::{DAY, HOUR, listed, live, log_in, log_in_apart, session, token_id};
+use crate::{SessionStore, test_util::Backend};
 use bytes::Bytes;
 use tokio::task::yield_now;
-use tower_bearer_session::SessionStore;
-
-use crate::stores::{
-    Backend, DAY, HOUR, listed, live, log_in, log_in_apart, on_every_store, session, token_id,
-};
-
-on_every_store!(
-    an_unknown_user_has_none,
-    the_oldest_comes_first,
-    a_list_tells_what_a_check_tells,
-    thousands_are_all_there_once,
-    what_lives_throughout_is_listed_once,
-);
 
 /// An empty list is no error.
-async fn an_unknown_user_has_none(backend: &impl Backend) {
+pub async fn an_unknown_user_has_none(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(1)).await;
-    assert_eq!(store.list("al").await.unwrap(), []);
+    assert_eq!(store.list("al").await.expect("no error"), []);
 }
 
 /// The order is that of the logins, whatever the ids, and whoever was refreshed since.
-async fn the_oldest_comes_first(backend: &impl Backend) {
+pub async fn the_oldest_comes_first(backend: &impl Backend) {
     let store = backend.store().await;
     let ids = [7, 3, 9, 1, 8, 2, 6].map(token_id);
     log_in_apart(&store, "al", &ids).await;
-    store.refresh("al", &ids[0], DAY).await.unwrap();
-    store.refresh("al", &ids[3], 2 * HOUR).await.unwrap();
+    store.refresh("al", &ids[0], DAY).await.expect("no error");
+    store
+        .refresh("al", &ids[3], 2 * HOUR)
+        .await
+        .expect("no error");
     assert_eq!(listed(&store, "al").await, ids);
-    store.delete("al", &ids[2]).await.unwrap();
+    store.delete("al", &ids[2]).await.expect("no error");
     assert_eq!(listed(&store, "al").await, [7, 3, 1, 8, 2, 6].map(token_id));
 }
 
 /// Each entry is the record of that session and no other's.
-async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
+pub async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 1..=10 {
         let mut new = session(n * HOUR);
@@ -53,14 +45,17 @@ async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
         store
             .create("al", &token_id(n.into()), &new, None)
             .await
-            .unwrap();
+            .expect("no error");
         store
             .create("bo", &token_id(n.into()), &session(HOUR), None)
             .await
-            .unwrap();
+            .expect("no error");
     }
-    store.refresh("al", &token_id(3), DAY).await.unwrap();
-    let list = store.list("al").await.unwrap();
+    store
+        .refresh("al", &token_id(3), DAY)
+        .await
+        .expect("no error");
+    let list = store.list("al").await.expect("no error");
     assert_eq!(list.len(), 10);
     for (id, listed) in list {
         assert_eq!(listed, live(&store, "al", &id).await.session);
@@ -68,12 +63,12 @@ async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
 }
 
 /// A user with very many sessions gets them all, each once, in order.
-async fn thousands_are_all_there_once(backend: &impl Backend) {
+pub async fn thousands_are_all_there_once(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..3000 {
         log_in(&store, "al", &token_id(n)).await;
     }
-    let list = store.list("al").await.unwrap();
+    let list = store.list("al").await.expect("no error");
     assert_eq!(list.len(), 3000);
     assert!(list.is_sorted_by_key(|(_, session)| session.created_at));
     let ids: HashSet<_> = list.iter().map(|(id, _)| *id).collect();
@@ -81,7 +76,7 @@ async fn thousands_are_all_there_once(backend: &impl Backend) {
 }
 
 /// While others come and go, a session that stays is in every list, once.
-async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
+pub async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..1500 {
         log_in(&store, "al", &token_id(n)).await;
@@ -97,10 +92,10 @@ async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
                 churned
                     .refresh("al", &token_id(n % 1500), DAY)
                     .await
-                    .unwrap();
+                    .expect("no error");
             }
             for n in 5000..7000 {
-                churned.delete("al", &token_id(n)).await.unwrap();
+                churned.delete("al", &token_id(n)).await.expect("no error");
                 yield_now().await;
             }
         }
@@ -112,5 +107,5 @@ async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
         assert!(once.is_superset(&stays));
     }
     done.store(true, Ordering::SeqCst);
-    churn.await.unwrap();
+    churn.await.expect("no error");
 }

@@ -1,22 +1,10 @@
 //! `check`.
 
-use tower_bearer_session::{SessionStore, store::PutMode};
-
-use crate::stores::{
-    Backend, DAY, HOUR, SHORT, is_live, listed, live, log_in, on_every_store, outlive_short,
-    token_id,
-};
-
-on_every_store!(
-    what_was_never_created_is_not_live,
-    a_check_brings_the_cached_user,
-    a_check_writes_nothing,
-    the_time_of_a_check_is_the_stores_and_goes_forward,
-    every_handle_sees_the_same,
-);
+use super::helpers::{DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, token_id};
+use crate::{SessionStore, store::PutMode, test_util::Backend};
 
 /// Unknown users, unknown tokens, and tokens of other users are not live.
-async fn what_was_never_created_is_not_live(backend: &impl Backend) {
+pub async fn what_was_never_created_is_not_live(backend: &impl Backend) {
     let store = backend.store().await;
     assert!(!is_live(&store, "al", &token_id(1)).await);
     log_in(&store, "al", &token_id(1)).await;
@@ -27,27 +15,27 @@ async fn what_was_never_created_is_not_live(backend: &impl Backend) {
 }
 
 /// The user's cached value comes with the session: as it is now, and `None` once it is gone.
-async fn a_check_brings_the_cached_user(backend: &impl Backend) {
+pub async fn a_check_brings_the_cached_user(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
     log_in(&store, "al", &id).await;
     store
         .put_user("bo", b"bo", HOUR, PutMode::Replace)
         .await
-        .unwrap();
+        .expect("no error");
     assert_eq!(live(&store, "al", &id).await.user, None);
 
     for value in [&b"one"[..], b"two \xff\0", b""] {
         store
             .put_user("al", value, HOUR, PutMode::Replace)
             .await
-            .unwrap();
+            .expect("no error");
         assert_eq!(live(&store, "al", &id).await.user.as_deref(), Some(value));
     }
     store
         .put_user("al", b"short", SHORT, PutMode::Replace)
         .await
-        .unwrap();
+        .expect("no error");
     outlive_short().await;
     assert_eq!(live(&store, "al", &id).await.user, None);
     // Nor does a value make a session.
@@ -55,7 +43,7 @@ async fn a_check_brings_the_cached_user(backend: &impl Backend) {
 }
 
 /// Checks of live and of unknown tokens leave no trace.
-async fn a_check_writes_nothing(backend: &impl Backend) {
+pub async fn a_check_writes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
     let created = log_in(&store, "al", &id).await;
@@ -66,12 +54,12 @@ async fn a_check_writes_nothing(backend: &impl Backend) {
     }
     assert_eq!(listed(&store, "al").await, [id]);
     assert_eq!(listed(&store, "bo").await, []);
-    assert_eq!(store.delete_all("bo", None).await.unwrap(), 0);
-    assert_eq!(store.get_user("al").await.unwrap(), None);
+    assert_eq!(store.delete_all("bo", None).await.expect("no error"), 0);
+    assert_eq!(store.get_user("al").await.expect("no error"), None);
 }
 
 /// `now` fits the times in the record, and never goes back.
-async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl Backend) {
+pub async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
     let mut before = log_in(&store, "al", &id).await.created_at;
@@ -81,14 +69,14 @@ async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl Backe
         assert!(checked.now < checked.session.expires_at);
         before = checked.now;
     }
-    store.refresh("al", &id, DAY).await.unwrap();
+    store.refresh("al", &id, DAY).await.expect("no error");
     let checked = live(&store, "al", &id).await;
     assert!(checked.session.refreshed_at <= checked.now);
     assert!(checked.session.expires_at > checked.now + DAY - HOUR);
 }
 
 /// What one handle did, all others see at once.
-async fn every_handle_sees_the_same(backend: &impl Backend) {
+pub async fn every_handle_sees_the_same(backend: &impl Backend) {
     let (store, other) = (backend.store().await, backend.store().await);
     for n in 0..50 {
         let id = token_id(n);
@@ -97,12 +85,12 @@ async fn every_handle_sees_the_same(backend: &impl Backend) {
         store
             .put_user("al", &[n as u8], HOUR, PutMode::Replace)
             .await
-            .unwrap();
+            .expect("no error");
         assert_eq!(
-            other.get_user("al").await.unwrap().as_deref(),
+            other.get_user("al").await.expect("no error").as_deref(),
             Some(&[n as u8][..])
         );
-        assert!(other.delete("al", &id).await.unwrap());
+        assert!(other.delete("al", &id).await.expect("no error"));
         assert!(!is_live(&store, "al", &id).await);
     }
 }

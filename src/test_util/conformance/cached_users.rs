@@ -1,74 +1,64 @@
 //! `get_user` and `put_user`.
 
-use tower_bearer_session::{
+use super::helpers::{DAY, HOUR, SHORT, listed, log_in, outlive_short, token_id};
+use crate::{
     SessionStore,
     store::PutMode::{IfUnchanged, Replace},
+    test_util::Backend,
 };
-
-use crate::stores::{
-    Backend, DAY, HOUR, SHORT, listed, log_in, on_every_store, outlive_short, token_id,
-};
-
-on_every_store!(
-    replace_always_writes,
-    if_none_writes_only_once,
-    if_unchanged_compares_the_bytes,
-    a_refused_put_changes_nothing,
-    every_put_sets_the_ttl_anew,
-    values_are_opaque_and_may_be_large,
-    values_belong_to_their_user_and_need_no_session,
-    repeated_puts_leave_what_one_leaves,
-);
 
 /// `Replace` needs nothing to be there, and minds nothing that is.
-async fn replace_always_writes(backend: &impl Backend) {
+pub async fn replace_always_writes(backend: &impl Backend) {
     let store = backend.store().await;
-    assert_eq!(store.get_user("al").await.unwrap(), None);
+    assert_eq!(store.get_user("al").await.expect("no error"), None);
     for value in ["one", "two", "two", ""] {
         assert!(
             store
                 .put_user("al", value.as_bytes(), HOUR, Replace)
                 .await
-                .unwrap()
+                .expect("no error")
         );
-        assert_eq!(cached(&store, "al").await.unwrap(), value.as_bytes());
+        assert_eq!(
+            cached(&store, "al").await.expect("no error"),
+            value.as_bytes()
+        );
     }
 }
 
 /// `IfUnchanged(None)`: only if there is none; an empty value is one.
-async fn if_none_writes_only_once(backend: &impl Backend) {
+pub async fn if_none_writes_only_once(backend: &impl Backend) {
     let store = backend.store().await;
     assert!(
         store
             .put_user("al", b"first", HOUR, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
     assert!(
         !store
             .put_user("al", b"second", HOUR, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
-    assert_eq!(cached(&store, "al").await.unwrap(), b"first");
+    assert_eq!(cached(&store, "al").await.expect("no error"), b"first");
 
     assert!(
         store
             .put_user("bo", b"", HOUR, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
     assert!(
         !store
             .put_user("bo", b"second", HOUR, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
-    assert_eq!(cached(&store, "bo").await.unwrap(), b"");
+    assert_eq!(cached(&store, "bo").await.expect("no error"), b"");
 }
 
 /// `IfUnchanged(Some)`: only if exactly these bytes are there.
-async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
+pub async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
     let store = backend.store().await;
     // Of an absent value nothing is right, not even the empty one.
     for seen in [&b""[..], b"x"] {
@@ -76,12 +66,15 @@ async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
             !store
                 .put_user("al", b"new", HOUR, IfUnchanged(Some(seen)))
                 .await
-                .unwrap()
+                .expect("no error")
         );
         assert_eq!(cached(&store, "al").await, None);
     }
     for present in [&b"value"[..], b"", b"\0", b"\xff\xfe", b"1", b"a\r\nb"] {
-        store.put_user("al", present, HOUR, Replace).await.unwrap();
+        store
+            .put_user("al", present, HOUR, Replace)
+            .await
+            .expect("no error");
         for seen in [
             &b"value"[..],
             b"",
@@ -97,37 +90,53 @@ async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
             let written = store
                 .put_user("al", present, HOUR, IfUnchanged(Some(seen)))
                 .await
-                .unwrap();
+                .expect("no error");
             assert_eq!(written, seen == present, "{seen:?} {present:?}");
         }
         assert!(
             store
                 .put_user("al", b"new", HOUR, IfUnchanged(Some(present)))
                 .await
-                .unwrap()
+                .expect("no error")
         );
-        assert_eq!(cached(&store, "al").await.unwrap(), b"new");
+        assert_eq!(cached(&store, "al").await.expect("no error"), b"new");
     }
 }
 
 /// Where the condition does not hold, neither value nor ttl change.
-async fn a_refused_put_changes_nothing(backend: &impl Backend) {
+pub async fn a_refused_put_changes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
-    store.put_user("al", b"value", HOUR, Replace).await.unwrap();
+    store
+        .put_user("al", b"value", HOUR, Replace)
+        .await
+        .expect("no error");
     for mode in [IfUnchanged(None), IfUnchanged(Some(b"other"))] {
-        assert!(!store.put_user("al", b"new", SHORT, mode).await.unwrap());
+        assert!(
+            !store
+                .put_user("al", b"new", SHORT, mode)
+                .await
+                .expect("no error")
+        );
     }
     outlive_short().await;
-    assert_eq!(cached(&store, "al").await.unwrap(), b"value");
+    assert_eq!(cached(&store, "al").await.expect("no error"), b"value");
 }
 
 /// A put counts from now: it makes a short value long, and a long one short.
-async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
+pub async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
     let store = backend.store().await;
     let value = &b"value"[..];
     for (user_id, mode) in [("al", Replace), ("bo", IfUnchanged(Some(value)))] {
-        store.put_user(user_id, value, HOUR, Replace).await.unwrap();
-        assert!(store.put_user(user_id, value, SHORT, mode).await.unwrap());
+        store
+            .put_user(user_id, value, HOUR, Replace)
+            .await
+            .expect("no error");
+        assert!(
+            store
+                .put_user(user_id, value, SHORT, mode)
+                .await
+                .expect("no error")
+        );
         outlive_short().await;
         assert_eq!(cached(&store, user_id).await, None);
     }
@@ -136,19 +145,25 @@ async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
         store
             .put_user("cy", value, SHORT, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
     outlive_short().await;
     assert_eq!(cached(&store, "cy").await, None);
 
-    store.put_user("al", value, SHORT, Replace).await.unwrap();
-    store.put_user("al", value, DAY, Replace).await.unwrap();
+    store
+        .put_user("al", value, SHORT, Replace)
+        .await
+        .expect("no error");
+    store
+        .put_user("al", value, DAY, Replace)
+        .await
+        .expect("no error");
     outlive_short().await;
-    assert_eq!(cached(&store, "al").await.unwrap(), value);
+    assert_eq!(cached(&store, "al").await.expect("no error"), value);
 }
 
 /// 100 kB of any bytes come back as they went, in all modes.
-async fn values_are_opaque_and_may_be_large(backend: &impl Backend) {
+pub async fn values_are_opaque_and_may_be_large(backend: &impl Backend) {
     let store = backend.store().await;
     let large: Vec<u8> = (0..100_000_u32).map(|n| (n * 31 / 7) as u8).collect();
     let mut other = large.clone();
@@ -157,53 +172,69 @@ async fn values_are_opaque_and_may_be_large(backend: &impl Backend) {
         store
             .put_user("al", &large, HOUR, IfUnchanged(None))
             .await
-            .unwrap()
+            .expect("no error")
     );
-    assert_eq!(cached(&store, "al").await.unwrap(), large);
+    assert_eq!(cached(&store, "al").await.expect("no error"), large);
     assert!(
         !store
             .put_user("al", b"x", HOUR, IfUnchanged(Some(&other)))
             .await
-            .unwrap()
+            .expect("no error")
     );
     assert!(
         store
             .put_user("al", &other, HOUR, IfUnchanged(Some(&large)))
             .await
-            .unwrap()
+            .expect("no error")
     );
-    assert_eq!(cached(&store, "al").await.unwrap(), other);
+    assert_eq!(cached(&store, "al").await.expect("no error"), other);
 }
 
 /// A value is of one user, and makes no session.
-async fn values_belong_to_their_user_and_need_no_session(backend: &impl Backend) {
+pub async fn values_belong_to_their_user_and_need_no_session(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(1)).await;
-    store.put_user("al", b"al", HOUR, Replace).await.unwrap();
+    store
+        .put_user("al", b"al", HOUR, Replace)
+        .await
+        .expect("no error");
     assert_eq!(cached(&store, "bo").await, None);
-    store.put_user("bo", b"bo", HOUR, Replace).await.unwrap();
-    assert_eq!(cached(&store, "al").await.unwrap(), b"al");
+    store
+        .put_user("bo", b"bo", HOUR, Replace)
+        .await
+        .expect("no error");
+    assert_eq!(cached(&store, "al").await.expect("no error"), b"al");
     assert_eq!(listed(&store, "al").await, []);
-    assert_eq!(store.delete_all("al", None).await.unwrap(), 0);
+    assert_eq!(store.delete_all("al", None).await.expect("no error"), 0);
     assert_eq!(listed(&store, "bo").await, [token_id(1)]);
 }
 
 /// A write that was done twice, because its answer got lost, leaves the same value.
-async fn repeated_puts_leave_what_one_leaves(backend: &impl Backend) {
+pub async fn repeated_puts_leave_what_one_leaves(backend: &impl Backend) {
     let store = backend.store().await;
     for mode in [IfUnchanged(None), IfUnchanged(Some(b"new")), Replace] {
         for _ in 0..2 {
-            store.put_user("al", b"new", HOUR, mode).await.unwrap();
-            assert_eq!(cached(&store, "al").await.unwrap(), b"new");
+            store
+                .put_user("al", b"new", HOUR, mode)
+                .await
+                .expect("no error");
+            assert_eq!(cached(&store, "al").await.expect("no error"), b"new");
         }
     }
     for _ in 0..2 {
         let mode = IfUnchanged(Some(b"new"));
-        store.put_user("al", b"newer", HOUR, mode).await.unwrap();
-        assert_eq!(cached(&store, "al").await.unwrap(), b"newer");
+        store
+            .put_user("al", b"newer", HOUR, mode)
+            .await
+            .expect("no error");
+        assert_eq!(cached(&store, "al").await.expect("no error"), b"newer");
     }
 }
 
 async fn cached(store: &impl SessionStore, user_id: &str) -> Option<Vec<u8>> {
-    store.get_user(user_id).await.unwrap().map(Into::into)
+    store
+        .get_user(user_id)
+        .await
+        .expect("no error")
+        .map(Into::into)
 }

@@ -5,48 +5,41 @@
 
 use std::time::Instant;
 
-use tower_bearer_session::{OnFull, SessionStore, TokenId, store::PutMode};
-
-use crate::stores::{
-    Backend, HOUR, SHORT, is_live, limit, listed, live, log_in, on_every_store, outlive_short,
-    session, token_id,
+use super::helpers::{
+    HOUR, SHORT, is_live, limit, listed, live, log_in, outlive_short, session, token_id,
 };
-
-on_every_store!(
-    expired_sessions_are_not_live_and_not_listed,
-    deleting_an_expired_session_is_false,
-    an_expired_session_can_be_created_anew,
-    an_expired_session_is_no_exception,
-    expired_sessions_do_not_count_for_the_limit,
-    expired_values_are_none,
-    an_absolute_end_that_is_reached_ends_the_session,
-);
+use crate::{OnFull, SessionStore, TokenId, store::PutMode, test_util::Backend};
 
 const EXPIRED: u128 = 60;
 
 /// Neither `check` nor `list` nor `refresh` finds them; the live one stays.
-async fn expired_sessions_are_not_live_and_not_listed(backend: &impl Backend) {
+pub async fn expired_sessions_are_not_live_and_not_listed(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     assert_eq!(listed(&store, "al").await, [kept]);
     for n in 0..EXPIRED {
         assert!(!is_live(&store, "al", &token_id(n)).await);
-        assert!(!store.refresh("al", &token_id(n), HOUR).await.unwrap());
+        assert!(
+            !store
+                .refresh("al", &token_id(n), HOUR)
+                .await
+                .expect("no error")
+        );
         assert!(!is_live(&store, "al", &token_id(n)).await);
     }
     assert_eq!(listed(&store, "al").await, [kept]);
 }
 
 /// `delete` says `true` only for a live one.
-async fn deleting_an_expired_session_is_false(backend: &impl Backend) {
+pub async fn deleting_an_expired_session_is_false(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     for n in (0..EXPIRED).rev() {
-        assert!(!store.delete("al", &token_id(n)).await.unwrap());
+        assert!(!store.delete("al", &token_id(n)).await.expect("no error"));
     }
-    assert!(store.delete("al", &kept).await.unwrap());
+    assert!(store.delete("al", &kept).await.expect("no error"));
 }
 
 /// A new session with the id of an expired one is new in every respect.
-async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
+pub async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     let kept = live(&store, "al", &kept).await;
     for n in (0..EXPIRED).rev() {
@@ -58,20 +51,23 @@ async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
 }
 
 /// `delete_all` keeps an exception only if it is live.
-async fn an_expired_session_is_no_exception(backend: &impl Backend) {
+pub async fn an_expired_session_is_no_exception(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     let expired = token_id(EXPIRED - 1);
-    let removed = store.delete_all("al", Some(&expired)).await.unwrap();
+    let removed = store
+        .delete_all("al", Some(&expired))
+        .await
+        .expect("no error");
     // The live one, and such expired ones as were not freed yet.
-    assert!((1..=1 + u64::try_from(EXPIRED).unwrap()).contains(&removed));
+    assert!((1..=1 + EXPIRED as u64).contains(&removed));
     assert!(!is_live(&store, "al", &expired).await);
     assert!(!is_live(&store, "al", &kept).await);
     assert_eq!(listed(&store, "al").await, []);
-    assert_eq!(store.delete_all("al", None).await.unwrap(), 0);
+    assert_eq!(store.delete_all("al", None).await.expect("no error"), 0);
 }
 
 /// A login is neither refused for the sake of expired sessions, nor does it report them as evicted.
-async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
+pub async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     for (n, on_full) in [
         (101, OnFull::Reject),
@@ -79,9 +75,11 @@ async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
         (103, OnFull::EvictLeastRecentlyRefreshed),
     ] {
         // Room for one more than are live.
-        let max = limit(u32::try_from(n).unwrap() - 99, on_full);
-        let created = store.create("al", &token_id(n), &session(HOUR), max).await;
-        assert!(created.unwrap().evicted.is_empty());
+        let max = limit(n - 99, on_full);
+        let created = store
+            .create("al", &token_id(n.into()), &session(HOUR), max)
+            .await;
+        assert!(created.expect("no error").evicted.is_empty());
     }
     let created = store
         .create(
@@ -91,12 +89,17 @@ async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
             limit(4, OnFull::EvictOldest),
         )
         .await;
-    let evicted: Vec<TokenId> = created.unwrap().evicted.iter().map(|(id, _)| *id).collect();
+    let evicted: Vec<TokenId> = created
+        .expect("no error")
+        .evicted
+        .iter()
+        .map(|(id, _)| *id)
+        .collect();
     assert_eq!(evicted, [kept]);
 }
 
 /// An expired value is none: for `get_user`, for `check`, and for the condition of `put_user`.
-async fn expired_values_are_none(backend: &impl Backend) {
+pub async fn expired_values_are_none(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "al", &token_id(1)).await;
     let users: Vec<String> = (0..EXPIRED).map(|n| format!("user {n}")).collect();
@@ -105,27 +108,37 @@ async fn expired_values_are_none(backend: &impl Backend) {
             store
                 .put_user(user_id, b"old", SHORT, PutMode::Replace)
                 .await
-                .unwrap()
+                .expect("no error")
         );
     }
     outlive_short().await;
     assert_eq!(live(&store, "al", &token_id(1)).await.user, None);
     for user_id in users.iter().rev() {
-        assert_eq!(store.get_user(user_id).await.unwrap(), None);
+        assert_eq!(store.get_user(user_id).await.expect("no error"), None);
     }
     let unchanged = PutMode::IfUnchanged(Some(b"old"));
-    assert!(!store.put_user("al", b"new", HOUR, unchanged).await.unwrap());
-    assert_eq!(store.get_user("al").await.unwrap(), None);
+    assert!(
+        !store
+            .put_user("al", b"new", HOUR, unchanged)
+            .await
+            .expect("no error")
+    );
+    assert_eq!(store.get_user("al").await.expect("no error"), None);
     let absent = PutMode::IfUnchanged(None);
-    assert!(store.put_user("bo", b"new", HOUR, absent).await.unwrap());
+    assert!(
+        store
+            .put_user("bo", b"new", HOUR, absent)
+            .await
+            .expect("no error")
+    );
     assert_eq!(
-        store.get_user("bo").await.unwrap().as_deref(),
+        store.get_user("bo").await.expect("no error").as_deref(),
         Some(&b"new"[..])
     );
 }
 
 /// Refreshing all the time does not help against the absolute end.
-async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Backend) {
+pub async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Backend) {
     let store = backend.store().await;
     let kept = token_id(1);
     log_in(&store, "al", &kept).await;
@@ -134,15 +147,19 @@ async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Backend
     let created = store
         .create("al", &token_id(2), &new, None)
         .await
-        .unwrap()
+        .expect("no error")
         .session;
-    let end = created.ends_at.unwrap();
+    let end = created.ends_at.expect("an absolute end");
     assert_eq!(created.expires_at, end);
 
     let began = Instant::now();
-    while store.refresh("al", &token_id(2), HOUR).await.unwrap() {
+    while store
+        .refresh("al", &token_id(2), HOUR)
+        .await
+        .expect("no error")
+    {
         assert!(began.elapsed() < 100 * SHORT, "it is past its end");
-        if let Some(checked) = store.check("al", &token_id(2)).await.unwrap() {
+        if let Some(checked) = store.check("al", &token_id(2)).await.expect("no error") {
             assert_eq!(checked.session.expires_at, end);
         }
     }
@@ -161,7 +178,7 @@ async fn expired_sessions<B: Backend>(backend: &B) -> (B::Store, TokenId) {
         store
             .create("al", &token_id(n), &session(SHORT), None)
             .await
-            .unwrap();
+            .expect("no error");
     }
     outlive_short().await;
     (store, kept)

@@ -1,15 +1,10 @@
 //! User ids: 1 to 255 bytes of UTF-8, whatever the characters, and no two are one.
 
-use tower_bearer_session::{OnFull, SessionStore, store::PutMode};
-
-use crate::stores::{
-    Backend, DAY, HOUR, is_live, limit, listed, live, log_in, on_every_store, session, token_id,
-};
-
-on_every_store!(any_user_id_works, no_two_user_ids_are_one);
+use super::helpers::{DAY, HOUR, is_live, limit, listed, live, log_in, session, token_id};
+use crate::{OnFull, SessionStore, store::PutMode, test_util::Backend};
 
 /// Every method works for every user id.
-async fn any_user_id_works(backend: &impl Backend) {
+pub async fn any_user_id_works(backend: &impl Backend) {
     let store = backend.store().await;
     for user_id in user_ids() {
         let user_id = user_id.as_str();
@@ -20,12 +15,12 @@ async fn any_user_id_works(backend: &impl Backend) {
             created,
             "{user_id:?}"
         );
-        assert!(store.refresh(user_id, &first, DAY).await.unwrap());
+        assert!(store.refresh(user_id, &first, DAY).await.expect("no error"));
         let max = limit(1, OnFull::EvictOldest);
         let created = store
             .create(user_id, &second, &session(HOUR), max)
             .await
-            .unwrap();
+            .expect("no error");
         assert_eq!(created.evicted[0].0, first, "{user_id:?}");
         assert_eq!(listed(&store, user_id).await, [second], "{user_id:?}");
 
@@ -34,22 +29,39 @@ async fn any_user_id_works(backend: &impl Backend) {
             store
                 .put_user(user_id, value, HOUR, PutMode::IfUnchanged(None))
                 .await
-                .unwrap()
+                .expect("no error")
         );
         let again = PutMode::IfUnchanged(Some(value));
-        assert!(store.put_user(user_id, value, HOUR, again).await.unwrap());
-        assert_eq!(live(&store, user_id, &second).await.user.unwrap(), value);
+        assert!(
+            store
+                .put_user(user_id, value, HOUR, again)
+                .await
+                .expect("no error")
+        );
+        assert_eq!(
+            live(&store, user_id, &second).await.user.as_deref(),
+            Some(value)
+        );
 
-        assert!(store.delete(user_id, &second).await.unwrap(), "{user_id:?}");
+        assert!(
+            store.delete(user_id, &second).await.expect("no error"),
+            "{user_id:?}"
+        );
         log_in(&store, user_id, &first).await;
-        assert_eq!(store.delete_all(user_id, Some(&first)).await.unwrap(), 0);
-        assert_eq!(store.delete_all(user_id, None).await.unwrap(), 1);
+        assert_eq!(
+            store
+                .delete_all(user_id, Some(&first))
+                .await
+                .expect("no error"),
+            0
+        );
+        assert_eq!(store.delete_all(user_id, None).await.expect("no error"), 1);
         assert!(!is_live(&store, user_id, &first).await);
     }
 }
 
 /// Ids that look alike, or would be one after escaping, folding, trimming or cutting, are apart.
-async fn no_two_user_ids_are_one(backend: &impl Backend) {
+pub async fn no_two_user_ids_are_one(backend: &impl Backend) {
     let store = backend.store().await;
     let all = user_ids();
     for (n, user_id) in (1..).zip(&all) {
@@ -61,7 +73,7 @@ async fn no_two_user_ids_are_one(backend: &impl Backend) {
             store
                 .put_user(user_id, value, HOUR, PutMode::IfUnchanged(None))
                 .await
-                .unwrap(),
+                .expect("no error"),
             "{user_id:?}"
         );
     }
@@ -70,13 +82,14 @@ async fn no_two_user_ids_are_one(backend: &impl Backend) {
         ids.sort();
         assert_eq!(ids, [token_id(0), token_id(n)], "{user_id:?}");
         assert_eq!(
-            store.get_user(user_id).await.unwrap().unwrap(),
-            user_id.as_bytes()
+            store.get_user(user_id).await.expect("no error").as_deref(),
+            Some(user_id.as_bytes()),
+            "{user_id:?}"
         );
     }
     for (n, user_id) in all.iter().enumerate() {
         assert_eq!(
-            store.delete_all(user_id, None).await.unwrap(),
+            store.delete_all(user_id, None).await.expect("no error"),
             2,
             "{user_id:?}"
         );

@@ -1,0 +1,106 @@
+//! Streams that end when their session does: a WebSocket and server-sent events, on axum, with sessions in memory.
+//!
+//! `cargo run --example websocket` and open the address that it prints in a browser. `PORT` sets the port.
+
+use std::{convert::Infallible, env, pin::pin, time::Duration};
+
+use axum::{
+    Router,
+    extract::{
+        Path, WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code::POLICY},
+    },
+    http::header::SET_COOKIE,
+    response::{
+        Html, IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+    routing::{get, post},
+};
+use futures_util::{StreamExt, stream};
+use tower_bearer_session::{
+    Error, MemoryStore, Session, SessionLayer, TokenManager, User, middleware::TokenSource,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+        // How soon a stream ends after a logout.
+        .revocation_poll(Duration::from_secs(1))
+        .build()?;
+    let layer = SessionLayer::new(manager).optional().token_sources([
+        TokenSource::authorization(),
+        // Browsers let a page choose neither a header for a WebSocket nor one for server-sent events.
+        TokenSource::websocket_protocol(),
+        TokenSource::cookie("session")?,
+    ]);
+    let app = Router::new()
+        .route("/", get(async || Html(include_str!("websocket.html"))))
+        .route("/login/{user}", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/echo", get(echo))
+        .route("/clock", get(clock))
+        .layer(layer);
+
+    let port = env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
+    let base = format!("http://{}", listener.local_addr()?);
+    println!("listening on {base}; open it in a browser, or: curl -X POST {base}/login/alice\n");
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// Answers with the token, and sets it as a cookie, too.
+async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Response, Error> {
+    // Check the password here.
+    let token = manager.set_token(&user, None).await?;
+    let token = token.expose_secret();
+    let cookie = format!("session={token}; HttpOnly; SameSite=Strict; Path=/");
+    Ok(([(SET_COOKIE, cookie)], token.to_owned()).into_response())
+}
+
+async fn log_out(session: Session) -> Result<(), Error> {
+    session.log_out().await.map(drop)
+}
+
+async fn echo(session: Session, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async |socket| talk(session, socket).await)
+}
+
+/// Sends back what comes in, until the client goes or the session ends.
+async fn talk(session: Session, mut socket: WebSocket) {
+    let mut revoked = pin!(session.revoked());
+    loop {
+        tokio::select! {
+            () = &mut revoked => {
+                let reason = "logged out".into();
+                let bye = CloseFrame { code: POLICY, reason };
+                let _ = socket.send(Message::Close(Some(bye))).await;
+                return;
+            }
+            message = socket.recv() => match message {
+                Some(Ok(Message::Text(text))) => {
+                    let answer = format!("{}: {text}", session.user().id());
+                    if socket.send(Message::Text(answer.into())).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return,
+            },
+        }
+    }
+}
+
+/// Ticks until the session ends.
+async fn clock(session: Session, user: User) -> impl IntoResponse {
+    let ticks = stream::unfold(0_u64, async |tick| {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Some((tick, tick + 1))
+    });
+    let events = ticks.map(move |tick| {
+        let text = format!("{}: {tick}", user.id());
+        Ok::<_, Infallible>(Event::default().data(text))
+    });
+    Sse::new(events.take_until(session.revoked())).keep_alive(KeepAlive::default())
+}

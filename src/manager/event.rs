@@ -1,0 +1,110 @@
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use crate::TokenId;
+
+/// Something that happened to sessions, at this manager; for
+/// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
+///
+/// There is no token in it; a [`TokenId`] opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A session began.
+    LoggedIn {
+        /// Whose it is.
+        user_id: &'a str,
+        /// Its handle.
+        token_id: &'a TokenId,
+        /// When it expires unless it is refreshed.
+        expires_at: SystemTime,
+    },
+    /// A login ended this session, to keep the session limit.
+    Evicted {
+        /// Whose it was.
+        user_id: &'a str,
+        /// Its handle.
+        token_id: &'a TokenId,
+    },
+    /// A session was prolonged, on demand or by sliding expiry.
+    Refreshed {
+        /// Whose it is.
+        user_id: &'a str,
+        /// Its handle.
+        token_id: &'a TokenId,
+    },
+    /// A live session was ended.
+    LoggedOut {
+        /// Whose it was.
+        user_id: &'a str,
+        /// Its handle.
+        token_id: &'a TokenId,
+    },
+    /// All sessions of a user were ended, or all but one.
+    LoggedOutAll {
+        /// Whose they were.
+        user_id: &'a str,
+        /// The one that was kept.
+        kept: Option<&'a TokenId>,
+        /// How many there were; some of them may have expired before.
+        sessions: u64,
+    },
+    /// A token was not accepted, or a login refused.
+    Refused {
+        /// Who the token says it is of; for [`Refusal::NotLive`] this may be anybody's claim. `None` if it says nothing.
+        user_id: Option<&'a str>,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// Why a token was not accepted, or a login refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It is no token.
+    Malformed,
+    /// It is unknown, expired or revoked.
+    NotLive,
+    /// The user loader knows no such user.
+    NoSuchUser,
+    /// The user has as many sessions as allowed.
+    SessionLimit,
+}
+
+impl Refusal {
+    /// For a label of a metric: `malformed`, `not_live`, `no_such_user` or `session_limit`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::NotLive => "not_live",
+            Self::NoSuchUser => "no_such_user",
+            Self::SessionLimit => "session_limit",
+        }
+    }
+}
+
+/// What is told of events.
+#[derive(Clone, Default)]
+pub(super) struct Listener(Option<Arc<Hook>>);
+
+type Hook = dyn Fn(&Event<'_>) + Send + Sync;
+
+impl Listener {
+    pub(super) fn new(hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(hook)))
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        #[cfg(feature = "tracing")]
+        super::trace::event(event);
+        if let Some(hook) = &self.0 {
+            hook(event);
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Listener").field(&self.0.is_some()).finish()
+    }
+}

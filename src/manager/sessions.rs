@@ -1,0 +1,70 @@
+//! What the store is asked for, and who is told of it.
+
+use std::time::Duration;
+
+use super::{Event, Refusal, TokenManager};
+use crate::{
+    Error, TokenId,
+    store::Checked,
+    token::{ParsedToken, check_user_id},
+};
+
+impl<D> TokenManager<D> {
+    pub(super) async fn check_live(&self, token: &ParsedToken) -> Result<Option<Checked>, Error> {
+        let checked = self.inner.store.check(&token.user_id, &token.id).await?;
+        if checked.is_none() {
+            self.refused(Some(&token.user_id), Refusal::NotLive);
+        }
+        Ok(checked)
+    }
+
+    pub(super) async fn refresh_session(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let refreshed = self.inner.store.refresh(user_id, token_id, ttl).await?;
+        if refreshed {
+            self.tell(&Event::Refreshed { user_id, token_id });
+        } else {
+            self.refused(Some(user_id), Refusal::NotLive);
+        }
+        Ok(refreshed)
+    }
+
+    pub(super) async fn delete_session(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Result<bool, Error> {
+        let deleted = self.inner.store.delete(user_id, token_id).await?;
+        if deleted {
+            self.tell(&Event::LoggedOut { user_id, token_id });
+        }
+        Ok(deleted)
+    }
+
+    pub(super) async fn delete_all_but(
+        &self,
+        user_id: &str,
+        kept: Option<&TokenId>,
+    ) -> Result<u64, Error> {
+        check_user_id(user_id)?;
+        let sessions = self.inner.store.delete_all(user_id, kept).await?;
+        self.tell(&Event::LoggedOutAll {
+            user_id,
+            kept,
+            sessions,
+        });
+        Ok(sessions)
+    }
+
+    pub(super) fn refused(&self, user_id: Option<&str>, reason: Refusal) {
+        self.tell(&Event::Refused { user_id, reason });
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        self.inner.listener.tell(event);
+    }
+}

@@ -1,0 +1,73 @@
+//! What `tracing` gets to see: never a token.
+
+use std::{error::Error as _, time::Instant};
+
+use tracing::{Instrument, debug, debug_span, field::Empty, info, warn};
+
+use super::Event;
+use crate::{
+    Error,
+    store::{AroundStore, Operation},
+};
+
+/// A span around every call of the store.
+pub(super) struct Spans;
+
+impl AroundStore for Spans {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation<'_>,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        let span = debug_span!(
+            "session_store",
+            operation = operation.name,
+            user.id = operation.user_id,
+            outcome = Empty,
+            latency_us = Empty,
+        );
+        let start = Instant::now();
+        let outcome = call.instrument(span.clone()).await;
+        span.record("latency_us", start.elapsed().as_micros() as u64);
+        span.record("outcome", if outcome.is_ok() { "ok" } else { "error" });
+        if let Err(error) = &outcome {
+            let cause = error.source().map(tracing::field::display);
+            let (operation, kind) = (operation.name, error.kind());
+            warn!(parent: &span, operation, ?kind, cause, "{error}");
+        }
+        outcome
+    }
+}
+
+pub(super) fn event(event: &Event<'_>) {
+    match *event {
+        Event::LoggedIn {
+            user_id, token_id, ..
+        } => info!(user.id = user_id, token.id = %token_id, "logged in"),
+        Event::Evicted { user_id, token_id } => {
+            info!(user.id = user_id, token.id = %token_id, "evicted by another login");
+        }
+        Event::Refreshed { user_id, token_id } => {
+            debug!(user.id = user_id, token.id = %token_id, "refreshed");
+        }
+        Event::LoggedOut { user_id, token_id } => {
+            info!(user.id = user_id, token.id = %token_id, "logged out");
+        }
+        Event::LoggedOutAll {
+            user_id,
+            kept,
+            sessions,
+        } => {
+            let kept = kept.map(tracing::field::display);
+            info!(
+                user.id = user_id,
+                token.id = kept,
+                sessions,
+                "logged out everywhere"
+            );
+        }
+        Event::Refused { user_id, reason } => {
+            debug!(user.id = user_id, reason = reason.as_str(), "refused");
+        }
+    }
+}

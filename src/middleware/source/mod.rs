@@ -1,0 +1,272 @@
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{AUTHORIZATION, COOKIE, Entry, SEC_WEBSOCKET_PROTOCOL},
+};
+
+use super::{Rejection, respond::OfferedToken};
+use crate::{Error, ErrorKind};
+
+mod read;
+
+/// The subprotocol that announces a token.
+pub(super) const BEARER: &str = "bearer";
+
+/// Where a token is looked for in a request; for [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
+///
+/// Header fields that may carry a token are marked as [sensitive](HeaderValue::set_sensitive).
+#[derive(Clone)]
+pub struct TokenSource(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Authorization,
+    Cookie(Box<str>),
+    Header(HeaderName),
+    WebSocketProtocol,
+    Query(Box<str>),
+    Custom(Arc<dyn FindToken>),
+}
+
+/// A token source of your own; for [`TokenSource::custom`].
+///
+/// Any `Fn(&RequestHead<'_>) -> Option<String>` is one.
+pub trait FindToken: Send + Sync + 'static {
+    /// The token of a request; `None` if this source has none, so that the next one is looked at.
+    ///
+    /// # Errors
+    ///
+    /// What to refuse the request with: [`Rejection::InvalidToken`] (an optional layer lets it through as
+    /// anonymous), [`Rejection::InvalidRequest`], or [`Rejection::Fault`].
+    fn find_token(&self, request: &RequestHead<'_>) -> Result<Option<String>, Rejection>;
+}
+
+impl<F> FindToken for F
+where
+    F: Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static,
+{
+    fn find_token(&self, request: &RequestHead<'_>) -> Result<Option<String>, Rejection> {
+        Ok(self(request))
+    }
+}
+
+/// All of a request but its body.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method.
+    pub fn method(&self) -> &'a Method {
+        self.method
+    }
+
+    /// The URI, as the layer sees it: a nested axum router has cut off the prefix.
+    pub fn uri(&self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The header fields.
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// What layers further out have put into the request.
+    pub fn extensions(&self) -> &'a Extensions {
+        self.extensions
+    }
+
+    fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+impl TokenSource {
+    /// `Authorization: Bearer <token>` ([RFC 6750 §2.1]): the default. More than one such header
+    /// is [`Rejection::InvalidRequest`]; another scheme is no token.
+    ///
+    /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
+    pub fn authorization() -> Self {
+        Self(Kind::Authorization)
+    }
+
+    /// A cookie ([RFC 6265 §4.2]). An empty one is no token; different ones with the same name are
+    /// [`Rejection::InvalidToken`], because anybody who controls a sibling domain can add one.
+    ///
+    /// Browsers send cookies along with requests that other sites make: set it `HttpOnly`, `Secure` and
+    /// `SameSite=Lax` (or `Strict`), and let nothing but `POST` and the like change anything.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if no cookie can have that name.
+    ///
+    /// [RFC 6265 §4.2]: https://www.rfc-editor.org/rfc/rfc6265#section-4.2
+    pub fn cookie(name: &str) -> Result<Self, Error> {
+        // A cookie's name is a token of RFC 9110, like that of a header field, but its case counts.
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(_) => Ok(Self(Kind::Cookie(name.into()))),
+            Err(_) => Err(config_error("no cookie can have this name", name)),
+        }
+    }
+
+    /// A header field that has the token as its whole value. More than one such field
+    /// is [`Rejection::InvalidRequest`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if no header field can have that name.
+    pub fn header(name: &str) -> Result<Self, Error> {
+        match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => Ok(Self(Kind::Header(name))),
+            Err(_) => Err(config_error("no header field can have this name", name)),
+        }
+    }
+
+    /// The WebSocket subprotocols `bearer, <token>`, the only thing but cookies that browsers let a page
+    /// choose: `new WebSocket(url, ["bearer", token])`.
+    ///
+    /// The service does not see these two among the protocols that the client offers. If it chooses none of
+    /// the others, the layer answers with `bearer`, because browsers give up if none of what they offer is
+    /// chosen; the token is never sent back.
+    pub fn websocket_protocol() -> Self {
+        Self(Kind::WebSocketProtocol)
+    }
+
+    /// A parameter of the query, such as `access_token`. More than one of that name is
+    /// [`Rejection::InvalidRequest`].
+    ///
+    /// Think twice: URLs are kept in logs, histories and `Referer` headers ([RFC 6750 §2.3] and [RFC 9700 §4.3.2]
+    /// advise against it). It is for clients that can set neither a header nor a cookie, such as
+    /// `EventSource` on another domain; give them tokens that live briefly.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] if the name is anything but letters, digits, `-`, `.`, `_` and `~`.
+    ///
+    /// [RFC 6750 §2.3]: https://www.rfc-editor.org/rfc/rfc6750#section-2.3
+    /// [RFC 9700 §4.3.2]: https://www.rfc-editor.org/rfc/rfc9700#section-4.3.2
+    pub fn query(name: &str) -> Result<Self, Error> {
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if name.is_empty() || !name.bytes().all(unreserved) {
+            return Err(config_error(
+                "a query parameter cannot have this name",
+                name,
+            ));
+        }
+        Ok(Self(Kind::Query(name.into())))
+    }
+
+    /// One of your own, such as a closure.
+    ///
+    /// ```
+    /// use tower_bearer_session::middleware::{RequestHead, TokenSource};
+    ///
+    /// // Clients of old send `X-Auth: v1 <token>`.
+    /// let source = TokenSource::custom(|request: &RequestHead<'_>| {
+    ///     let value = request.headers().get("x-auth")?.to_str().ok()?;
+    ///     Some(value.strip_prefix("v1 ")?.to_owned())
+    /// });
+    /// # let _ = source;
+    /// ```
+    pub fn custom(source: impl FindToken) -> Self {
+        Self(Kind::Custom(Arc::new(source)))
+    }
+
+    /// Hides what this source reads from those who log.
+    fn mark_as_sensitive(&self, headers: &mut HeaderMap) {
+        let name = match &self.0 {
+            Kind::Authorization => &AUTHORIZATION,
+            Kind::Cookie(_) => &COOKIE,
+            Kind::Header(name) => name,
+            Kind::WebSocketProtocol => &SEC_WEBSOCKET_PROTOCOL,
+            Kind::Query(_) | Kind::Custom(_) => return,
+        };
+        if let Entry::Occupied(mut values) = headers.entry(name) {
+            for value in values.iter_mut() {
+                value.set_sensitive(true);
+            }
+        }
+    }
+
+    fn find<'a, B>(&self, request: &'a Request<B>) -> Result<Option<Cow<'a, str>>, Rejection> {
+        let headers = request.headers();
+        match &self.0 {
+            Kind::Authorization => read::authorization(headers),
+            Kind::Cookie(name) => read::cookie(headers, name),
+            Kind::Header(name) => read::header(headers, name),
+            Kind::WebSocketProtocol => read::websocket_protocol(headers),
+            Kind::Query(name) => read::query(request.uri(), name),
+            Kind::Custom(source) => {
+                let token = source.find_token(&RequestHead::of(request))?;
+                return Ok(token.map(Cow::Owned));
+            }
+        }
+        .map(|token| token.map(Cow::Borrowed))
+    }
+}
+
+/// The token of a request: that of the first source that has one.
+pub(super) fn find_token<'a, B>(
+    sources: &[TokenSource],
+    request: &'a mut Request<B>,
+) -> Result<Cow<'a, str>, Rejection> {
+    for source in sources {
+        source.mark_as_sensitive(request.headers_mut());
+    }
+    for source in sources {
+        if let Some(token) = source.find(request)? {
+            return Ok(token);
+        }
+    }
+    Err(Rejection::MissingToken)
+}
+
+/// Takes `bearer, <token>` out of the protocols that a WebSocket client offers.
+pub(super) fn hide_websocket_token<B>(
+    sources: &[TokenSource],
+    request: &mut Request<B>,
+) -> Option<OfferedToken> {
+    let reads = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
+    if !sources.iter().any(reads) {
+        return None;
+    }
+    let connect = request.method() == Method::CONNECT;
+    let headers = request.headers_mut();
+    let others = read::other_protocols(headers)?;
+    match HeaderValue::try_from(others) {
+        Ok(others) if !others.is_empty() => {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
+        }
+        _ => {
+            headers.remove(SEC_WEBSOCKET_PROTOCOL);
+        }
+    }
+    Some(OfferedToken { connect })
+}
+
+fn config_error(message: &str, name: &str) -> Error {
+    Error::new(ErrorKind::Config, format!("{message}: {name:?}"))
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Authorization => f.write_str("authorization"),
+            Kind::Cookie(name) => write!(f, "cookie({name})"),
+            Kind::Header(name) => write!(f, "header({name})"),
+            Kind::WebSocketProtocol => f.write_str("websocket_protocol"),
+            Kind::Query(name) => write!(f, "query({name})"),
+            Kind::Custom(_) => f.write_str("custom"),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Finds tokens in requests. What is read may be anything; what is found is judged by who parses tokens.
+
+use std::str;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Uri,
+    header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+};
+
+use super::BEARER;
+use crate::middleware::Rejection;
+
+type Found<'a> = Result<Option<&'a str>, Rejection>;
+
+/// `Authorization: Bearer …`.
+pub(super) fn authorization(headers: &HeaderMap) -> Found<'_> {
+    let Some(value) = only(headers, &AUTHORIZATION)? else {
+        return Ok(None);
+    };
+    // RFC 9110 §11.4: auth-scheme [ 1*SP token68 ]; the scheme is case-insensitive.
+    let end = value.iter().position(|&byte| byte == b' ');
+    let (scheme, token) = value.split_at(end.unwrap_or(value.len()));
+    if !scheme.eq_ignore_ascii_case(BEARER.as_bytes()) {
+        return Ok(None);
+    }
+    text(token.trim_ascii()).map(Some)
+}
+
+/// A header field that is the token.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Found<'a> {
+    let value = only(headers, name)?;
+    value.map(|value| text(value.trim_ascii())).transpose()
+}
+
+/// A cookie. HTTP/2 clients may send each in a field of its own (RFC 9113 §8.2.3).
+pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
+    let fields = headers.get_all(COOKIE).iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
+    let values = pairs.filter_map(|pair| {
+        let at = pair.iter().position(|&byte| byte == b'=')?;
+        let (key, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
+        (key == name.as_bytes()).then(|| unquoted(value))
+    });
+    let mut found: Option<&[u8]> = None;
+    for value in values.filter(|value| !value.is_empty()) {
+        if *found.get_or_insert(value) != value {
+            return Err(Rejection::InvalidToken);
+        }
+    }
+    found.map(text).transpose()
+}
+
+/// What follows `bearer` among the protocols that a WebSocket client offers.
+pub(super) fn websocket_protocol(headers: &HeaderMap) -> Found<'_> {
+    let mut offered = protocols(headers);
+    if !offered.any(|protocol| protocol == BEARER.as_bytes()) {
+        return Ok(None);
+    }
+    text(offered.next().unwrap_or_default()).map(Some)
+}
+
+/// The protocols that are neither `bearer` nor the token after it; `None` if there is no `bearer`.
+pub(super) fn other_protocols(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let offered: Vec<&[u8]> = protocols(headers).collect();
+    let bearer = BEARER.as_bytes();
+    let at = offered.iter().position(|&protocol| protocol == bearer)?;
+    let others = offered.iter().enumerate();
+    let others = others.filter(|&(place, _)| place != at && place != at + 1);
+    let others: Vec<&[u8]> = others.map(|(_, &protocol)| protocol).collect();
+    Some(others.join(&b", "[..]))
+}
+
+/// A parameter of the query. No token has a character that is escaped there.
+pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Found<'a> {
+    let parameters = uri.query().unwrap_or_default().split('&');
+    let mut values = parameters.filter_map(|parameter| {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        (key == name).then_some(value)
+    });
+    match (values.next(), values.next()) {
+        (token, None) => Ok(token),
+        (_, Some(_)) => Err(Rejection::InvalidRequest),
+    }
+}
+
+/// The value of a field that must not be there twice.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value.map(HeaderValue::as_bytes)),
+        (_, Some(_)) => Err(Rejection::InvalidRequest),
+    }
+}
+
+/// The protocols that a WebSocket client offers.
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    let items = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
+    items
+        .map(<[u8]>::trim_ascii)
+        .filter(|item| !item.is_empty())
+}
+
+/// The value of a cookie without its quotes (RFC 6265 §4.1.1: cookie-value).
+fn unquoted(value: &[u8]) -> &[u8] {
+    let inner = value.strip_prefix(b"\"");
+    inner
+        .and_then(|inner| inner.strip_suffix(b"\""))
+        .unwrap_or(value)
+}
+
+fn text(token: &[u8]) -> Result<&str, Rejection> {
+    str::from_utf8(token).map_err(|_| Rejection::InvalidToken)
+}

@@ -1,0 +1,132 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use crate::{Error, TokenId};
+
+/// What is to happen around every call of a store: measure it, log it, delay it, let it fail.
+///
+/// ```
+/// use std::{sync::atomic::{AtomicU64, Ordering}, time::Instant};
+/// use tower_bearer_session::{Error, MemoryStore, TokenManager, store::{AroundStore, Operation, WrappedStore}};
+///
+/// #[derive(Default)]
+/// struct Latency { micros: AtomicU64 }
+///
+/// impl AroundStore for Latency {
+///     async fn around<T: Send>(
+///         &self,
+///         _: Operation<'_>,
+///         call: impl Future<Output = Result<T, Error>> + Send,
+///     ) -> Result<T, Error> {
+///         let start = Instant::now();
+///         let outcome = call.await;
+///         self.micros.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
+///         outcome
+///     }
+/// }
+///
+/// let manager: TokenManager = TokenManager::new(WrappedStore::new(MemoryStore::new(), Latency::default()));
+/// # let _ = manager;
+/// ```
+pub trait AroundStore: Send + Sync + 'static {
+    /// Makes the call, or does not.
+    fn around<T: Send>(
+        &self,
+        operation: Operation<'_>,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> impl Future<Output = Result<T, Error>> + Send;
+}
+
+/// What a store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Operation<'a> {
+    /// The name of the method of [`SessionStore`].
+    pub name: &'static str,
+    /// Whom it is about.
+    pub user_id: &'a str,
+}
+
+/// A store with something around its calls.
+#[derive(Clone, Debug)]
+pub struct WrappedStore<S, A> {
+    store: S,
+    around: A,
+}
+
+impl<S, A> WrappedStore<S, A> {
+    /// Puts `around` around the calls of `store`.
+    pub fn new(store: S, around: A) -> Self {
+        Self { store, around }
+    }
+
+    /// The store within.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+}
+
+impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
+    async fn create(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        new: &NewSession,
+        limit: Option<SessionLimit>,
+    ) -> Result<Created, Error> {
+        let call = self.store.create(user_id, token_id, new, limit);
+        self.around.around(named("create", user_id), call).await
+    }
+
+    async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
+        let call = self.store.check(user_id, token_id);
+        self.around.around(named("check", user_id), call).await
+    }
+
+    async fn refresh(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let call = self.store.refresh(user_id, token_id, ttl);
+        self.around.around(named("refresh", user_id), call).await
+    }
+
+    async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
+        let call = self.store.delete(user_id, token_id);
+        self.around.around(named("delete", user_id), call).await
+    }
+
+    async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
+        let call = self.store.delete_all(user_id, except);
+        self.around.around(named("delete_all", user_id), call).await
+    }
+
+    async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let call = self.store.list(user_id);
+        self.around.around(named("list", user_id), call).await
+    }
+
+    async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
+        let call = self.store.get_user(user_id);
+        self.around.around(named("get_user", user_id), call).await
+    }
+
+    async fn put_user(
+        &self,
+        user_id: &str,
+        value: &[u8],
+        ttl: Duration,
+        mode: PutMode<'_>,
+    ) -> Result<bool, Error> {
+        let call = self.store.put_user(user_id, value, ttl, mode);
+        self.around.around(named("put_user", user_id), call).await
+    }
+}
+
+fn named<'a>(name: &'static str, user_id: &'a str) -> Operation<'a> {
+    Operation { name, user_id }
+}

@@ -1,0 +1,183 @@
+//! Calls that run at the same time, over two handles.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Barrier,
+    task::{JoinSet, yield_now},
+    time::timeout,
+};
+
+use super::helpers::{DAY, HOUR, at_once, is_live, limit, listed, log_in, session, token_id};
+use crate::{ErrorKind, OnFull, SessionStore, store::PutMode, test_util::Backend};
+
+/// Each of 16 calls may end it, one does.
+pub async fn one_of_many_deletes_ends_the_session(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    for round in 0..100 {
+        let id = token_id(round);
+        log_in(&*stores[0], "al", &id).await;
+        let ended = at_once(16, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            async move { store.delete("al", &id).await.expect("no error") }
+        });
+        let ended = ended.await.into_iter().filter(|ended| *ended).count();
+        assert_eq!(ended, 1, "so many deletes say that they ended the session");
+    }
+}
+
+/// Logins, logouts and logouts of all at once: what all of them say adds up.
+pub async fn every_session_is_ended_once(backend: &impl Backend) {
+    const LOGINS: u128 = 40;
+    let stores = two_handles(backend).await;
+    for round in 0..10 {
+        let user_id: Arc<str> = format!("user {round}").into();
+        let ended = at_once(12, |task| {
+            let (store, user_id) = (Arc::clone(&stores[task % 2]), Arc::clone(&user_id));
+            async move {
+                let mut ended = 0;
+                for n in 0..LOGINS {
+                    let id = token_id(n + 1000 * task as u128);
+                    log_in(&*store, &user_id, &id).await;
+                    let more = match n % 4 {
+                        1 => store.delete(&user_id, &id).await.map(u64::from),
+                        2 => store.delete_all(&user_id, Some(&id)).await,
+                        3 => store.delete_all(&user_id, None).await,
+                        _ => Ok(0),
+                    };
+                    ended += more.expect("no error");
+                }
+                ended
+            }
+        });
+        let ended: u64 = ended.await.into_iter().sum();
+        let live = listed(&*stores[0], &user_id).await.len() as u64;
+        assert_eq!(ended + live, 12 * LOGINS as u64, "{live} are live");
+    }
+}
+
+/// Of those that saw the same, one writes; the others are told that they did not.
+pub async fn one_of_many_conditional_puts_wins(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    let mut seen: Option<Vec<u8>> = None;
+    for round in 0..100_u8 {
+        let written = at_once(16, |task| {
+            let (store, seen) = (Arc::clone(&stores[task % 2]), seen.clone());
+            async move {
+                let (value, mode) = (
+                    vec![round, task as u8],
+                    PutMode::IfUnchanged(seen.as_deref()),
+                );
+                let written = store.put_user("al", &value, HOUR, mode).await;
+                written.expect("no error").then_some(value)
+            }
+        });
+        let winners: Vec<_> = written.await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "so many writes saw their condition hold");
+        seen = winners.into_iter().next();
+        let cached = stores[0].get_user("al").await.expect("no error");
+        assert_eq!(cached.as_deref(), seen.as_deref());
+    }
+}
+
+/// Of 40 logins at once at most 3 live; who is reported as evicted is dead, and nobody else.
+pub async fn the_limit_holds_when_logins_come_at_once(backend: &impl Backend) {
+    const LOGINS: usize = 40;
+    let stores = two_handles(backend).await;
+    let policies = [
+        OnFull::EvictOldest,
+        OnFull::EvictLeastRecentlyRefreshed,
+        OnFull::Reject,
+    ];
+    for (round, on_full) in (0..12).zip(policies.into_iter().cycle()) {
+        let user_id: Arc<str> = format!("user {round}").into();
+        let outcomes = at_once(LOGINS, |task| {
+            let (store, user_id) = (Arc::clone(&stores[task % 2]), Arc::clone(&user_id));
+            async move {
+                let (id, max) = (token_id(task as u128), limit(3, on_full));
+                store.create(&user_id, &id, &session(HOUR), max).await
+            }
+        });
+        let (mut evicted, mut refused) = (Vec::new(), 0);
+        for outcome in outcomes.await {
+            match outcome {
+                Ok(created) => evicted.extend(created.evicted.into_iter().map(|(id, _)| id)),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::SessionLimit, "{error:?}");
+                    refused += 1;
+                }
+            }
+        }
+        let live = listed(&*stores[0], &user_id).await;
+        assert_eq!(live.len(), 3, "{on_full:?}: so many are live");
+        assert_eq!(
+            evicted.len() + refused + live.len(),
+            LOGINS,
+            "{on_full:?}: a session is neither live, nor evicted, nor refused"
+        );
+        assert_eq!(refused > 0, on_full == OnFull::Reject);
+        let gone: HashSet<_> = evicted.iter().collect();
+        assert_eq!(gone.len(), evicted.len(), "{on_full:?}: evicted twice");
+        assert!(!live.iter().any(|id| gone.contains(id)), "{on_full:?}");
+    }
+}
+
+/// What begins after a logout returned finds nothing, whatever checks and refreshes are in flight.
+pub async fn a_delete_beats_checks_and_refreshes(backend: &impl Backend) {
+    const TASKS: usize = 4;
+    let stores = two_handles(backend).await;
+    for round in 0..100 {
+        let user_id: Arc<str> = format!("user {round}").into();
+        let id = token_id(round);
+        log_in(&*stores[0], &user_id, &id).await;
+        let deleted = Arc::new(AtomicBool::new(false));
+        let started = Arc::new(Barrier::new(TASKS + 1));
+        let mut requests = JoinSet::new();
+        for task in 0..TASKS {
+            let (store, user_id) = (Arc::clone(&stores[task % 2]), Arc::clone(&user_id));
+            let (deleted, started) = (Arc::clone(&deleted), Arc::clone(&started));
+            let refreshes = task >= TASKS / 2;
+            requests.spawn(async move {
+                started.wait().await;
+                loop {
+                    let late = deleted.load(SeqCst);
+                    let found = if refreshes {
+                        let refreshed = store.refresh(&user_id, &id, DAY).await;
+                        refreshed.expect("no error")
+                    } else {
+                        is_live(&*store, &user_id, &id).await
+                    };
+                    if late {
+                        assert!(!found, "a deleted session is back; refresh: {refreshes}");
+                        return;
+                    }
+                    // A store in memory never waits: without this, a failed test could not end.
+                    yield_now().await;
+                }
+            });
+        }
+        let all_begin = timeout(Duration::from_secs(60), started.wait());
+        all_begin.await.expect("every task begins");
+        if round % 2 == 0 {
+            let ended = stores[0].delete(&user_id, &id).await;
+            assert!(ended.expect("no error"), "the session was live");
+        } else {
+            let ended = stores[0].delete_all(&user_id, None).await;
+            assert_eq!(ended.expect("no error"), 1, "the session was live");
+        }
+        deleted.store(true, SeqCst);
+        requests.join_all().await;
+        assert!(!is_live(&*stores[1], &user_id, &id).await);
+    }
+}
+
+async fn two_handles<B: Backend>(backend: &B) -> [Arc<B::Store>; 2] {
+    [backend.store().await, backend.store().await].map(Arc::new)
+}

@@ -1,0 +1,177 @@
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::Response;
+use tokio::time::{Instant, advance, timeout};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_bearer_session::{
+    ErrorKind, Event, OnFull, Refusal, Session, SessionLayer, TokenManager,
+};
+
+use super::{Mood, Profile, Spy, bearer, manager, request};
+
+/// Every step of a session's life is an event, with the user and the public handle, and failed steps are none.
+#[tokio::test(start_paused = true)]
+async fn every_step_is_an_event() {
+    let spy = Spy::default();
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let ear = Arc::clone(&heard);
+    let events = || std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
+    let manager: TokenManager<Profile> = TokenManager::builder(spy.clone())
+        .load_user(async |id: String| {
+            let known = (id != "nobody").then(|| Profile { name: id });
+            Ok::<_, io::Error>(known)
+        })
+        .session_limit(2, OnFull::EvictOldest)
+        .on_event(move |event: &Event<'_>| {
+            ear.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(told(event));
+        })
+        .build()
+        .unwrap();
+
+    let log_in = async || {
+        manager
+            .set_token("al", Duration::from_secs(60))
+            .await
+            .unwrap()
+    };
+    let (first, second) = (log_in().await, {
+        advance(Duration::from_secs(1)).await;
+        log_in().await
+    });
+    assert_eq!(events(), [told_in(first.id()), told_in(second.id())]);
+    advance(Duration::from_secs(1)).await;
+    let third = log_in().await;
+    assert_eq!(
+        events(),
+        [format!("evicted al {}", first.id()), told_in(third.id())]
+    );
+
+    let check = async |token: &str| manager.check_token_or_update_user(token, None).await;
+    assert!(check(second.expose_secret()).await.unwrap().is_some());
+    assert!(events().is_empty());
+    check("x").await.unwrap();
+    check(first.expose_secret()).await.unwrap();
+    assert_eq!(
+        events(),
+        ["refused None malformed", "refused Some(\"al\") not_live"]
+    );
+    manager
+        .refresh_token(second.expose_secret(), None)
+        .await
+        .unwrap();
+    manager
+        .refresh_token(first.expose_secret(), None)
+        .await
+        .unwrap();
+    let refreshed = format!("refreshed al {}", second.id());
+    assert_eq!(events(), [&*refreshed, "refused Some(\"al\") not_live"]);
+
+    manager.delete_token(third.expose_secret()).await.unwrap();
+    manager.delete_token(third.expose_secret()).await.unwrap();
+    assert_eq!(events(), [format!("out al {}", third.id())]);
+    manager
+        .delete_other_user_tokens("al", second.id())
+        .await
+        .unwrap();
+    manager.delete_user_tokens("al").await.unwrap();
+    let others = format!("out of 0 al {:?}", Some(second.id()));
+    assert_eq!(events(), [&*others, "out of 1 al None"]);
+
+    let nobody = manager.set_token("nobody", None).await.unwrap();
+    events();
+    check(nobody.expose_secret()).await.unwrap();
+    check(nobody.expose_secret()).await.unwrap();
+    assert_eq!(events(), ["refused Some(\"nobody\") no_such_user"; 2]);
+
+    spy.set(Mood::Fails(ErrorKind::SessionLimit));
+    manager.set_token("al", None).await.unwrap_err();
+    assert_eq!(events(), ["refused Some(\"al\") session_limit"]);
+    spy.set(Mood::Fails(ErrorKind::Timeout));
+    manager.set_token("al", None).await.unwrap_err();
+    check(second.expose_secret()).await.unwrap_err();
+    manager.delete_user_tokens("al").await.unwrap_err();
+    assert!(events().is_empty());
+}
+
+fn told_in(token_id: &tower_bearer_session::TokenId) -> String {
+    format!("in al {token_id}")
+}
+
+fn told(event: &Event<'_>) -> String {
+    match *event {
+        Event::LoggedIn {
+            user_id, token_id, ..
+        } => format!("in {user_id} {token_id}"),
+        Event::Evicted { user_id, token_id } => format!("evicted {user_id} {token_id}"),
+        Event::Refreshed { user_id, token_id } => format!("refreshed {user_id} {token_id}"),
+        Event::LoggedOut { user_id, token_id } => format!("out {user_id} {token_id}"),
+        Event::LoggedOutAll {
+            user_id,
+            kept,
+            sessions,
+        } => {
+            format!("out of {sessions} {user_id} {kept:?}")
+        }
+        Event::Refused { user_id, reason } => {
+            assert_eq!(reason == Refusal::Malformed, user_id.is_none());
+            format!("refused {user_id:?} {}", reason.as_str())
+        }
+        _ => panic!("{event:?}"),
+    }
+}
+
+/// Whoever waits for the end of a session learns of each kind of end at the next poll, and of none before; an
+/// outage is no end.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_is_told() {
+    let spy = Spy::default();
+    let manager = manager(&spy);
+    let ttl = Duration::from_secs(60);
+    let session = async || {
+        let token = manager.set_token("al", ttl).await.unwrap();
+        let layer = SessionLayer::new(manager.clone());
+        let inner = service_fn(async |request: http::Request<()>| {
+            let session: &Session<Profile> = request.extensions().get().expect("a session");
+            Ok::<_, io::Error>(Response::new(Some(session.clone())))
+        });
+        let response = layer.layer(inner).oneshot(request([bearer(&token)])).await;
+        response.unwrap().into_body().expect("a session")
+    };
+    let poll = Duration::from_secs(5);
+
+    let expiring = session().await;
+    let start = Instant::now();
+    expiring.revoked().await;
+    assert!(
+        (ttl..ttl + poll).contains(&start.elapsed()),
+        "{:?}",
+        start.elapsed()
+    );
+
+    let ended = session().await;
+    ended.log_out().await.unwrap();
+    timeout(Duration::ZERO, ended.revoked())
+        .await
+        .expect("at once");
+
+    let revoked = session().await;
+    let mut end = std::pin::pin!(revoked.revoked());
+    timeout(3 * poll, &mut end).await.expect_err("it is live");
+    revoked.log_out_everywhere().await.unwrap();
+    timeout(poll, &mut end).await.expect("a poll later");
+
+    let cut_off = session().await;
+    let mut end = std::pin::pin!(cut_off.revoked());
+    spy.set(Mood::Fails(ErrorKind::Unavailable));
+    timeout(10 * ttl, &mut end).await.expect_err("nobody knows");
+    spy.set(Mood::Works);
+    timeout(poll, &mut end)
+        .await
+        .expect("it has expired meanwhile");
+}

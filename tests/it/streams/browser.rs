@@ -1,0 +1,125 @@
+//! A headless Chromium, driven over its DevTools protocol.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+    thread,
+};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, sync::oneshot};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+
+use crate::examples::command;
+
+/// A browser with one page; killed on drop.
+pub(super) struct Browser {
+    process: Child,
+    devtools: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    calls: u64,
+    page: Value,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Opens a page.
+    pub(super) async fn open(url: &str) -> Self {
+        let program = Path::new("/usr/bin/chromium");
+        assert!(
+            program.exists(),
+            "this test needs {}, which is missing: `tests/run` installs it",
+            program.display()
+        );
+        let profile = TempDir::new().unwrap();
+        let mut process = command(program)
+            // As root it cannot have a sandbox, and in a container little shared memory.
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+            ])
+            .args(["--no-first-run", "--remote-debugging-port=0"])
+            .arg(format!("--user-data-dir={}", profile.path().display()))
+            .arg("about:blank")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (found, address) = oneshot::channel();
+        let log = BufReader::new(process.stderr.take().unwrap());
+        // Reads on to the end, so that the browser never waits for somebody who reads.
+        thread::spawn(move || {
+            let (mut found, mut seen) = (Some(found), String::new());
+            for line in log.lines().map_while(Result::ok) {
+                match line.strip_prefix("DevTools listening on ") {
+                    Some(address) => {
+                        let _ = found.take().map(|found| found.send(Ok(address.to_owned())));
+                    }
+                    None => seen += &(line + "\n"),
+                }
+            }
+            let _ = found.take().map(|found| found.send(Err(seen)));
+        });
+        let address = address.await.unwrap().expect("a browser that starts");
+        let (devtools, _) = connect_async(address).await.unwrap();
+        let mut browser = Self {
+            process,
+            devtools,
+            calls: 0,
+            page: Value::Null,
+            _profile: profile,
+        };
+        let target = browser
+            .call("Target.createTarget", json!({"url": "about:blank"}))
+            .await;
+        let target = json!({"targetId": target["targetId"], "flatten": true});
+        let attached = browser.call("Target.attachToTarget", target).await;
+        browser.page = attached["sessionId"].clone();
+        browser.call("Page.navigate", json!({"url": url})).await;
+        let loaded = "while (document.readyState !== 'complete') await new Promise(requestAnimationFrame); return ''";
+        browser.run(loaded).await;
+        browser
+    }
+
+    /// Runs the body of an async function in the page; returns the text that it returns.
+    pub(super) async fn run(&mut self, body: &str) -> String {
+        let expression = format!("(async () => {{ {body} }})()");
+        let evaluate = json!({"expression": expression, "awaitPromise": true});
+        let mut answer = self.call("Runtime.evaluate", evaluate).await;
+        match answer["result"]["value"].take() {
+            Value::String(text) => text,
+            _ => panic!("{answer:#}"),
+        }
+    }
+
+    async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.calls += 1;
+        let mut call = json!({"id": self.calls, "method": method, "params": params});
+        if !self.page.is_null() {
+            call["sessionId"] = self.page.clone();
+        }
+        let call = Message::text(call.to_string());
+        self.devtools.send(call).await.unwrap();
+        loop {
+            let message = self.devtools.next().await.unwrap().unwrap();
+            let mut message: Value = serde_json::from_slice(&message.into_data()).unwrap();
+            // The rest are events.
+            if message["id"] == self.calls {
+                assert!(message["error"].is_null(), "{method}: {message}");
+                return message["result"].take();
+            }
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Fails only if it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,235 @@
+//! What the crate offers to tests of services.
+
+use std::time::Duration;
+
+use axum::{Router, body::Body, routing::get};
+use http::{
+    HeaderValue, Request, StatusCode,
+    header::{AUTHORIZATION, RETRY_AFTER},
+};
+use http_body_util::BodyExt;
+use tokio::{net::TcpListener, time::Instant};
+use tower::ServiceExt;
+use tower_bearer_session::{
+    ErrorKind, MemoryStore, SessionLayer, TokenManager, User,
+    test_util::{Faults, LoggedIn, bearer},
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A request is that of the user who was asked for, before and after it has a body.
+#[tokio::test]
+async fn a_request_of_a_logged_in_user() {
+    let (app, manager) = service(&Faults::new());
+    let built = Request::get("/me")
+        .logged_in_as(&manager, "alice")
+        .await
+        .body(Body::empty())
+        .unwrap();
+    assert!(built.headers()[AUTHORIZATION].is_sensitive());
+    assert_eq!(body(&app, built).await, "you are alice");
+
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = "/me".parse().unwrap();
+    let request = request.logged_in_as(&manager, "漢字").await;
+    assert_eq!(body(&app, request).await, "you are 漢字");
+    assert_eq!(manager.list_user_tokens("alice").await.unwrap().len(), 1);
+}
+
+/// There is one `Authorization` header, the last one; the rest of the request stays.
+#[tokio::test]
+async fn who_logs_in_last_is_the_user() {
+    let (app, manager) = service(&Faults::new());
+    let request = Request::get("/me")
+        .header(AUTHORIZATION, "Basic YTpi")
+        .header("x-other", "1")
+        .logged_in_as(&manager, "alice")
+        .await
+        .logged_in_as(&manager, "bob")
+        .await
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(request.headers()["x-other"], "1");
+    assert_eq!(request.headers().len(), 2);
+    assert_eq!(body(&app, request).await, "you are bob");
+}
+
+/// A builder's own error is still there for `body` to tell.
+#[tokio::test]
+async fn an_error_of_a_builder_is_kept() {
+    let (_, manager) = service(&Faults::new());
+    let builder = Request::get("no uri at all").logged_in_as(&manager, "alice");
+    assert!(builder.await.body(()).is_err());
+}
+
+/// The header's value is for any client.
+#[tokio::test]
+async fn a_header_for_a_client() {
+    let (app, manager) = service(&Faults::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/me", listener.local_addr().unwrap());
+    tokio::spawn(axum::serve(listener, app).into_future());
+    let value: HeaderValue = bearer(&manager, "alice").await;
+    assert!(value.is_sensitive());
+    let request = reqwest::Client::new().get(url).header(AUTHORIZATION, value);
+    let response = request.send().await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "you are alice");
+}
+
+/// A login that fails ends the test, and says why.
+#[tokio::test]
+#[should_panic = "\"alice\" cannot be logged in: Error { kind: Unavailable"]
+async fn a_login_that_fails_panics() {
+    let faults = Faults::new();
+    let (_, manager) = service(&faults);
+    faults.fail(ErrorKind::Unavailable);
+    bearer(&manager, "alice").await;
+}
+
+/// So many calls fail, and the next ones do not; none of those that failed reached the store.
+#[tokio::test]
+async fn the_next_calls_fail() {
+    let (faults, store) = (Faults::new(), MemoryStore::new());
+    let manager: TokenManager = TokenManager::new(faults.wrap(store.clone()));
+    faults.fail_next(2, ErrorKind::Timeout);
+    for _ in 0..2 {
+        let error = manager.set_token("alice", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(store.is_empty());
+    }
+    manager.set_token("alice", None).await.unwrap();
+    assert_eq!(store.len(), 1);
+    assert_eq!(faults.calls(), 3);
+    faults.fail_next(0, ErrorKind::Timeout);
+    manager.set_token("alice", None).await.unwrap();
+}
+
+/// All calls fail, on every handle, until they are healed.
+#[tokio::test]
+async fn calls_fail_until_they_are_healed() {
+    let faults = Faults::new();
+    let (app, manager) = service(&faults);
+    let value = bearer(&manager, "alice").await;
+    faults.clone().fail(ErrorKind::Unavailable);
+    for _ in 0..10 {
+        let response = app.clone().oneshot(me(&value)).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+    }
+    faults.heal();
+    assert_eq!(body(&app, me(&value)).await, "you are alice");
+}
+
+/// A handle on one operation faults and counts that one only, and its faults come before those of all.
+#[tokio::test]
+async fn one_operation_fails() {
+    let faults = Faults::new();
+    let (_, manager) = service(&faults);
+    let token = manager.set_token("alice", None).await.unwrap();
+    let (token, checks) = (token.expose_secret(), faults.on("check"));
+    let check = async || {
+        let checked = manager.check_token(token).await;
+        checked.map(|user| user.is_some()).map_err(|it| it.kind())
+    };
+
+    checks.fail(ErrorKind::Store);
+    assert_eq!(check().await, Err(ErrorKind::Store));
+    assert!(manager.refresh_token(token, SECOND).await.unwrap());
+    assert_eq!((checks.calls(), faults.calls()), (1, 3));
+
+    faults.fail(ErrorKind::Timeout);
+    assert_eq!(check().await, Err(ErrorKind::Store));
+    checks.heal();
+    assert_eq!(check().await, Err(ErrorKind::Timeout));
+    checks.fail_next(1, ErrorKind::Store);
+    assert_eq!(check().await, Err(ErrorKind::Store));
+    assert_eq!(check().await, Err(ErrorKind::Timeout));
+    checks.fail(ErrorKind::Store);
+    faults.heal();
+    assert_eq!(check().await, Ok(true));
+    assert_eq!(faults.on("list").calls(), 0);
+}
+
+/// Every method of the contract has its name.
+#[tokio::test]
+async fn every_operation_has_a_name() {
+    let faults = Faults::new();
+    let manager = TokenManager::builder(faults.wrap(MemoryStore::new()))
+        .load_user(async |_| Ok::<_, std::io::Error>(Some(1)))
+        .build()
+        .unwrap();
+    let token = manager.set_token("alice", None).await.unwrap();
+    let text = token.expose_secret();
+    manager.refresh_token(text, SECOND).await.unwrap();
+    manager
+        .check_token_or_update_user(text, None)
+        .await
+        .unwrap();
+    manager.list_user_tokens("alice").await.unwrap();
+    manager.delete_token(text).await.unwrap();
+    manager.delete_user_tokens("alice").await.unwrap();
+    let names = [
+        "create",
+        "refresh",
+        "check",
+        "get_user",
+        "put_user",
+        "list",
+        "delete",
+        "delete_all",
+    ];
+    let calls = names.map(|name| faults.on(name).calls());
+    assert!(calls.iter().all(|calls| *calls > 0), "{calls:?}");
+    assert_eq!(calls.iter().sum::<u64>(), faults.calls());
+}
+
+#[test]
+#[should_panic = "a store has no method \"chekc\""]
+fn a_name_of_no_operation_panics() {
+    let _ = Faults::new().on("chekc");
+}
+
+/// Calls take so much longer, those that fail too; a delay of one operation comes before that of all.
+#[tokio::test(start_paused = true)]
+async fn calls_are_slow() {
+    let faults = Faults::new();
+    let (_, manager) = service(&faults);
+    let took = async || {
+        let start = Instant::now();
+        let outcome = manager.set_token("alice", None).await;
+        (start.elapsed(), outcome.is_ok())
+    };
+    assert_eq!(took().await, (Duration::ZERO, true));
+    faults.delay(2 * SECOND);
+    assert_eq!(took().await, (2 * SECOND, true));
+    faults.on("create").delay(SECOND);
+    assert_eq!(took().await, (SECOND, true));
+    faults.fail_next(1, ErrorKind::Timeout);
+    assert_eq!(took().await, (SECOND, false));
+    faults.on("create").heal();
+    assert_eq!(took().await, (2 * SECOND, true));
+    faults.heal();
+    assert_eq!(took().await, (Duration::ZERO, true));
+}
+
+fn service(faults: &Faults) -> (Router, TokenManager) {
+    let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
+    let app = Router::new()
+        .route(
+            "/me",
+            get(async |user: User| format!("you are {}", user.id())),
+        )
+        .layer(SessionLayer::new(manager.clone()));
+    (app, manager)
+}
+
+fn me(value: &HeaderValue) -> Request<Body> {
+    let request = Request::get("/me").header(AUTHORIZATION, value);
+    request.body(Body::empty()).unwrap()
+}
+
+async fn body(app: &Router, request: Request<Body>) -> String {
+    let response = app.clone().oneshot(request).await.unwrap();
+    let body = response.into_body().collect().await.unwrap();
+    String::from_utf8(body.to_bytes().into()).unwrap()
+}

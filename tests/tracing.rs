@@ -1,0 +1,111 @@
+//! What `tracing` gets to see. In a process of its own, because a subscriber is for all threads.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use http::{Request, Response, header::AUTHORIZATION};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_bearer_session::{
+    ErrorKind, MemoryStore, SessionLayer, TokenManager, TokenOptions, test_util::Faults,
+};
+use tracing::Level;
+use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
+
+/// All that `tracing` gets to see, down to TRACE: users, outcomes and latencies, and no token.
+#[tokio::test]
+async fn traces_tell_everything_but_tokens() {
+    let written = Written::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::TRACE)
+        .with_span_events(FmtSpan::FULL)
+        .with_ansi(false)
+        .with_writer(written.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let faults = Faults::new();
+    let store = faults.wrap(MemoryStore::new());
+    let manager: TokenManager = TokenManager::new(store);
+    let token = manager.set_token("al", None).await.unwrap();
+    let other = manager
+        .set_token_with("al", TokenOptions::new())
+        .await
+        .unwrap()
+        .token;
+    let layer = SessionLayer::new(manager.clone());
+    let inner = service_fn(async |_: Request<()>| Ok::<_, io::Error>(Response::new(())));
+    let (live, other_live) = (token.expose_secret(), other.expose_secret());
+    for text in [live.to_owned(), format!("{live}x"), other_live.to_owned()] {
+        let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {text}"));
+        let request = request.body(()).unwrap();
+        layer.layer(inner.clone()).oneshot(request).await.unwrap();
+    }
+    manager
+        .refresh_token(token.expose_secret(), None)
+        .await
+        .unwrap();
+    manager.delete_token(token.expose_secret()).await.unwrap();
+    manager.check_token(token.expose_secret()).await.unwrap();
+    manager.delete_user_tokens("al").await.unwrap();
+    faults.fail(ErrorKind::Timeout);
+    manager
+        .check_token(token.expose_secret())
+        .await
+        .unwrap_err();
+
+    let text = written.text();
+    for expected in [
+        "user.id=\"al\"",
+        "operation=\"create\"",
+        "operation=\"check\"",
+        "outcome=\"ok\"",
+        "outcome=\"error\"",
+        "latency_us=",
+        "logged in",
+        "refreshed",
+        "logged out everywhere",
+        "reason=\"malformed\"",
+        "reason=\"not_live\"",
+        "kind=Timeout",
+    ] {
+        assert!(text.contains(expected), "no {expected} in\n{text}");
+    }
+    for token in [&token, &other] {
+        let secret = token.expose_secret().rsplit('.').next().unwrap();
+        assert!(!text.contains(&secret[..12]), "a token in\n{text}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8(bytes.clone()).unwrap()
+    }
+}
+
+impl io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Written {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
