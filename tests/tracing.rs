@@ -41,7 +41,7 @@ async fn traces_tell_everything_but_tokens() {
     for text in [live.to_owned(), format!("{live}x"), other_live.to_owned()] {
         let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {text}"));
         let request = request.body(()).unwrap();
-        layer.layer(inner.clone()).oneshot(request).await.unwrap();
+        layer.layer(inner).oneshot(request).await.unwrap();
     }
     manager
         .refresh_token(token.expose_secret(), None)
