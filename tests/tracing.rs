@@ -108,4 +108,3 @@ impl MakeWriter<'_> for Written {
         self.clone()
     }
 }
-

@@ -4,6 +4,7 @@ use super::{
     Event, Inner, LoadUser, TokenManager,
     event::Listener,
     load::{ErasedLoadUser, Loads},
+    renew::Renewals,
     slot::MAX_LOAD_TIME,
     types::check_ttl,
 };
@@ -186,6 +187,7 @@ impl<D> TokenManagerBuilder<D> {
                 limit,
                 revocation_poll,
                 listener: self.listener,
+                renewals: Renewals::default(),
             }),
         })
     }

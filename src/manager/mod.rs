@@ -11,6 +11,7 @@ pub use self::{
 use self::{
     event::Listener,
     load::Loads,
+    renew::Renewals,
     types::{check_ttl, encode_metadata},
 };
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
 mod builder;
 mod event;
 mod load;
+mod renew;
 mod sessions;
 mod slot;
 #[cfg(feature = "tracing")]
@@ -79,6 +81,7 @@ struct Inner<D> {
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
     listener: Listener,
+    renewals: Renewals,
 }
 
 impl TokenManager {

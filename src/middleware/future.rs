@@ -158,8 +158,8 @@ where
     ) -> State<S, D, ReqBody, S::Future> {
         let verdict = match checked {
             Ok(Some(user)) => {
-                if let Some(renewals) = &settings.renewals {
-                    renewals.renew_if_due(&self.manager, &user);
+                if let Some(below) = settings.refresh_below {
+                    self.manager.renew_below(below, &user);
                 }
                 Ok(Session::new(user, self.token_id, self.manager))
             }

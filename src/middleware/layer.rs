@@ -5,7 +5,6 @@ use tower::Layer;
 use super::{
     SessionService, TokenSource,
     respond::{PlainResponse, Responder},
-    sliding::Renewals,
 };
 use crate::{Error, TokenManager};
 
@@ -23,7 +22,8 @@ pub struct SessionLayer<D = serde_json::Value, R = PlainResponse> {
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
     pub(super) sources: Arc<[TokenSource]>,
-    pub(super) renewals: Option<Arc<Renewals>>,
+    /// Sessions with less than this left are renewed.
+    pub(super) refresh_below: Option<Duration>,
     pub(super) responder: Responder<R>,
 }
 
@@ -42,7 +42,7 @@ impl<D> SessionLayer<D> {
             settings: Settings {
                 mode: Mode::Required,
                 sources: Arc::new([TokenSource::authorization()]),
-                renewals: None,
+                refresh_below: None,
                 responder: Responder::new(),
             },
         }
@@ -83,11 +83,12 @@ impl<D, R> SessionLayer<D, R> {
     /// Sliding expiry: a request whose session has less than `remaining` left renews it, for as long as it
     /// was last good for, but never past its [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
     ///
-    /// The request does not wait for that, and a renewal that fails is not told to anybody: the next request tries
-    /// again. While one is under way, this layer begins no other one for that session. A session that is used all the time is
-    /// written once in every `ttl - remaining`; where `remaining` is more than half of the ttl, that half counts.
+    /// The request does not wait for that, and nobody is told of a renewal that fails: the next request tries
+    /// again. While one is under way, the manager begins no other one for that session. A session that is used all the
+    /// time is written once in every `ttl - remaining`; where `remaining` is more than half of the ttl, that half
+    /// counts.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
-        self.settings.renewals = Some(Arc::new(Renewals::new(remaining)));
+        self.settings.refresh_below = Some(remaining);
         self
     }
 
@@ -122,7 +123,7 @@ impl<D, R> SessionLayer<D, R> {
             settings: Settings {
                 mode: self.settings.mode,
                 sources: self.settings.sources,
-                renewals: self.settings.renewals,
+                refresh_below: self.settings.refresh_below,
                 responder: self.settings.responder.with_hook(hook),
             },
         }
@@ -165,7 +166,7 @@ impl<R> Settings<R> {
             .field("manager", manager)
             .field("mode", &self.mode)
             .field("token_sources", &self.sources)
-            .field("refresh_below", &self.renewals)
+            .field("refresh_below", &self.refresh_below)
             .finish_non_exhaustive()
     }
 }

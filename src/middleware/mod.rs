@@ -5,24 +5,33 @@
 //! | the request has | required (the default) | [`optional`](SessionLayer::optional) | [RFC 6750 §3] error |
 //! |---|---|---|---|
 //! | a live token | inner service | inner service | |
-//! | no `Authorization`, or another scheme | 401 | inner service, anonymous | none |
+//! | no token (another scheme than `Bearer` is none) | 401 | inner service, anonymous | none |
 //! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
-//! | two `Authorization` headers | 400 | 400 | `invalid_request` |
+//! | more than one token in one place, such as two `Authorization` headers | 400 | 400 | `invalid_request` |
 //! | a token, but the store or the user loader fails | 503 | 503 | |
 //!
 //! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never
 //! anonymous, so that an outage logs nobody out. (An error that no repetition can cure, such as a user detail that
-//! is no JSON, is a 500.) The layer marks the `Authorization` header as
-//! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log it.
+//! is no JSON, is a 500.) The layer marks the headers that may have a token as
+//! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log them.
+//!
+//! A token is looked for in the `Authorization` header, or wherever [`token_sources`](SessionLayer::token_sources)
+//! says: see [`TokenSource`]. [`on_rejection`](SessionLayer::on_rejection) changes the bodies of refusals.
+//!
+//! A gRPC call (its content type is `application/grpc`, with or without a suffix) is refused the way gRPC clients
+//! understand: in a *Trailers-Only* response with status 16 (`UNAUTHENTICATED`) in place of 401, 3
+//! (`INVALID_ARGUMENT`) of 400, 14 (`UNAVAILABLE`) of 503 and 13 (`INTERNAL`) of 500. The extensions of the HTTP
+//! request are those of `tonic::Request`.
 //!
 //! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] in
 //! its extensions, an anonymous one with an [`Anonymous<D>`]. With feature `axum` both are extractors, too:
 //!
-//! | extractor | under a required layer | under an optional layer |
-//! |---|---|---|
-//! | `Session<D>`, `User<D>` | always there | 401 (that says why) without a live token |
-//! | `Option<Session<D>>`, `Option<User<D>>` | always `Some` | `None` without a live token |
-//! | [`TokenManager<D>`](crate::TokenManager) | always there | always there |
+//! | extractor | for | under a required layer | under an optional layer |
+//! |---|---|---|---|
+//! | [`User<D>`](crate::User) | who it is | always there | 401 (that says why) without a live token |
+//! | [`Session<D>`] | that, and to log out, refresh, wait for the end | always there | the same 401 |
+//! | `Option` of both | pages for everybody | always `Some` | `None` without a live token |
+//! | [`TokenManager<D>`](crate::TokenManager) | to log in, and all the rest | always there | always there |
 //!
 //! Extensions are found by their type, so `D` must be the same in layer and handler; without a layer for
 //! that `D` the answer is a 500 that names the type.
@@ -82,5 +91,4 @@ mod respond;
 mod revoked;
 mod service;
 mod session;
-mod sliding;
 mod source;

@@ -104,7 +104,8 @@ impl TokenSource {
     /// [`Rejection::InvalidToken`], because anybody who controls a sibling domain can add one.
     ///
     /// Browsers send cookies along with requests that other sites make: set it `HttpOnly`, `Secure` and
-    /// `SameSite=Lax` (or `Strict`), and let nothing but `POST` and the like change anything.
+    /// `SameSite=Lax` (or `Strict`), let nothing but `POST` and the like change anything, and look at `Origin` before
+    /// a WebSocket begins.
     ///
     /// # Errors
     ///

@@ -24,7 +24,7 @@ async fn a_hook_makes_bodies() {
         response.map(|empty| format!("{empty}{rejection}"))
     });
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("in".into())));
-    let ask = async |request| layer.layer(inner.clone()).oneshot(request).await.unwrap();
+    let ask = async |request| layer.layer(inner).oneshot(request).await.unwrap();
     assert_eq!(ask(request([bearer(&token)])).await.body(), "in");
     let refused = ask(request(["Bearer x"])).await;
     assert_eq!(refused.status(), 401);
@@ -150,7 +150,7 @@ async fn grpc_calls_get_a_grpc_status() {
             let mut call = request(authorization);
             call.headers_mut()
                 .insert(CONTENT_TYPE, kind.parse().unwrap());
-            let response = layer.layer(inner.clone()).oneshot(call).await.unwrap();
+            let response = layer.layer(inner).oneshot(call).await.unwrap();
             assert_eq!(response.status(), 200);
             assert_eq!(response.headers()["grpc-status"], grpc_status);
             assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
@@ -166,7 +166,7 @@ async fn grpc_calls_get_a_grpc_status() {
             let mut call = request(authorization);
             call.headers_mut()
                 .insert(CONTENT_TYPE, kind.parse().unwrap());
-            let response = layer.layer(inner.clone()).oneshot(call).await.unwrap();
+            let response = layer.layer(inner).oneshot(call).await.unwrap();
             assert_eq!(response.status(), http_status);
             assert!(!response.headers().contains_key("grpc-status"));
         }

@@ -18,15 +18,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 use tower_bearer_session::{
-    Error, ErrorKind, MemoryStore, SessionLayer, SessionStore, Token, TokenId, TokenManager,
-    store::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord},
+    Error, ErrorKind, MemoryStore, SessionLayer, Token, TokenManager,
+    store::{AroundStore, Operation, WrappedStore},
 };
 
 /// An application's own type, which can do nothing but what the crate asks of it.
@@ -35,7 +33,7 @@ struct Profile {
     name: String,
 }
 
-/// A store as a user of the crate would wrap one: counts the calls, and treats them as it is told.
+/// Watches a store: counts the calls, and treats them as it is told.
 #[derive(Clone, Default)]
 struct Spy {
     sessions: MemoryStore,
@@ -61,73 +59,31 @@ impl Spy {
         *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
     }
 
-    async fn enter(&self) -> Result<&MemoryStore, Error> {
+    /// A store under its eyes.
+    fn store(&self) -> WrappedStore<MemoryStore, Self> {
+        WrappedStore::new(self.sessions.clone(), self.clone())
+    }
+}
+
+impl AroundStore for Spy {
+    async fn around<T: Send>(
+        &self,
+        _: Operation<'_>,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mood = *self.mood.lock().unwrap_or_else(PoisonError::into_inner);
         match mood {
-            Mood::Works => Ok(&self.sessions),
+            Mood::Works => call.await,
             Mood::Fails(kind) => Err(Error::new(kind, "the spy was told to fail")),
             Mood::Hangs => pending().await,
         }
     }
 }
 
-impl SessionStore for Spy {
-    async fn create(
-        &self,
-        user_id: &str,
-        token_id: &TokenId,
-        new: &NewSession,
-        limit: Option<SessionLimit>,
-    ) -> Result<Created, Error> {
-        let store = self.enter().await?;
-        store.create(user_id, token_id, new, limit).await
-    }
-
-    async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        self.enter().await?.check(user_id, token_id).await
-    }
-
-    async fn refresh(
-        &self,
-        user_id: &str,
-        token_id: &TokenId,
-        ttl: Duration,
-    ) -> Result<bool, Error> {
-        self.enter().await?.refresh(user_id, token_id, ttl).await
-    }
-
-    async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        self.enter().await?.delete(user_id, token_id).await
-    }
-
-    async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
-        self.enter().await?.delete_all(user_id, except).await
-    }
-
-    async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        self.enter().await?.list(user_id).await
-    }
-
-    async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
-        self.enter().await?.get_user(user_id).await
-    }
-
-    async fn put_user(
-        &self,
-        user_id: &str,
-        value: &[u8],
-        ttl: Duration,
-        mode: PutMode<'_>,
-    ) -> Result<bool, Error> {
-        let store = self.enter().await?;
-        store.put_user(user_id, value, ttl, mode).await
-    }
-}
-
 /// A manager on a spy, whose loader knows everybody but `nobody`, and fails for `broken`.
 fn manager(spy: &Spy) -> TokenManager<Profile> {
-    TokenManager::builder(spy.clone())
+    TokenManager::builder(spy.store())
         .load_user(async |id: String| match &*id {
             "nobody" => Ok(None),
             "broken" => Err("the database is down"),

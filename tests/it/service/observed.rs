@@ -20,9 +20,9 @@ async fn every_step_is_an_event() {
     let heard: Arc<Mutex<Vec<String>>> = Arc::default();
     let ear = Arc::clone(&heard);
     let events = || std::mem::take(&mut *heard.lock().unwrap_or_else(PoisonError::into_inner));
-    let manager: TokenManager<Profile> = TokenManager::builder(spy.clone())
+    let manager: TokenManager<Profile> = TokenManager::builder(spy.store())
         .load_user(async |id: String| {
-            let known = (id != "nobody").then(|| Profile { name: id });
+            let known = (id != "nobody").then_some(Profile { name: id });
             Ok::<_, io::Error>(known)
         })
         .session_limit(2, OnFull::EvictOldest)

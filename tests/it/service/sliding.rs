@@ -113,16 +113,17 @@ async fn the_absolute_end_stands() {
     assert_eq!(sliding.ask(&token).await.0, 401);
 }
 
-/// A burst of requests of one session makes one renewal, and a logout in between wins.
+/// A burst of requests of one session makes one renewal, at whichever layer they come in, and a logout in between wins.
 #[tokio::test(start_paused = true)]
 async fn one_renewal_at_a_time_and_none_after_a_logout() {
     let sliding = Sliding::new(20 * SECOND);
     let token = sliding.log_in(minute()).await;
     advance(50 * SECOND).await;
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let other = SessionLayer::new(sliding.manager.clone()).refresh_below(20 * SECOND);
     sliding.spy.calls();
-    for _ in 0..100 {
-        let service = sliding.layer.layer(inner.clone());
+    for layer in [&sliding.layer, &other].repeat(50) {
+        let service = layer.layer(inner);
         // Nothing that was spawned has run yet.
         service.oneshot(request([bearer(&token)])).await.unwrap();
     }

@@ -264,7 +264,7 @@ async fn what_carries_a_token_is_sensitive() {
         for name in [AUTHORIZATION, COOKIE, HEADER] {
             request = with(request, &name, "Bearer hunter2; session=hunter2");
         }
-        let shown = layer.layer(inner.clone()).oneshot(request).await.unwrap();
+        let shown = layer.layer(inner).oneshot(request).await.unwrap();
         assert_eq!(shown.into_body().matches("Sensitive").count(), 1);
     }
     let offered = with(
