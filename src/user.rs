@@ -23,8 +23,16 @@ pub(crate) struct TokenState {
     pub(crate) id: TokenId,
     pub(crate) remaining: Duration,
     pub(crate) expires_at: SystemTime,
+    pub(crate) refreshed_at: SystemTime,
+    pub(crate) ends_at: Option<SystemTime>,
+}
+
+impl TokenState {
     /// What it was last good for; `None` if nothing can prolong it.
-    pub(crate) renewable: Option<Duration>,
+    pub(crate) fn renewable(&self) -> Option<Duration> {
+        let ttl = self.expires_at.duration_since(self.refreshed_at).ok();
+        ttl.filter(|_| self.ends_at != Some(self.expires_at))
+    }
 }
 
 impl<D> User<D> {

@@ -271,12 +271,12 @@ impl<D> TokenManager<D> {
 fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
     let session = &checked.session;
     let expires_at = session.expires_at;
-    let ttl = expires_at.duration_since(session.refreshed_at).ok();
     let state = TokenState {
         id: token.id,
         remaining: expires_at.duration_since(checked.now).unwrap_or_default(),
         expires_at,
-        renewable: ttl.filter(|_| session.ends_at != Some(expires_at)),
+        refreshed_at: session.refreshed_at,
+        ends_at: session.ends_at,
     };
     User::new(&token.user_id, detail, Some(state))
 }

@@ -30,7 +30,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     /// `below` remains of it and no renewal is under way.
     pub(crate) fn renew_below(&self, below: Duration, user: &User<D>) {
         let Some(token) = user.token() else { return };
-        let Some(ttl) = token.renewable else { return };
+        let Some(ttl) = token.renewable() else { return };
         // Where the threshold is longer than sessions live, half of that has to do.
         if token.remaining >= below.min(ttl / 2) {
             return;

@@ -13,7 +13,7 @@ use tower::Service;
 use super::{
     Anonymous, Rejection, Session,
     layer::{Mode, Settings},
-    respond::{OfferedToken, OnRejection, PlainResponse, is_grpc},
+    respond::{OfferedToken, OnRejection, PlainResponse},
     session::judge,
 };
 use crate::{Error, TokenId, TokenManager, User, token::ParsedToken};
@@ -25,38 +25,45 @@ pin_project! {
         S: Service<Request<ReqBody>>,
     {
         #[pin]
-        state: State<S, D, ReqBody, S::Future>,
-        settings: Arc<Settings<R>>,
-        offered: Option<OfferedToken>,
+        state: State<S, D, ReqBody, R, S::Future, S::Response>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, D, ReqBody, F> {
+    enum State<S, D, ReqBody, R, F, Res> {
         Checking {
             check: Check<D>,
-            pending: Option<Pending<S, D, ReqBody>>,
+            pending: Option<Pending<S, ReqBody, R>>,
         },
         Calling {
             #[pin]
             future: F,
+            finish: Finish<R>,
         },
-        Rejected {
-            rejection: Option<Rejection>,
-            grpc: bool,
+        Refused {
+            response: Option<Res>,
         },
     }
 }
 
-type Check<D> = Pin<Box<dyn Future<Output = Result<Option<User<D>>, Error>> + Send>>;
+/// Gives the manager back that made it.
+type Check<D> = Pin<Box<dyn Future<Output = (TokenManager<D>, Checked<D>)> + Send>>;
+
+type Checked<D> = Result<Option<User<D>>, Error>;
 
 /// What waits for the check: the ready service, and the request to call it with.
-struct Pending<S, D, ReqBody> {
+struct Pending<S, ReqBody, R> {
     service: S,
     request: Request<ReqBody>,
-    manager: TokenManager<D>,
     token_id: TokenId,
+    finish: Finish<R>,
+}
+
+/// What is to be done with the response.
+pub(super) struct Finish<R> {
+    pub(super) settings: Arc<Settings<R>>,
+    pub(super) offered: Option<OfferedToken>,
 }
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
@@ -68,8 +75,7 @@ where
         token: ParsedToken,
         service: S,
         request: Request<ReqBody>,
-        settings: &Arc<Settings<R>>,
-        offered: Option<OfferedToken>,
+        finish: Finish<R>,
     ) -> Self
     where
         D: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -77,35 +83,28 @@ where
         let pending = Some(Pending {
             service,
             request,
-            manager: manager.clone(),
             token_id: token.id,
+            finish,
         });
-        let check = Box::pin(async move { manager.check_parsed_or_update_user(&token).await });
-        Self::new(State::Checking { check, pending }, settings, offered)
-    }
-
-    pub(super) fn call(
-        future: S::Future,
-        settings: &Arc<Settings<R>>,
-        offered: Option<OfferedToken>,
-    ) -> Self {
-        Self::new(State::Calling { future }, settings, offered)
-    }
-
-    pub(super) fn reject(rejection: Rejection, grpc: bool, settings: &Arc<Settings<R>>) -> Self {
-        let rejection = Some(rejection);
-        Self::new(State::Rejected { rejection, grpc }, settings, None)
-    }
-
-    fn new(
-        state: State<S, D, ReqBody, S::Future>,
-        settings: &Arc<Settings<R>>,
-        offered: Option<OfferedToken>,
-    ) -> Self {
+        let check = Box::pin(async move {
+            let checked = manager.check_parsed_or_update_user(&token).await;
+            (manager, checked)
+        });
         Self {
-            state,
-            settings: Arc::clone(settings),
-            offered,
+            state: State::Checking { check, pending },
+        }
+    }
+
+    pub(super) fn call(future: S::Future, finish: Finish<R>) -> Self {
+        Self {
+            state: State::Calling { future, finish },
+        }
+    }
+
+    pub(super) fn refused(response: S::Response) -> Self {
+        let response = Some(response);
+        Self {
+            state: State::Refused { response },
         }
     }
 }
@@ -120,24 +119,22 @@ where
     type Output = Result<S::Response, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut state = this.state;
-        let settings = &**this.settings;
+        let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Checking { check, pending } => {
-                    let checked = ready!(check.as_mut().poll(cx));
+                    let (manager, checked) = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    pending.go_on(checked, settings)
+                    pending.go_on(manager, checked)
                 }
-                StateProj::Calling { future } => {
+                StateProj::Calling { future, finish } => {
                     let response = ready!(future.poll(cx))?;
-                    let response = settings.responder.pass(response, *this.offered);
-                    return Poll::Ready(Ok(response));
+                    let responder = &finish.settings.responder;
+                    return Poll::Ready(Ok(responder.pass(response, finish.offered)));
                 }
-                StateProj::Rejected { rejection, grpc } => {
-                    let rejection = rejection.take().expect("polled after completion");
-                    return Poll::Ready(Ok(settings.responder.refuse(rejection, *grpc)));
+                StateProj::Refused { response } => {
+                    let response = response.take().expect("polled after completion");
+                    return Poll::Ready(Ok(response));
                 }
             };
             state.set(next);
@@ -145,40 +142,43 @@ where
     }
 }
 
-impl<S, D, ReqBody> Pending<S, D, ReqBody>
+impl<S, ReqBody, R, ResBody> Pending<S, ReqBody, R>
 where
-    S: Service<Request<ReqBody>>,
-    D: Send + Sync + 'static,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    R: OnRejection<ResBody>,
+    ResBody: Default,
 {
     /// Calls the service, if the verdict on the token allows it.
-    fn go_on<R>(
+    fn go_on<D: Send + Sync + 'static>(
         mut self,
-        checked: Result<Option<User<D>>, Error>,
-        settings: &Settings<R>,
-    ) -> State<S, D, ReqBody, S::Future> {
+        manager: TokenManager<D>,
+        checked: Checked<D>,
+    ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
+        let settings = &self.finish.settings;
         let verdict = match checked {
             Ok(Some(user)) => {
                 if let Some(below) = settings.refresh_below {
-                    self.manager.renew_below(below, &user);
+                    manager.renew_below(below, &user);
                 }
-                Ok(Session::new(user, self.token_id, self.manager))
+                Ok(Session::new(user, self.token_id, manager))
             }
             Ok(None) if settings.mode == Mode::Optional => {
-                Err(Anonymous::new(Rejection::InvalidToken, self.manager))
+                Err(Anonymous::new(Rejection::InvalidToken, manager))
             }
-            Ok(None) => return self.reject(Rejection::InvalidToken),
-            Err(error) => return self.reject(error.into()),
+            Ok(None) => return self.refuse(Rejection::InvalidToken),
+            Err(error) => return self.refuse(error.into()),
         };
         judge(self.request.extensions_mut(), verdict);
-        let future = self.service.call(self.request);
-        State::Calling { future }
+        State::Calling {
+            future: self.service.call(self.request),
+            finish: self.finish,
+        }
     }
 
-    fn reject(&self, rejection: Rejection) -> State<S, D, ReqBody, S::Future> {
-        State::Rejected {
-            rejection: Some(rejection),
-            grpc: is_grpc(self.request.headers()),
-        }
+    fn refuse<D>(&self, rejection: Rejection) -> State<S, D, ReqBody, R, S::Future, S::Response> {
+        let responder = &self.finish.settings.responder;
+        let response = Some(responder.refuse(rejection, self.request.headers()));
+        State::Refused { response }
     }
 }
 
@@ -190,7 +190,7 @@ where
         let state = match self.state {
             State::Checking { .. } => "Checking",
             State::Calling { .. } => "Calling",
-            State::Rejected { .. } => "Rejected",
+            State::Refused { .. } => "Refused",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
     }

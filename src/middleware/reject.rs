@@ -30,6 +30,15 @@ pub enum Rejection {
     },
 }
 
+// Constants, so that nothing is validated again for each response.
+const MISSING_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
+const INVALID_TOKEN: HeaderValue = HeaderValue::from_static(
+    r#"Bearer realm="api", error="invalid_token", error_description="the token is not valid or no longer valid""#,
+);
+const INVALID_REQUEST: HeaderValue = HeaderValue::from_static(
+    r#"Bearer realm="api", error="invalid_request", error_description="more than one token""#,
+);
+
 impl Rejection {
     /// The status of the response.
     pub fn status(&self) -> StatusCode {
@@ -43,17 +52,12 @@ impl Rejection {
 
     /// The challenge of RFC 6750 §3, for the `WWW-Authenticate` header, with the default realm.
     pub fn challenge(&self) -> Option<HeaderValue> {
-        let challenge = match self {
-            Self::MissingToken => r#"Bearer realm="api""#,
-            Self::InvalidToken => {
-                r#"Bearer realm="api", error="invalid_token", error_description="the token is not valid or no longer valid""#
-            }
-            Self::InvalidRequest => {
-                r#"Bearer realm="api", error="invalid_request", error_description="more than one token""#
-            }
-            Self::Fault(_) | Self::Internal(_) | Self::MissingLayer { .. } => return None,
-        };
-        Some(HeaderValue::from_static(challenge))
+        match self {
+            Self::MissingToken => Some(MISSING_TOKEN),
+            Self::InvalidToken => Some(INVALID_TOKEN),
+            Self::InvalidRequest => Some(INVALID_REQUEST),
+            Self::Fault(_) | Self::Internal(_) | Self::MissingLayer { .. } => None,
+        }
     }
 
     /// The [status code](https://grpc.io/docs/guides/status-codes/) for a gRPC client.

@@ -35,7 +35,7 @@ impl<B> OnRejection<B> for PlainResponse {
     }
 }
 
-/// What a response of this layer, or of one further in, has among its extensions.
+/// What a response has among its extensions that a layer has given its realm or its looks.
 #[derive(Clone, Copy)]
 struct Answered;
 
@@ -44,7 +44,7 @@ struct Answered;
 pub(super) struct Responder<R> {
     /// For a missing and for an invalid token, and for more than one; `None`: with the default realm.
     challenges: Option<[HeaderValue; 3]>,
-    pub(super) hook: R,
+    hook: Option<R>,
 }
 
 /// A WebSocket client that offered a token among its protocols.
@@ -58,7 +58,7 @@ impl Responder<PlainResponse> {
     pub(super) fn new() -> Self {
         Self {
             challenges: None,
-            hook: PlainResponse,
+            hook: None,
         }
     }
 }
@@ -67,7 +67,7 @@ impl<R> Responder<R> {
     pub(super) fn with_hook<T>(self, hook: T) -> Responder<T> {
         Responder {
             challenges: self.challenges,
-            hook,
+            hook: Some(hook),
         }
     }
 
@@ -94,14 +94,19 @@ impl<R> Responder<R> {
     }
 
     /// The response to a request that this layer refuses.
-    pub(super) fn refuse<B: Default>(&self, rejection: Rejection, grpc: bool) -> Response<B>
+    pub(super) fn refuse<B: Default>(
+        &self,
+        rejection: Rejection,
+        request: &HeaderMap,
+    ) -> Response<B>
     where
         R: OnRejection<B>,
     {
-        if grpc {
+        if is_grpc(request) {
             return rejection.grpc_response();
         }
-        self.finish(&rejection, rejection.clone().response())
+        let response = rejection.clone().response();
+        self.finish(&rejection, response)
     }
 
     /// The response of the inner service: one of an extractor is finished here.
@@ -142,8 +147,12 @@ impl<R> Responder<R> {
                 headers.insert(WWW_AUTHENTICATE, challenge.clone());
             }
         }
-        let mut response = self.hook.on_rejection(rejection, response);
-        response.extensions_mut().insert(Answered);
+        if let Some(hook) = &self.hook {
+            response = hook.on_rejection(rejection, response);
+        }
+        if self.challenges.is_some() || self.hook.is_some() {
+            response.extensions_mut().insert(Answered);
+        }
         response
     }
 }
@@ -183,7 +192,7 @@ impl Rejection {
 }
 
 /// Whether it is a gRPC call. (gRPC-Web is for a layer further out to translate.)
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else {
         return false;
     };

@@ -10,9 +10,9 @@ use tower::Service;
 
 use super::{
     Anonymous, Rejection,
-    future::ResponseFuture,
+    future::{Finish, ResponseFuture},
     layer::{Mode, Settings},
-    respond::{OnRejection, PlainResponse, is_grpc},
+    respond::{OnRejection, PlainResponse},
     session::judge,
     source::{find_token, hide_websocket_token},
 };
@@ -55,21 +55,26 @@ where
         let token = find_token(&settings.sources, &mut request)
             .and_then(|token| self.manager.parse(&token).ok_or(Rejection::InvalidToken));
         let offered = hide_websocket_token(&settings.sources, &mut request);
+        let finish = || Finish {
+            settings: Arc::clone(settings),
+            offered,
+        };
         match token {
             Ok(token) => {
+                let finish = finish();
                 // The service that was polled ready is the one to call; its clone need not be ready.
                 let clone = self.inner.clone();
                 let ready = mem::replace(&mut self.inner, clone);
-                let manager = self.manager.clone();
-                ResponseFuture::check(manager, token, ready, request, settings, offered)
+                ResponseFuture::check(self.manager.clone(), token, ready, request, finish)
             }
             Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
                 let anonymous = Anonymous::new(reason, self.manager.clone());
                 judge(request.extensions_mut(), Err(anonymous));
-                ResponseFuture::call(self.inner.call(request), settings, offered)
+                ResponseFuture::call(self.inner.call(request), finish())
             }
             Err(rejection) => {
-                ResponseFuture::reject(rejection, is_grpc(request.headers()), settings)
+                let response = settings.responder.refuse(rejection, request.headers());
+                ResponseFuture::refused(response)
             }
         }
     }

@@ -2,7 +2,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
-    header::{AUTHORIZATION, COOKIE, Entry, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
 use super::{Rejection, respond::OfferedToken};
@@ -192,10 +192,15 @@ impl TokenSource {
             Kind::WebSocketProtocol => &SEC_WEBSOCKET_PROTOCOL,
             Kind::Query(_) | Kind::Custom(_) => return,
         };
-        if let Entry::Occupied(mut values) = headers.entry(name) {
-            for value in values.iter_mut() {
-                value.set_sensitive(true);
-            }
+        // Not by `entry`, which makes room for one more.
+        let Some(value) = headers.get_mut(name) else {
+            return;
+        };
+        value.set_sensitive(true);
+        // Some field is there twice.
+        if headers.len() > headers.keys_len() {
+            let values = headers.iter_mut().filter(|(key, _)| *key == name);
+            values.for_each(|(_, value)| value.set_sensitive(true));
         }
     }
 
