@@ -10,7 +10,10 @@ use axum::{
         Path, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code::POLICY},
     },
-    http::header::SET_COOKIE,
+    http::{
+        HeaderMap, StatusCode,
+        header::{HOST, ORIGIN, SET_COOKIE},
+    },
     response::{
         Html, IntoResponse, Response, Sse,
         sse::{Event, KeepAlive},
@@ -63,8 +66,22 @@ async fn log_out(session: Session) -> Result<(), Error> {
     session.log_out().await.map(drop)
 }
 
-async fn echo(session: Session, upgrade: WebSocketUpgrade) -> Response {
+async fn echo(session: Session, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if !is_same_origin(&headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     upgrade.on_upgrade(async |socket| talk(session, socket).await)
+}
+
+/// Pages of other sites can open a WebSocket, too, and the cookie may come along. Clients that are no browsers send no
+/// `Origin`.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let host = text(HOST).unwrap_or_default();
+    match headers.get(ORIGIN) {
+        Some(_) => text(ORIGIN) == Some(&format!("http://{host}")),
+        None => true,
+    }
 }
 
 /// Sends back what comes in, until the client goes or the session ends.

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::TokenId;
+use crate::{TokenId, store::Checked};
 
 /// A user as a check found it: who it is, what your loader knows of it, and how long its token lives.
 ///
@@ -28,6 +28,18 @@ pub(crate) struct TokenState {
 }
 
 impl TokenState {
+    pub(crate) fn of(id: TokenId, checked: &Checked) -> Self {
+        let session = &checked.session;
+        let remaining = session.expires_at.duration_since(checked.now);
+        Self {
+            id,
+            remaining: remaining.unwrap_or_default(),
+            expires_at: session.expires_at,
+            refreshed_at: session.refreshed_at,
+            ends_at: session.ends_at,
+        }
+    }
+
     /// What it was last good for; `None` if nothing can prolong it.
     pub(crate) fn renewable(&self) -> Option<Duration> {
         let ttl = self.expires_at.duration_since(self.refreshed_at).ok();

@@ -5,12 +5,17 @@
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{
+    HeaderName, Request, Response,
+    header::{ACCEPT, AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, MemoryStore, SessionLayer, TokenManager, TokenOptions, test_util::Faults,
+    ErrorKind, MemoryStore, OnFull, SessionLayer, TokenManager, TokenOptions,
+    middleware::TokenSource, test_util::Faults,
 };
 use tracing::Level;
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
@@ -28,20 +33,51 @@ async fn traces_tell_everything_but_tokens() {
     tracing::subscriber::set_global_default(subscriber).unwrap();
     let faults = Faults::new();
     let store = faults.wrap(MemoryStore::new());
-    let manager: TokenManager = TokenManager::new(store);
+    let manager: TokenManager<String> = TokenManager::builder(store)
+        .session_limit(2, OnFull::Reject)
+        .load_user(async |id: String| match &*id {
+            "broken" => Err("the database is down"),
+            _ => Ok(Some(id)),
+        })
+        .build()
+        .unwrap();
     let token = manager.set_token("al", None).await.unwrap();
     let other = manager
         .set_token_with("al", TokenOptions::new())
         .await
         .unwrap()
         .token;
-    let layer = SessionLayer::new(manager.clone());
+    manager.set_token("al", None).await.unwrap_err();
+    assert!(!written.text().contains("WARN"), "a client can cause that");
+    let broken = manager.set_token("broken", None).await.unwrap();
+    let layer = SessionLayer::new(manager.clone())
+        .refresh_below(Duration::from_secs(60))
+        .token_sources([
+            TokenSource::authorization(),
+            TokenSource::cookie("s").unwrap(),
+            TokenSource::header("x-s").unwrap(),
+            TokenSource::websocket_protocol(),
+            TokenSource::query("s").unwrap(),
+        ]);
     let inner = service_fn(async |_: Request<()>| Ok::<_, io::Error>(Response::new(())));
-    let (live, other_live) = (token.expose_secret(), other.expose_secret());
-    for text in [live.to_owned(), format!("{live}x"), other_live.to_owned()] {
-        let request = Request::get("/").header(AUTHORIZATION, format!("Bearer {text}"));
-        let request = request.body(()).unwrap();
-        layer.layer(inner).oneshot(request).await.unwrap();
+    let live = token.expose_secret();
+    for text in [
+        live,
+        &format!("{live}x"),
+        other.expose_secret(),
+        broken.expose_secret(),
+    ] {
+        for (name, value) in [
+            (AUTHORIZATION, format!("Bearer {text}")),
+            (COOKIE, format!("s={text}")),
+            (HeaderName::from_static("x-s"), text.to_owned()),
+            (SEC_WEBSOCKET_PROTOCOL, format!("bearer, {text}")),
+            (ACCEPT, String::new()),
+        ] {
+            let request = Request::get(format!("/?s={text}")).header(name, value);
+            let request = request.body(()).unwrap();
+            layer.layer(inner).oneshot(request).await.unwrap();
+        }
     }
     manager
         .refresh_token(token.expose_secret(), None)
@@ -62,7 +98,9 @@ async fn traces_tell_everything_but_tokens() {
         "operation=\"create\"",
         "operation=\"check\"",
         "outcome=\"ok\"",
-        "outcome=\"error\"",
+        "outcome=\"fault\"",
+        "outcome=\"refused\"",
+        "reason=\"session_limit\"",
         "latency_us=",
         "logged in",
         "refreshed",
@@ -73,7 +111,7 @@ async fn traces_tell_everything_but_tokens() {
     ] {
         assert!(text.contains(expected), "no {expected} in\n{text}");
     }
-    for token in [&token, &other] {
+    for token in [&token, &other, &broken] {
         let secret = token.expose_secret().rsplit('.').next().unwrap();
         assert!(!text.contains(&secret[..12]), "a token in\n{text}");
     }

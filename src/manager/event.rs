@@ -10,6 +10,7 @@ use crate::TokenId;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A session began.
+    #[non_exhaustive]
     LoggedIn {
         /// Whose it is.
         user_id: &'a str,
@@ -19,6 +20,7 @@ pub enum Event<'a> {
         expires_at: SystemTime,
     },
     /// A login ended this session, to keep the session limit.
+    #[non_exhaustive]
     Evicted {
         /// Whose it was.
         user_id: &'a str,
@@ -26,6 +28,7 @@ pub enum Event<'a> {
         token_id: &'a TokenId,
     },
     /// A session was prolonged, on demand or by sliding expiry.
+    #[non_exhaustive]
     Refreshed {
         /// Whose it is.
         user_id: &'a str,
@@ -33,6 +36,7 @@ pub enum Event<'a> {
         token_id: &'a TokenId,
     },
     /// A live session was ended.
+    #[non_exhaustive]
     LoggedOut {
         /// Whose it was.
         user_id: &'a str,
@@ -40,6 +44,7 @@ pub enum Event<'a> {
         token_id: &'a TokenId,
     },
     /// All sessions of a user were ended, or all but one.
+    #[non_exhaustive]
     LoggedOutAll {
         /// Whose they were.
         user_id: &'a str,
@@ -49,9 +54,12 @@ pub enum Event<'a> {
         sessions: u64,
     },
     /// A token was not accepted, or a login refused.
+    #[non_exhaustive]
     Refused {
         /// Who the token says it is of; for [`Refusal::NotLive`] this may be anybody's claim. `None` if it says nothing.
         user_id: Option<&'a str>,
+        /// Its handle, if it is a token.
+        token_id: Option<&'a TokenId>,
         /// Why.
         reason: Refusal,
     },
@@ -61,8 +69,10 @@ pub enum Event<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It is no token.
+    /// It is no token, or two cookies disagree.
     Malformed,
+    /// The request has more than one token in one place.
+    SeveralTokens,
     /// It is unknown, expired or revoked.
     NotLive,
     /// The user loader knows no such user.
@@ -72,10 +82,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// For a label of a metric: `malformed`, `not_live`, `no_such_user` or `session_limit`.
+    /// For a label of a metric: `malformed`, `several_tokens`, `not_live`, `no_such_user` or `session_limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
+            Self::SeveralTokens => "several_tokens",
             Self::NotLive => "not_live",
             Self::NoSuchUser => "no_such_user",
             Self::SessionLimit => "session_limit",

@@ -1,6 +1,12 @@
 //! [`TokenManager`]: the whole life of a token.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
 
 pub use self::{
     builder::TokenManagerBuilder,
@@ -141,7 +147,7 @@ impl<D> TokenManager<D> {
             .create(user_id, token.id(), &new, self.inner.limit);
         let created = creating.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
-                self.refused(Some(user_id), Refusal::SessionLimit);
+                self.refused(Some((user_id, None)), Refusal::SessionLimit);
             }
         })?;
         for (token_id, _) in &created.evicted {
@@ -240,17 +246,29 @@ impl<D> TokenManager<D> {
 
     /// Waits until a session has ended; for as long as the store cannot tell, it has not.
     pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
+        // The absolute end needs no store.
+        let mut end: Option<Instant> = None;
         loop {
+            let asked = Instant::now();
+            if end.is_some_and(|end| end <= asked) {
+                return;
+            }
             let mut pause = self.inner.revocation_poll;
             match self.inner.store.check(user_id, token_id).await {
                 Ok(None) => return,
                 Ok(Some(Checked { now, session, .. })) => {
-                    let remaining = session.expires_at.duration_since(now);
-                    pause = pause.min(remaining.unwrap_or_default());
+                    let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
+                    pause = pause.min(left(session.expires_at));
+                    end = session
+                        .ends_at
+                        .and_then(|time| asked.checked_add(left(time)));
                 }
-                Err(_) => {}
+                Err(_) => {
+                    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                    pause = pause.min(left.unwrap_or(pause));
+                }
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
         }
     }
 
@@ -269,15 +287,7 @@ impl<D> TokenManager<D> {
 }
 
 fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
-    let session = &checked.session;
-    let expires_at = session.expires_at;
-    let state = TokenState {
-        id: token.id,
-        remaining: expires_at.duration_since(checked.now).unwrap_or_default(),
-        expires_at,
-        refreshed_at: session.refreshed_at,
-        ends_at: session.ends_at,
-    };
+    let state = TokenState::of(token.id, checked);
     User::new(&token.user_id, detail, Some(state))
 }
 

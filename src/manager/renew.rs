@@ -6,8 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::TokenManager;
-use crate::{TokenId, User};
+use tokio::time::timeout;
+
+use super::{Event, TokenManager};
+use crate::{Error, TokenId, User, user::TokenState};
+
+/// A renewal that takes longer is given up, so that a later request may try again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The sessions whose renewal is under way.
 #[derive(Default)]
@@ -23,6 +28,7 @@ impl Renewals {
 struct Renewal<D> {
     manager: TokenManager<D>,
     token_id: TokenId,
+    below: Duration,
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
@@ -30,27 +36,44 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     /// `below` remains of it and no renewal is under way.
     pub(crate) fn renew_below(&self, below: Duration, user: &User<D>) {
         let Some(token) = user.token() else { return };
-        let Some(ttl) = token.renewable() else { return };
-        // Where the threshold is longer than sessions live, half of that has to do.
-        if token.remaining >= below.min(ttl / 2) {
-            return;
-        }
-        if !self.inner.renewals.running().insert(token.id) {
+        if due(token, below).is_none() || !self.inner.renewals.running().insert(token.id) {
             return;
         }
         let renewal = Renewal {
             manager: self.clone(),
             token_id: token.id,
+            below,
         };
-        tokio::spawn(renewal.run(user.clone(), ttl));
+        tokio::spawn(renewal.run(user.clone()));
     }
 }
 
+/// For how long to renew a session, if it is time for that.
+fn due(token: &TokenState, below: Duration) -> Option<Duration> {
+    let ttl = token.renewable()?;
+    // Below the whole ttl would be at each request.
+    let below = if below < ttl { below } else { ttl / 2 };
+    (token.remaining < below).then_some(ttl)
+}
+
 impl<D> Renewal<D> {
-    async fn run(self, user: User<D>, ttl: Duration) {
-        let (manager, token_id) = (&self.manager, &self.token_id);
+    async fn run(self, user: User<D>) {
         // If it fails, then a later request tries again, or nobody uses the session any more.
-        let _ = manager.refresh_session(user.id(), token_id, ttl).await;
+        let _ = timeout(PATIENCE, self.renew(user.id())).await;
+    }
+
+    async fn renew(&self, user_id: &str) -> Result<(), Error> {
+        let (inner, token_id) = (&*self.manager.inner, &self.token_id);
+        // The request itself may have changed the session meanwhile, or ended it.
+        let checked = inner.store.check(user_id, token_id).await?;
+        let state = checked.map(|checked| TokenState::of(*token_id, &checked));
+        let Some(ttl) = state.and_then(|state| due(&state, self.below)) else {
+            return Ok(());
+        };
+        if inner.store.refresh(user_id, token_id, ttl).await? {
+            self.manager.tell(&Event::Refreshed { user_id, token_id });
+        }
+        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ impl<D> TokenManager<D> {
     pub(super) async fn check_live(&self, token: &ParsedToken) -> Result<Option<Checked>, Error> {
         let checked = self.inner.store.check(&token.user_id, &token.id).await?;
         if checked.is_none() {
-            self.refused(Some(&token.user_id), Refusal::NotLive);
+            self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NotLive);
         }
         Ok(checked)
     }
@@ -28,7 +28,7 @@ impl<D> TokenManager<D> {
         if refreshed {
             self.tell(&Event::Refreshed { user_id, token_id });
         } else {
-            self.refused(Some(user_id), Refusal::NotLive);
+            self.refused(Some((user_id, Some(token_id))), Refusal::NotLive);
         }
         Ok(refreshed)
     }
@@ -60,8 +60,14 @@ impl<D> TokenManager<D> {
         Ok(sessions)
     }
 
-    pub(super) fn refused(&self, user_id: Option<&str>, reason: Refusal) {
-        self.tell(&Event::Refused { user_id, reason });
+    /// Tells of a refusal; `claim` is what the token says of itself.
+    pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: Refusal) {
+        let (user_id, token_id) = claim.unzip();
+        self.tell(&Event::Refused {
+            user_id,
+            token_id: token_id.flatten(),
+            reason,
+        });
     }
 
     pub(super) fn tell(&self, event: &Event<'_>) {

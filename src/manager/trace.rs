@@ -29,8 +29,16 @@ impl AroundStore for Spans {
         let start = Instant::now();
         let outcome = call.instrument(span.clone()).await;
         span.record("latency_us", start.elapsed().as_micros() as u64);
-        span.record("outcome", if outcome.is_ok() { "ok" } else { "error" });
-        if let Err(error) = &outcome {
+        let verdict = match &outcome {
+            Ok(_) => "ok",
+            Err(error) if error.is_fault() => "fault",
+            // Such as at the session limit.
+            Err(_) => "refused",
+        };
+        span.record("outcome", verdict);
+        if let Err(error) = &outcome
+            && error.is_fault()
+        {
             let cause = error.source().map(tracing::field::display);
             let (operation, kind) = (operation.name, error.kind());
             warn!(parent: &span, operation, ?kind, cause, "{error}");
@@ -66,8 +74,18 @@ pub(super) fn event(event: &Event<'_>) {
                 "logged out everywhere"
             );
         }
-        Event::Refused { user_id, reason } => {
-            debug!(user.id = user_id, reason = reason.as_str(), "refused");
+        Event::Refused {
+            user_id,
+            token_id,
+            reason,
+        } => {
+            let token_id = token_id.map(tracing::field::display);
+            debug!(
+                user.id = user_id,
+                token.id = token_id,
+                reason = reason.as_str(),
+                "refused"
+            );
         }
     }
 }

@@ -141,7 +141,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         match Slot::decode(&token.user_id, checked.user.as_deref()) {
             Slot::User(detail) => return Ok(Some(user(token, Some(Arc::new(detail)), &checked))),
             Slot::NoSuchUser => {
-                self.refused(Some(&token.user_id), Refusal::NoSuchUser);
+                self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NoSuchUser);
                 return Ok(None);
             }
             Slot::Vacant => {}
@@ -151,7 +151,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         };
         let seen = checked.user;
         let Some(detail) = loads.fill(store, &token.user_id, seen, user_ttl).await? else {
-            self.refused(Some(&token.user_id), Refusal::NoSuchUser);
+            self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NoSuchUser);
             return Ok(None);
         };
         // The load may have taken long, and a logout must beat it.

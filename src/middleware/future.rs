@@ -13,7 +13,7 @@ use tower::Service;
 use super::{
     Anonymous, Rejection, Session,
     layer::{Mode, Settings},
-    respond::{OfferedToken, OnRejection, PlainResponse},
+    respond::{Manners, OnRejection, PlainResponse},
     session::judge,
 };
 use crate::{Error, TokenId, TokenManager, User, token::ParsedToken};
@@ -63,7 +63,7 @@ struct Pending<S, ReqBody, R> {
 /// What is to be done with the response.
 pub(super) struct Finish<R> {
     pub(super) settings: Arc<Settings<R>>,
-    pub(super) offered: Option<OfferedToken>,
+    pub(super) manners: Manners,
 }
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
@@ -130,7 +130,7 @@ where
                 StateProj::Calling { future, finish } => {
                     let response = ready!(future.poll(cx))?;
                     let responder = &finish.settings.responder;
-                    return Poll::Ready(Ok(responder.pass(response, finish.offered)));
+                    return Poll::Ready(Ok(responder.pass(response, finish.manners)));
                 }
                 StateProj::Refused { response } => {
                     let response = response.take().expect("polled after completion");

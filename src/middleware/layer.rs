@@ -63,7 +63,7 @@ impl<D, R> SessionLayer<D, R> {
     /// Where to look for a token. Default: [`TokenSource::authorization`].
     ///
     /// They are asked in this order, and the first one that has a token decides, even if that token is no good:
-    /// the others are not looked at.
+    /// the others are not looked at. Without any, no request has a token.
     ///
     /// ```
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
@@ -85,8 +85,7 @@ impl<D, R> SessionLayer<D, R> {
     ///
     /// The request does not wait for that, and nobody is told of a renewal that fails: the next request tries
     /// again. While one is under way, the manager begins no other one for that session. A session that is used all the
-    /// time is written once in every `ttl - remaining`; where `remaining` is more than half of the ttl, that half
-    /// counts.
+    /// time is written once in every `ttl - remaining`; where `remaining` is not less than the ttl, half of that counts.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
         self.settings.refresh_below = Some(remaining);
         self
@@ -108,14 +107,15 @@ impl<D, R> SessionLayer<D, R> {
     /// Responses to gRPC calls are not changed: they have no body.
     ///
     /// ```
-    /// # use http::Response;
+    /// # use axum::{Router, body::Body, http::Response, routing::get};
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
     /// use tower_bearer_session::middleware::Rejection;
     ///
     /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
-    /// let layer = SessionLayer::new(manager)
-    ///     .on_rejection(|rejection: &Rejection, response: Response<String>| response.map(|_| rejection.to_string()));
-    /// # let _ = layer;
+    /// let layer = SessionLayer::new(manager).on_rejection(
+    ///     |rejection: &Rejection, response: Response<Body>| response.map(|_| Body::from(format!("no: {rejection}"))),
+    /// );
+    /// let app: Router = Router::new().route("/", get(async || "hello")).layer(layer);
     /// ```
     pub fn on_rejection<T>(self, hook: T) -> SessionLayer<D, T> {
         SessionLayer {

@@ -7,7 +7,7 @@
 //! | a live token | inner service | inner service | |
 //! | no token (another scheme than `Bearer` is none) | 401 | inner service, anonymous | none |
 //! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
-//! | more than one token in one place, such as two `Authorization` headers | 400 | 400 | `invalid_request` |
+//! | more than one token in one place, such as two `Authorization` headers (two cookies: see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
 //! | a token, but the store or the user loader fails | 503 | 503 | |
 //!
 //! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never

@@ -2,7 +2,7 @@ use std::fmt;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::Error;
+use crate::{Error, Refusal};
 
 /// Why a request was refused.
 ///
@@ -67,6 +67,15 @@ impl Rejection {
             Self::InvalidRequest => 3,                     // INVALID_ARGUMENT
             Self::Fault(_) => 14,                          // UNAVAILABLE
             Self::Internal(_) | Self::MissingLayer { .. } => 13, // INTERNAL
+        }
+    }
+
+    /// What it is to those who listen to events, if it is about how a token came.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::InvalidToken => Some(Refusal::Malformed),
+            Self::InvalidRequest => Some(Refusal::SeveralTokens),
+            _ => None,
         }
     }
 

@@ -1,6 +1,6 @@
 use http::{
     HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE},
 };
 
 use super::{Rejection, source::BEARER};
@@ -35,7 +35,7 @@ impl<B> OnRejection<B> for PlainResponse {
     }
 }
 
-/// What a response has among its extensions that a layer has given its realm or its looks.
+/// What a refusal has among its extensions when a layer has given it its realm and its looks.
 #[derive(Clone, Copy)]
 struct Answered;
 
@@ -44,21 +44,25 @@ struct Answered;
 pub(super) struct Responder<R> {
     /// For a missing and for an invalid token, and for more than one; `None`: with the default realm.
     challenges: Option<[HeaderValue; 3]>,
-    hook: Option<R>,
+    hook: R,
 }
 
-/// A WebSocket client that offered a token among its protocols.
-#[derive(Clone, Copy)]
-pub(super) struct OfferedToken {
-    /// A success is the beginning of a tunnel, as by RFC 8441.
+/// What the place of a token in the request means for the response.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Manners {
+    /// A WebSocket client offered it among its protocols, and must be answered with one of these.
+    pub(super) offered: bool,
+    /// The method is `CONNECT`, so that a success is the beginning of a tunnel, as by RFC 8441.
     pub(super) connect: bool,
+    /// It stood in the URL, which is all that a shared cache may look at.
+    pub(super) in_url: bool,
 }
 
 impl Responder<PlainResponse> {
     pub(super) fn new() -> Self {
         Self {
             challenges: None,
-            hook: None,
+            hook: PlainResponse,
         }
     }
 }
@@ -67,7 +71,7 @@ impl<R> Responder<R> {
     pub(super) fn with_hook<T>(self, hook: T) -> Responder<T> {
         Responder {
             challenges: self.challenges,
-            hook: Some(hook),
+            hook,
         }
     }
 
@@ -110,20 +114,28 @@ impl<R> Responder<R> {
     }
 
     /// The response of the inner service: one of an extractor is finished here.
-    pub(super) fn pass<B>(
-        &self,
-        mut response: Response<B>,
-        offered: Option<OfferedToken>,
-    ) -> Response<B>
+    pub(super) fn pass<B>(&self, mut response: Response<B>, manners: Manners) -> Response<B>
     where
         R: OnRejection<B>,
     {
-        if let Some(offered) = offered {
-            choose_bearer(&mut response, offered);
+        if manners.offered {
+            choose_bearer(&mut response, manners.connect);
+        }
+        if manners.in_url {
+            // RFC 6750 §2.3.
+            let private = HeaderValue::from_static("private");
+            response
+                .headers_mut()
+                .entry(CACHE_CONTROL)
+                .or_insert(private);
         }
         let extensions = response.extensions();
         match extensions.get::<Rejection>() {
-            Some(rejection) if extensions.get::<Answered>().is_none() => {
+            // A service may note the rejection and answer something else.
+            Some(rejection)
+                if response.status() == rejection.status()
+                    && extensions.get::<Answered>().is_none() =>
+            {
                 let rejection = rejection.clone();
                 self.finish(&rejection, response)
             }
@@ -147,12 +159,8 @@ impl<R> Responder<R> {
                 headers.insert(WWW_AUTHENTICATE, challenge.clone());
             }
         }
-        if let Some(hook) = &self.hook {
-            response = hook.on_rejection(rejection, response);
-        }
-        if self.challenges.is_some() || self.hook.is_some() {
-            response.extensions_mut().insert(Answered);
-        }
+        let mut response = self.hook.on_rejection(rejection, response);
+        response.extensions_mut().insert(Answered);
         response
     }
 }
@@ -201,10 +209,9 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// Lets a browser have one of the protocols that it offered.
-fn choose_bearer<B>(response: &mut Response<B>, offered: OfferedToken) {
+fn choose_bearer<B>(response: &mut Response<B>, connect: bool) {
     let status = response.status();
-    let accepted =
-        status == StatusCode::SWITCHING_PROTOCOLS || offered.connect && status.is_success();
+    let accepted = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
     let headers = response.headers_mut();
     if accepted && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(BEARER));

@@ -12,7 +12,7 @@ use super::{
     Anonymous, Rejection,
     future::{Finish, ResponseFuture},
     layer::{Mode, Settings},
-    respond::{OnRejection, PlainResponse},
+    respond::{Manners, OnRejection, PlainResponse},
     session::judge,
     source::{find_token, hide_websocket_token},
 };
@@ -52,12 +52,18 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let token = find_token(&settings.sources, &mut request)
+        let mut manners = Manners::default();
+        let token = find_token(&settings.sources, &mut request, &mut manners)
+            .inspect_err(|rejection| {
+                if let Some(reason) = rejection.refusal() {
+                    self.manager.refused(None, reason);
+                }
+            })
             .and_then(|token| self.manager.parse(&token).ok_or(Rejection::InvalidToken));
-        let offered = hide_websocket_token(&settings.sources, &mut request);
+        hide_websocket_token(&settings.sources, &mut request, &mut manners);
         let finish = || Finish {
             settings: Arc::clone(settings),
-            offered,
+            manners,
         };
         match token {
             Ok(token) => {

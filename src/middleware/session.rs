@@ -79,7 +79,7 @@ impl<D: Send + Sync + 'static> Session<D> {
     ///
     /// For now it asks the store at once and then at the
     /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, with one check each time. While the store is
-    /// not available, nothing has ended.
+    /// not available, nothing has ended but what has reached its absolute end. It does not ask the user loader.
     ///
     /// ```no_run
     /// # async fn next_message() {}

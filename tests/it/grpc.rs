@@ -1,8 +1,19 @@
-//! The example `grpc`, with a tonic client.
+//! A tonic client, with the example `grpc` and with a server whose store fails.
 
 use tonic::{Code, Request, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
+
+use std::net::SocketAddr;
+
+use http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio_stream::wrappers::TcpListenerStream;
+use tower_bearer_session::{
+    ErrorKind, MemoryStore, SessionLayer, TokenManager,
+    test_util::{Faults, bearer},
 };
 
 use crate::examples::Example;
@@ -51,4 +62,73 @@ async fn a_tonic_client_gets_codes() {
         Ok(ServingStatus::Serving)
     );
     assert_eq!(check(&[&bearer], "").await, refused);
+}
+
+/// A health service under the layer, on a store that may fail.
+async fn serve(manager: &TokenManager) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (_, health) = tonic_health::server::health_reporter();
+    let server = tonic::transport::Server::builder()
+        .layer(SessionLayer::new(manager.clone()))
+        .add_service(health)
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    tokio::spawn(server);
+    address
+}
+
+/// A store that fails is `UNAVAILABLE`, for streams, too, so that clients try again; and never a verdict on the token.
+#[tokio::test]
+async fn a_failing_store_is_unavailable() {
+    let faults = Faults::new();
+    let manager = TokenManager::new(faults.wrap(MemoryStore::new()));
+    let authorization = bearer(&manager, "al").await;
+    let address = serve(&manager).await;
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+    let mut codes = async || {
+        let request = || {
+            let mut request = Request::new(HealthCheckRequest::default());
+            let value = authorization.to_str().unwrap().parse().unwrap();
+            request.metadata_mut().insert("authorization", value);
+            request
+        };
+        let unary = client.check(request()).await.map(drop);
+        let stream = client.watch(request()).await.map(drop);
+        [unary, stream].map(|answer| answer.map_or_else(|status| status.code(), |()| Code::Ok))
+    };
+    assert_eq!(codes().await, [Code::Ok; 2]);
+    for (kind, code) in [
+        (ErrorKind::Unavailable, Code::Unavailable),
+        (ErrorKind::Timeout, Code::Unavailable),
+        (ErrorKind::Serialize, Code::Internal),
+    ] {
+        faults.fail(kind);
+        assert_eq!(codes().await, [code; 2]);
+    }
+    faults.heal();
+    assert_eq!(codes().await, [Code::Ok; 2]);
+}
+
+/// On the wire a refusal is *Trailers-Only*: one HEADERS frame that ends the stream, as all gRPC clients expect.
+#[tokio::test]
+async fn a_refusal_is_trailers_only() {
+    let manager = TokenManager::new(MemoryStore::new());
+    let address = serve(&manager).await;
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Empty<bytes::Bytes>>();
+    let call = http::Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
+        .header(CONTENT_TYPE, "application/grpc+proto")
+        .body(Empty::new())
+        .unwrap();
+    let response = client.request(call).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["grpc-status"], "16");
+    assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
+    // With END_STREAM on the headers, there is nothing to come.
+    assert!(http_body::Body::is_end_stream(response.body()));
+    let rest = response.into_body().collect().await.unwrap();
+    assert!(rest.trailers().is_none());
+    assert!(rest.to_bytes().is_empty());
 }

@@ -1,11 +1,11 @@
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, str, sync::Arc};
 
 use http::{
     Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use super::{Rejection, respond::OfferedToken};
+use super::{Rejection, respond::Manners};
 use crate::{Error, ErrorKind};
 
 mod read;
@@ -15,7 +15,9 @@ pub(super) const BEARER: &str = "bearer";
 
 /// Where a token is looked for in a request; for [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
 ///
-/// Header fields that may carry a token are marked as [sensitive](HeaderValue::set_sensitive).
+/// Header fields that may carry a token are marked as [sensitive](HeaderValue::set_sensitive), but for those that a
+/// source of your own reads. What does not have the form of a source is no token to it; what has the form, but nothing
+/// good in it, such as an empty header, is an invalid token.
 #[derive(Clone)]
 pub struct TokenSource(Kind);
 
@@ -51,8 +53,8 @@ where
     }
 }
 
-/// All of a request but its body.
-#[derive(Clone, Copy, Debug)]
+/// All of a request but its body. `Debug` shows neither values of headers nor the query, where tokens may be.
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
     uri: &'a Uri,
@@ -101,11 +103,12 @@ impl TokenSource {
     }
 
     /// A cookie ([RFC 6265 §4.2]). An empty one is no token; different ones with the same name are
-    /// [`Rejection::InvalidToken`], because anybody who controls a sibling domain can add one.
+    /// [`Rejection::InvalidToken`], because anybody who controls a sibling domain can add one (give it a name that begins
+    /// with `__Host-`, and they cannot).
     ///
     /// Browsers send cookies along with requests that other sites make: set it `HttpOnly`, `Secure` and
     /// `SameSite=Lax` (or `Strict`), let nothing but `POST` and the like change anything, and look at `Origin` before
-    /// a WebSocket begins.
+    /// a WebSocket begins. A shared cache does not know what the cookie means: say `Cache-Control: private`.
     ///
     /// # Errors
     ///
@@ -138,7 +141,7 @@ impl TokenSource {
     ///
     /// The service does not see these two among the protocols that the client offers. If it chooses none of
     /// the others, the layer answers with `bearer`, because browsers give up if none of what they offer is
-    /// chosen; the token is never sent back.
+    /// chosen; the token is never sent back. More than one `bearer` is [`Rejection::InvalidRequest`].
     pub fn websocket_protocol() -> Self {
         Self(Kind::WebSocketProtocol)
     }
@@ -148,7 +151,8 @@ impl TokenSource {
     ///
     /// Think twice: URLs are kept in logs, histories and `Referer` headers ([RFC 6750 §2.3] and [RFC 9700 §4.3.2]
     /// advise against it). It is for clients that can set neither a header nor a cookie, such as
-    /// `EventSource` on another domain; give them tokens that live briefly.
+    /// `EventSource` on another domain; give them tokens that live briefly. Layers further in see the token in the URI.
+    /// Responses are marked as `Cache-Control: private`, unless they have a `Cache-Control` of their own.
     ///
     /// # Errors
     ///
@@ -167,7 +171,7 @@ impl TokenSource {
         Ok(Self(Kind::Query(name.into())))
     }
 
-    /// One of your own, such as a closure.
+    /// One of your own, such as a closure. What it reads is not hidden from layers further in.
     ///
     /// ```
     /// use tower_bearer_session::middleware::{RequestHead, TokenSource};
@@ -210,7 +214,11 @@ impl TokenSource {
             Kind::Authorization => read::authorization(headers),
             Kind::Cookie(name) => read::cookie(headers, name),
             Kind::Header(name) => read::header(headers, name),
-            Kind::WebSocketProtocol => read::websocket_protocol(headers),
+            Kind::WebSocketProtocol => {
+                let hidden = request.extensions().get::<HiddenToken>();
+                let token = read::websocket_protocol(headers);
+                token.map(|token| token.or(hidden.map(|HiddenToken(token)| &**token)))
+            }
             Kind::Query(name) => read::query(request.uri(), name),
             Kind::Custom(source) => {
                 let token = source.find_token(&RequestHead::of(request))?;
@@ -225,43 +233,70 @@ impl TokenSource {
 pub(super) fn find_token<'a, B>(
     sources: &[TokenSource],
     request: &'a mut Request<B>,
+    manners: &mut Manners,
 ) -> Result<Cow<'a, str>, Rejection> {
     for source in sources {
         source.mark_as_sensitive(request.headers_mut());
     }
     for source in sources {
         if let Some(token) = source.find(request)? {
+            manners.in_url = matches!(source.0, Kind::Query(_));
             return Ok(token);
         }
     }
     Err(Rejection::MissingToken)
 }
 
+/// What a layer further out has taken out of the protocols that a WebSocket client offers. No `Debug` on purpose.
+#[derive(Clone)]
+struct HiddenToken(Box<str>);
+
 /// Takes `bearer, <token>` out of the protocols that a WebSocket client offers.
 pub(super) fn hide_websocket_token<B>(
     sources: &[TokenSource],
     request: &mut Request<B>,
-) -> Option<OfferedToken> {
+    manners: &mut Manners,
+) {
     let reads = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
     if !sources.iter().any(reads) {
-        return None;
+        return;
     }
-    let connect = request.method() == Method::CONNECT;
+    let offer = read::offer(request.headers());
+    let Some(token) = offer.tokens.first() else {
+        return;
+    };
+    manners.offered = true;
+    manners.connect = request.method() == Method::CONNECT;
+    let hidden = str::from_utf8(token).map(|token| HiddenToken(token.into()));
+    let others = offer.others.join(&b", "[..]);
     let headers = request.headers_mut();
-    let others = read::other_protocols(headers)?;
     match HeaderValue::try_from(others) {
-        Ok(others) if !others.is_empty() => {
+        Ok(mut others) if !others.is_empty() => {
+            // There may be a token among them, of a client that got the order wrong.
+            others.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
         }
         _ => {
             headers.remove(SEC_WEBSOCKET_PROTOCOL);
         }
     }
-    Some(OfferedToken { connect })
+    if let Ok(hidden) = hidden {
+        request.extensions_mut().insert(hidden);
+    }
 }
 
 fn config_error(message: &str, name: &str) -> Error {
     Error::new(ErrorKind::Config, format!("{message}: {name:?}"))
+}
+
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", self.method)
+            .field("path", &self.uri.path())
+            .field("headers", &Vec::from_iter(self.headers.keys()))
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for TokenSource {

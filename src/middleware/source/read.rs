@@ -52,22 +52,32 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
 
 /// What follows `bearer` among the protocols that a WebSocket client offers.
 pub(super) fn websocket_protocol(headers: &HeaderMap) -> Found<'_> {
-    let mut offered = protocols(headers);
-    if !offered.any(|protocol| protocol == BEARER.as_bytes()) {
-        return Ok(None);
+    match *offer(headers).tokens {
+        [] => Ok(None),
+        [token] => text(token).map(Some),
+        _ => Err(Rejection::InvalidRequest),
     }
-    text(offered.next().unwrap_or_default()).map(Some)
 }
 
-/// The protocols that are neither `bearer` nor the token after it; `None` if there is no `bearer`.
-pub(super) fn other_protocols(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let offered: Vec<&[u8]> = protocols(headers).collect();
-    let bearer = BEARER.as_bytes();
-    let at = offered.iter().position(|&protocol| protocol == bearer)?;
-    let others = offered.iter().enumerate();
-    let others = others.filter(|&(place, _)| place != at && place != at + 1);
-    let others: Vec<&[u8]> = others.map(|(_, &protocol)| protocol).collect();
-    Some(others.join(&b", "[..]))
+/// What a WebSocket client offers.
+#[derive(Default)]
+pub(super) struct Offer<'a> {
+    /// Whatever stands after a `bearer`.
+    pub(super) tokens: Vec<&'a [u8]>,
+    pub(super) others: Vec<&'a [u8]>,
+}
+
+pub(super) fn offer(headers: &HeaderMap) -> Offer<'_> {
+    let mut offer = Offer::default();
+    let mut offered = protocols(headers);
+    while let Some(protocol) = offered.next() {
+        if protocol == BEARER.as_bytes() {
+            offer.tokens.push(offered.next().unwrap_or_default());
+        } else {
+            offer.others.push(protocol);
+        }
+    }
+    offer
 }
 
 /// A parameter of the query. No token has a character that is escaped there.

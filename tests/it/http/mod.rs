@@ -3,6 +3,7 @@
 mod errors;
 mod on_axum;
 mod on_hyper;
+mod options;
 mod two_services;
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};

@@ -1,15 +1,21 @@
-use std::{convert::Infallible, fmt::Debug, rc::Rc, sync::Arc};
+use std::{convert::Infallible, fmt::Debug, rc::Rc, sync::Arc, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use http::{Request, Response, StatusCode};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    Error, ErrorKind, IssuedToken, MemoryStore, OnFull, RedisStore, RedisStoreBuilder,
-    RefreshedUsers, Rejection, Session, SessionLayer, Token, TokenId, TokenInfo, TokenManager,
-    TokenManagerBuilder, TokenOptions, User,
-    middleware::{ResponseFuture, SessionService},
-    store::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord},
+    Error, ErrorKind, Event, IssuedToken, MemoryStore, OnFull, RedisStore, RedisStoreBuilder,
+    RefreshedUsers, Refusal, Rejection, Session, SessionLayer, Token, TokenId, TokenInfo,
+    TokenManager, TokenManagerBuilder, TokenOptions, User,
+    middleware::{
+        PlainResponse, ProblemJson, RequestHead, ResponseFuture, Revoked, SessionService,
+        TokenSource,
+    },
+    store::{
+        Checked, Created, NewSession, Operation, PutMode, SessionLimit, SessionRecord, WrappedStore,
+    },
+    test_util::Faults,
 };
 use tower_test::mock::Mock;
 
@@ -35,9 +41,13 @@ fn public_types_are_send_sync_unpin_and_debug() {
     holds::<RefreshedUsers>();
     holds::<(Checked, Created, NewSession, SessionLimit, SessionRecord)>();
     holds::<PutMode<'_>>();
+    holds::<(Event<'_>, Refusal, PlainResponse, ProblemJson)>();
+    holds::<(TokenSource, RequestHead<'_>)>();
+    holds::<(WrappedStore<MemoryStore, Faults>, Operation<'_>)>();
 
     fn may_be_sent<T: Send + Unpin + Debug>() {}
     may_be_sent::<ResponseFuture<Inner, Profile, ()>>();
+    may_be_sent::<Revoked>();
 }
 
 /// The handles are `Clone`, whatever the application's type is.
@@ -79,9 +89,23 @@ async fn nothing_of_the_inner_service_must_be_send() {
     let (token, layers) = logged_in(&Spy::default(), "al").await;
     let text = String::from("borrowed");
     for layer in layers {
-        let request = request([bearer(&token)]).map(|()| (Rc::default(), &*text));
-        let service = layer.layer(service_fn(echo));
-        let response = service.oneshot(request).await.unwrap();
+        let layer = layer.refresh_below(Duration::from_secs(1)).token_sources([
+            TokenSource::websocket_protocol(),
+            TokenSource::authorization(),
+        ]);
+        // Nor need a hook.
+        let local = Rc::new(());
+        let with_hook =
+            layer
+                .clone()
+                .on_rejection(move |_: &Rejection, response: Response<Body<'_>>| {
+                    response.map(|_| (Rc::clone(&local), ""))
+                });
+        let ask = || request([bearer(&token)]).map(|()| (Rc::default(), &*text));
+        let response = layer.layer(service_fn(echo)).oneshot(ask()).await.unwrap();
+        assert_eq!(response.body().1, text);
+        let service = with_hook.layer(service_fn(echo));
+        let response = service.oneshot(ask()).await.unwrap();
         assert_eq!(response.body().1, text);
     }
 }

@@ -108,7 +108,7 @@ async fn problems_are_json() {
     }
 }
 
-/// Of two layers around each other, the one that refuses decides what that looks like.
+/// Of two layers around each other, the one that refuses decides what that looks like, even if that is nothing special.
 #[tokio::test]
 async fn a_hook_leaves_the_responses_of_inner_layers_alone() {
     let (_, [required, optional]) = logged_in(&Spy::default(), "al").await;
@@ -116,12 +116,45 @@ async fn a_hook_leaves_the_responses_of_inner_layers_alone() {
         move |_: &Rejection, response: Response<String>| response.map(|_| name.to_owned())
     };
     let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new("in".into())));
-    let service = optional
+    let outer = optional
         .on_rejection(named("outer"))
-        .layer(required.on_rejection(named("inner")).layer(inner));
+        .realm("outer")
+        .unwrap();
+
+    let service = outer.layer(required.clone().on_rejection(named("inner")).layer(inner));
     let response = service.oneshot(Request::new(())).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(response.body(), "inner");
+
+    let service = outer.layer(required.layer(inner));
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        response.headers()[WWW_AUTHENTICATE],
+        r#"Bearer realm="api""#
+    );
+    assert_eq!(response.body(), "");
+}
+
+/// A service that notes the reason and answers something else has its way.
+#[tokio::test]
+async fn a_hook_leaves_other_answers_alone() {
+    let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let layer = optional
+        .on_rejection(|_: &Rejection, response: Response<String>| response.map(|_| "no".into()))
+        .realm("x")
+        .unwrap();
+    for status in [200, 303] {
+        let inner = service_fn(async |_: Request<()>| {
+            let response = Response::builder().status(status);
+            let response = response.extension(Rejection::MissingToken);
+            Ok::<_, Infallible>(response.body("hello".to_owned()).unwrap())
+        });
+        let response = layer.layer(inner).oneshot(Request::new(())).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.body(), "hello");
+        assert!(!response.headers().contains_key(WWW_AUTHENTICATE));
+    }
 }
 
 /// A gRPC client gets a status that it understands, in the headers, and no body; others with similar types do not.

@@ -38,6 +38,7 @@ struct Profile {
 struct Spy {
     sessions: MemoryStore,
     calls: Arc<AtomicUsize>,
+    refreshes: Arc<AtomicUsize>,
     mood: Arc<Mutex<Mood>>,
 }
 
@@ -55,6 +56,11 @@ impl Spy {
         self.calls.swap(0, Ordering::Relaxed)
     }
 
+    /// The same for refreshes.
+    fn refreshes(&self) -> usize {
+        self.refreshes.swap(0, Ordering::Relaxed)
+    }
+
     fn set(&self, mood: Mood) {
         *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
     }
@@ -68,10 +74,13 @@ impl Spy {
 impl AroundStore for Spy {
     async fn around<T: Send>(
         &self,
-        _: Operation<'_>,
+        operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         self.calls.fetch_add(1, Ordering::Relaxed);
+        if operation.name == "refresh" {
+            self.refreshes.fetch_add(1, Ordering::Relaxed);
+        }
         let mood = *self.mood.lock().unwrap_or_else(PoisonError::into_inner);
         match mood {
             Mood::Works => call.await,

@@ -1,14 +1,22 @@
 use std::{
+    convert::Infallible,
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http::Response;
-use tokio::time::{Instant, advance, timeout};
+use http::{
+    HeaderName, HeaderValue, Response,
+    header::{AUTHORIZATION, COOKIE},
+};
+use tokio::{
+    task::yield_now,
+    time::{Instant, advance, timeout},
+};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, Event, OnFull, Refusal, Session, SessionLayer, TokenManager,
+    ErrorKind, Event, MemoryStore, OnFull, Refusal, Session, SessionLayer, Token, TokenManager,
+    TokenOptions, middleware::TokenSource,
 };
 
 use super::{Mood, Profile, Spy, bearer, manager, request};
@@ -99,6 +107,58 @@ async fn every_step_is_an_event() {
     assert!(events().is_empty());
 }
 
+/// Refusals for the way in which a token came are events, too; a renewal that comes too late is none.
+#[tokio::test(start_paused = true)]
+async fn refusals_of_the_layer_are_events() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let ear = Arc::clone(&heard);
+    let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+        .on_event(move |event| ear.lock().unwrap().push(told(event)))
+        .build()
+        .unwrap();
+    let token = manager
+        .set_token("al", Duration::from_secs(60))
+        .await
+        .unwrap();
+    let layer = SessionLayer::new(manager)
+        .refresh_below(Duration::from_secs(20))
+        .token_sources([
+            TokenSource::authorization(),
+            TokenSource::cookie("s").unwrap(),
+        ]);
+    let log_out = service_fn(async |request: http::Request<()>| {
+        let session: &Session = request.extensions().get().expect("a session");
+        session.log_out().await.unwrap();
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let ask = async |fields: &[(HeaderName, &[u8])]| {
+        heard.lock().unwrap().clear();
+        let mut request = http::Request::new(());
+        for (name, value) in fields {
+            let value = HeaderValue::from_bytes(value).unwrap();
+            request.headers_mut().append(name, value);
+        }
+        layer.layer(log_out).oneshot(request).await.unwrap();
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        heard.lock().unwrap().clone()
+    };
+    assert!(ask(&[]).await.is_empty());
+    let malformed = ["refused None malformed"];
+    assert_eq!(ask(&[(AUTHORIZATION, b"Bearer \xff")]).await, malformed);
+    assert_eq!(ask(&[(COOKIE, b"s=a; s=b")]).await, malformed);
+    let two = [
+        (AUTHORIZATION, &b"Bearer x"[..]),
+        (AUTHORIZATION, b"Bearer x"),
+    ];
+    assert_eq!(ask(&two).await, ["refused None several_tokens"]);
+    advance(Duration::from_secs(50)).await;
+    let bearer = format!("Bearer {}", token.expose_secret());
+    let heard = ask(&[(AUTHORIZATION, bearer.as_bytes())]).await;
+    assert_eq!(heard, [format!("out al {}", token.id())]);
+}
+
 fn told_in(token_id: &tower_bearer_session::TokenId) -> String {
     format!("in al {token_id}")
 }
@@ -108,18 +168,28 @@ fn told(event: &Event<'_>) -> String {
         Event::LoggedIn {
             user_id, token_id, ..
         } => format!("in {user_id} {token_id}"),
-        Event::Evicted { user_id, token_id } => format!("evicted {user_id} {token_id}"),
-        Event::Refreshed { user_id, token_id } => format!("refreshed {user_id} {token_id}"),
-        Event::LoggedOut { user_id, token_id } => format!("out {user_id} {token_id}"),
+        Event::Evicted {
+            user_id, token_id, ..
+        } => format!("evicted {user_id} {token_id}"),
+        Event::Refreshed {
+            user_id, token_id, ..
+        } => format!("refreshed {user_id} {token_id}"),
+        Event::LoggedOut {
+            user_id, token_id, ..
+        } => format!("out {user_id} {token_id}"),
         Event::LoggedOutAll {
             user_id,
             kept,
             sessions,
+            ..
         } => {
             format!("out of {sessions} {user_id} {kept:?}")
         }
-        Event::Refused { user_id, reason } => {
-            assert_eq!(reason == Refusal::Malformed, user_id.is_none());
+        Event::Refused {
+            user_id, reason, ..
+        } => {
+            let unread = matches!(reason, Refusal::Malformed | Refusal::SeveralTokens);
+            assert_eq!(unread, user_id.is_none());
             format!("refused {user_id:?} {}", reason.as_str())
         }
         _ => panic!("{event:?}"),
@@ -133,16 +203,16 @@ async fn the_end_of_a_session_is_told() {
     let spy = Spy::default();
     let manager = manager(&spy);
     let ttl = Duration::from_secs(60);
-    let session = async || {
-        let token = manager.set_token("al", ttl).await.unwrap();
+    let of = async |token: &Token| {
         let layer = SessionLayer::new(manager.clone());
         let inner = service_fn(async |request: http::Request<()>| {
             let session: &Session<Profile> = request.extensions().get().expect("a session");
             Ok::<_, io::Error>(Response::new(Some(session.clone())))
         });
-        let response = layer.layer(inner).oneshot(request([bearer(&token)])).await;
+        let response = layer.layer(inner).oneshot(request([bearer(token)])).await;
         response.unwrap().into_body().expect("a session")
     };
+    let session = async || of(&manager.set_token("al", ttl).await.unwrap()).await;
     let poll = Duration::from_secs(5);
 
     let expiring = session().await;
@@ -165,6 +235,27 @@ async fn the_end_of_a_session_is_told() {
     timeout(3 * poll, &mut end).await.expect_err("it is live");
     revoked.log_out_everywhere().await.unwrap();
     timeout(poll, &mut end).await.expect("a poll later");
+
+    let evicted = session().await;
+    let single: TokenManager = TokenManager::builder(spy.store())
+        .single_mode()
+        .build()
+        .unwrap();
+    let mut end = std::pin::pin!(evicted.revoked());
+    timeout(3 * poll, &mut end).await.expect_err("it is live");
+    single.set_token("al", None).await.unwrap();
+    timeout(poll, &mut end).await.expect("a poll later");
+
+    let options = TokenOptions::new().ttl(ttl).max_lifetime(ttl / 2);
+    let finite = manager.set_token_with("al", options).await.unwrap().token;
+    let finite = of(&finite).await;
+    let mut end = std::pin::pin!(finite.revoked());
+    timeout(poll, &mut end).await.expect_err("it is live");
+    spy.set(Mood::Fails(ErrorKind::Unavailable));
+    let start = Instant::now();
+    timeout(ttl, &mut end).await.expect("an end that is known");
+    assert!(start.elapsed() <= ttl / 2, "{:?}", start.elapsed());
+    spy.set(Mood::Works);
 
     let cut_off = session().await;
     let mut end = std::pin::pin!(cut_off.revoked());

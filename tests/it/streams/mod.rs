@@ -64,6 +64,28 @@ async fn a_websocket_ends_with_its_session() {
     assert_eq!(say(&mut other, "two").await, "alice: two");
 }
 
+/// A page of another site gets no WebSocket, even where the browser sends the cookie along.
+#[tokio::test]
+async fn another_site_gets_no_websocket() {
+    let example = Example::start("websocket", &[]);
+    let base = &example.bases[0];
+    let cookie = format!("session={}", log_in(base).await);
+    for (origin, expected) in [(base.as_str(), 101), ("http://evil.example", 403)] {
+        let url = format!("{}/echo", base.replacen("http", "ws", 1));
+        let mut request = url.into_client_request().unwrap();
+        for (name, value) in [("cookie", cookie.as_str()), ("origin", origin)] {
+            let value = HeaderValue::from_str(value).unwrap();
+            request.headers_mut().insert(name, value);
+        }
+        let status = match connect_async(request).await {
+            Ok((_, response)) => response.status(),
+            Err(Error::Http(response)) => response.status(),
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(status, expected, "{origin}");
+    }
+}
+
 /// Server-sent events stop when the session ends, and not before.
 #[tokio::test]
 async fn server_sent_events_end_with_their_session() {
@@ -76,8 +98,11 @@ async fn server_sent_events_end_with_their_session() {
     let cookie = format!("theme=dark; session={token}");
     let stream = Client::new().get(&url).header("cookie", cookie).send();
     let mut stream = stream.await.unwrap();
-    let first = timeout(PATIENCE, stream.chunk()).await.unwrap().unwrap();
-    assert_eq!(first.unwrap(), "data: alice: 0\n\n");
+    // Longer than the interval at which the store is asked.
+    for tick in 0..10 {
+        let chunk = timeout(PATIENCE, stream.chunk()).await.unwrap().unwrap();
+        assert_eq!(chunk.unwrap(), format!("data: alice: {tick}\n\n"));
+    }
     log_out(base, &token).await;
     let rest = timeout(PATIENCE, async {
         while stream.chunk().await.unwrap().is_some() {}
