@@ -5,19 +5,10 @@ use std::time::Duration;
 use super::{Event, Refusal, TokenManager};
 use crate::{
     Error, TokenId,
-    store::Checked,
     token::{ParsedToken, check_user_id},
 };
 
 impl<D> TokenManager<D> {
-    pub(super) async fn check_live(&self, token: &ParsedToken) -> Result<Option<Checked>, Error> {
-        let checked = self.inner.store.check(&token.user_id, &token.id).await?;
-        if checked.is_none() {
-            self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NotLive);
-        }
-        Ok(checked)
-    }
-
     pub(super) async fn refresh_session(
         &self,
         user_id: &str,
@@ -58,6 +49,12 @@ impl<D> TokenManager<D> {
             sessions,
         });
         Ok(sessions)
+    }
+
+    /// Tells that a token was refused, which is nobody then.
+    pub(super) fn nobody<T>(&self, token: &ParsedToken, reason: Refusal) -> Option<T> {
+        self.refused(Some((&token.user_id, Some(&token.id))), reason);
+        None
     }
 
     /// Tells of a refusal; `claim` is what the token says of itself.

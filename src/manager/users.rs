@@ -135,15 +135,12 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         user_ttl: Duration,
     ) -> Result<Option<User<D>>, Error> {
         let store = &self.inner.store;
-        let Some(checked) = self.check_live(token).await? else {
-            return Ok(None);
+        let Some(checked) = store.check(&token.user_id, &token.id).await? else {
+            return Ok(self.nobody(token, Refusal::NotLive));
         };
         match Slot::decode(&token.user_id, checked.user.as_deref()) {
             Slot::User(detail) => return Ok(Some(user(token, Some(Arc::new(detail)), &checked))),
-            Slot::NoSuchUser => {
-                self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NoSuchUser);
-                return Ok(None);
-            }
+            Slot::NoSuchUser => return Ok(self.nobody(token, Refusal::NoSuchUser)),
             Slot::Vacant => {}
         }
         let Some(loads) = &self.inner.loads else {
@@ -151,12 +148,13 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         };
         let seen = checked.user;
         let Some(detail) = loads.fill(store, &token.user_id, seen, user_ttl).await? else {
-            self.refused(Some((&token.user_id, Some(&token.id))), Refusal::NoSuchUser);
-            return Ok(None);
+            return Ok(self.nobody(token, Refusal::NoSuchUser));
         };
         // The load may have taken long, and a logout must beat it.
-        let checked = self.check_live(token).await?;
-        Ok(checked.map(|checked| user(token, Some(detail), &checked)))
+        match store.check(&token.user_id, &token.id).await? {
+            Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
+            None => Ok(self.nobody(token, Refusal::NotLive)),
+        }
     }
 
     fn user_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {

@@ -9,7 +9,7 @@ use axum_core::{
 };
 use http::{StatusCode, request::Parts};
 
-use super::{Anonymous, Rejection, Session};
+use super::{Anonymous, Rejection, Session, respond::Unfinished};
 use crate::{Error, ErrorKind, TokenManager, User};
 
 impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for Session<D> {
@@ -79,7 +79,9 @@ impl IntoResponse for Rejection {
     /// The response of the layer, with this rejection's text as its body.
     fn into_response(self) -> Response {
         let text = Body::from(self.to_string());
-        self.response::<Body>().map(|_| text)
+        let mut response = self.response::<Body>().map(|_| text);
+        response.extensions_mut().insert(Unfinished);
+        response
     }
 }
 

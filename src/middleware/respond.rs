@@ -35,9 +35,9 @@ impl<B> OnRejection<B> for PlainResponse {
     }
 }
 
-/// What a refusal has among its extensions when a layer has given it its realm and its looks.
+/// What the response of an extractor has among its extensions until a layer has given it its realm and its looks.
 #[derive(Clone, Copy)]
-struct Answered;
+pub(super) struct Unfinished;
 
 /// Makes responses.
 #[derive(Clone, Debug)]
@@ -131,12 +131,13 @@ impl<R> Responder<R> {
         }
         let extensions = response.extensions();
         match extensions.get::<Rejection>() {
-            // A service may note the rejection and answer something else.
+            // A service may answer something else than the extractor whose rejection it noted.
             Some(rejection)
-                if response.status() == rejection.status()
-                    && extensions.get::<Answered>().is_none() =>
+                if extensions.get::<Unfinished>().is_some()
+                    && response.status() == rejection.status() =>
             {
                 let rejection = rejection.clone();
+                response.extensions_mut().remove::<Unfinished>();
                 self.finish(&rejection, response)
             }
             _ => response,
@@ -159,9 +160,7 @@ impl<R> Responder<R> {
                 headers.insert(WWW_AUTHENTICATE, challenge.clone());
             }
         }
-        let mut response = self.hook.on_rejection(rejection, response);
-        response.extensions_mut().insert(Answered);
-        response
+        self.hook.on_rejection(rejection, response)
     }
 }
 
@@ -194,7 +193,6 @@ impl Rejection {
             headers.insert("grpc-message", message);
         }
         response.extensions_mut().insert(self);
-        response.extensions_mut().insert(Answered);
         response
     }
 }
