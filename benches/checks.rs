@@ -1,4 +1,5 @@
-//! What a check costs, as a ratio to the least it could cost: `cargo bench`.
+//! What a check costs, as a ratio to the least it could cost: `cargo bench`, and with MariaDB
+//! `cargo bench --features mysql`.
 //!
 //! The variants of a group take turns, round by round, so that a noisy machine disturbs all alike; the
 //! table shows the medians over the rounds. Redis is started by the harness of the tests.
@@ -47,6 +48,10 @@ async fn main() {
     let server = RedisServer::start(Flavor::Redis).await;
     for tasks in [1, 64, 256] {
         check_on_redis(&server, tasks).await;
+    }
+    #[cfg(feature = "mysql")]
+    for tasks in [1, 16] {
+        check_on_mysql(tasks).await;
     }
 }
 
@@ -136,6 +141,67 @@ async fn check_on_redis(server: &RedisServer, tasks: usize) {
         rows[1].rounds.push(took.await);
     }
     report(&format!("Check on Redis, {tasks} at a time"), &rows);
+}
+
+/// `check_token_or_update_user` of a thousand users in turn: in tables with nothing else, and in those with a million
+/// sessions and cached users.
+#[cfg(feature = "mysql")]
+async fn check_on_mysql(tasks: usize) {
+    use std::sync::Arc;
+
+    use tower_bearer_session::MySqlStore;
+
+    const USERS: usize = 1000;
+    let server = harness::MariaDb::start_with(&["--innodb-buffer-pool-size=512M"]).await;
+    let mut variants = Vec::new();
+    for prefix in ["thousand_", "million_"] {
+        let store = MySqlStore::builder(server.url()).table_prefix(prefix);
+        let store = store
+            .deadline(Duration::from_secs(10))
+            .connect()
+            .await
+            .unwrap();
+        store.migrate().await.unwrap();
+        let manager = manager(store).await;
+        let mut tokens = Vec::new();
+        for user in 0..USERS {
+            let token = manager
+                .set_token(&format!("user-{user}"), None)
+                .await
+                .unwrap();
+            let text = token.expose_secret().to_owned();
+            let checked = manager.check_token_or_update_user(&text, None).await;
+            assert!(checked.unwrap().is_some());
+            tokens.push(text);
+        }
+        variants.push((manager, Arc::new(tokens)));
+    }
+    let end = "4102444800000";
+    for rows in [
+        format!("sessions SELECT CONCAT('user-', seq), UNHEX(MD5(seq)), 0, 0, {end}, NULL, NULL"),
+        format!("users SELECT CONCAT('user-', seq), REPEAT('x', 100), {end}"),
+    ] {
+        let fill = format!("INSERT INTO million_{rows} FROM seq_1001_to_1000000");
+        server.sql(&fill).await;
+    }
+
+    let mut rows = rows(&["a thousand sessions", "a million sessions"]);
+    for _ in 0..ROUNDS {
+        for (row, (manager, tokens)) in rows.iter_mut().zip(&variants) {
+            let took = concurrently(tasks, |count| {
+                let (manager, tokens) = (manager.clone(), Arc::clone(tokens));
+                async move {
+                    for turn in 0..count / 10 {
+                        let token = &tokens[turn * 7919 % USERS];
+                        let user = manager.check_token_or_update_user(token, None).await;
+                        assert!(user.unwrap().is_some());
+                    }
+                }
+            });
+            row.rounds.push(took.await * 10);
+        }
+    }
+    report(&format!("Check on MariaDB, {tasks} at a time"), &rows);
 }
 
 async fn manager(store: impl SessionStore) -> TokenManager<Profile> {

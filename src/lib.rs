@@ -5,6 +5,9 @@
 )]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+pub use self::store::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
@@ -21,6 +24,9 @@ pub use self::{
 };
 
 mod error;
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub mod jwt;
 mod manager;
 pub mod middleware;
 pub mod store;

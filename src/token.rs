@@ -50,10 +50,15 @@ impl Token {
         BASE64URL.encode_string(user_id, &mut text);
         text.push('.');
         BASE64URL.encode_string(secret, &mut text);
-        Ok(Self {
+        Ok(Self::new(text))
+    }
+
+    /// The token with this text.
+    pub(crate) fn new(text: String) -> Self {
+        Self {
             id: TokenId::of(&text),
             text: text.into_boxed_str(),
-        })
+        }
     }
 }
 

@@ -3,6 +3,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use super::{
     Event, Inner, LoadUser, TokenManager,
     event::Listener,
+    format::Format,
     load::{ErasedLoadUser, Loads},
     renew::Renewals,
     slot::MAX_LOAD_TIME,
@@ -27,6 +28,8 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     limit: Option<(u32, OnFull)>,
     revocation_poll: Duration,
     listener: Listener,
+    #[cfg(feature = "jwt")]
+    jwt: Option<crate::jwt::JwtConfig>,
 }
 
 impl TokenManagerBuilder {
@@ -43,6 +46,8 @@ impl TokenManagerBuilder {
             limit: None,
             revocation_poll: Duration::from_secs(5),
             listener: Listener::default(),
+            #[cfg(feature = "jwt")]
+            jwt: None,
         }
     }
 }
@@ -90,12 +95,22 @@ impl<D> TokenManagerBuilder<D> {
             limit: self.limit,
             revocation_poll: self.revocation_poll,
             listener: self.listener,
+            #[cfg(feature = "jwt")]
+            jwt: self.jwt,
         }
     }
 
     /// How long a load may take before it counts as failed: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
+        self
+    }
+
+    /// Mints and verifies JWTs in place of opaque tokens. Default: opaque tokens.
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    pub fn jwt(mut self, config: crate::jwt::JwtConfig) -> Self {
+        self.jwt = Some(config);
         self
     }
 
@@ -151,7 +166,7 @@ impl<D> TokenManagerBuilder<D> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, or the session limit is zero.
+    /// timeout is longer than 30 seconds, the session limit is zero, or two keys for JWTs have the same id.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
@@ -176,8 +191,16 @@ impl<D> TokenManagerBuilder<D> {
                 Some(SessionLimit { max, on_full })
             }
         };
+        #[cfg(feature = "jwt")]
+        let format = match self.jwt {
+            Some(config) => Format::Jwt(Box::new(config.build()?)),
+            None => Format::Opaque,
+        };
+        #[cfg(not(feature = "jwt"))]
+        let format = Format::Opaque;
         Ok(TokenManager {
             inner: Arc::new(Inner {
+                format,
                 loads: self
                     .loader
                     .map(|loader| Loads::new(loader, missing_ttl, timeout)),

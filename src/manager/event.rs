@@ -73,6 +73,8 @@ pub enum Refusal {
     Malformed,
     /// The request has more than one token in one place.
     SeveralTokens,
+    /// It is a JWT, but not signed by a known key, or expired, or for another audience, and so on.
+    NotVerified,
     /// It is unknown, expired or revoked.
     NotLive,
     /// The user loader knows no such user.
@@ -82,11 +84,13 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// For a label of a metric: `malformed`, `several_tokens`, `not_live`, `no_such_user` or `session_limit`.
+    /// For a label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user` or
+    /// `session_limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::SeveralTokens => "several_tokens",
+            Self::NotVerified => "not_verified",
             Self::NotLive => "not_live",
             Self::NoSuchUser => "no_such_user",
             Self::SessionLimit => "session_limit",

@@ -16,6 +16,7 @@ pub use self::{
 };
 use self::{
     event::Listener,
+    format::Format,
     load::Loads,
     renew::Renewals,
     types::{check_ttl, encode_metadata},
@@ -29,6 +30,7 @@ use crate::{
 
 mod builder;
 mod event;
+mod format;
 mod load;
 mod renew;
 mod sessions;
@@ -81,6 +83,7 @@ pub struct TokenManager<D = serde_json::Value> {
 
 struct Inner<D> {
     store: Arc<dyn ErasedStore>,
+    format: Format,
     loads: Option<Loads<D>>,
     token_ttl: Duration,
     user_ttl: Duration,
@@ -140,7 +143,7 @@ impl<D> TokenManager<D> {
             max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
             metadata: encode_metadata(&options.metadata)?,
         };
-        let token = Token::mint(user_id)?;
+        let token = self.inner.format.mint(user_id, new.max_lifetime)?;
         let creating = self
             .inner
             .store
@@ -276,11 +279,8 @@ impl<D> TokenManager<D> {
 
     /// Reads a token offline; `None` if it is none that this manager could have minted.
     pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
-        let parsed = ParsedToken::parse(token);
-        if parsed.is_none() {
-            self.refused(None, Refusal::Malformed);
-        }
-        parsed
+        let parsed = self.inner.format.parse(token);
+        parsed.map_err(|reason| self.refused(None, reason)).ok()
     }
 
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {

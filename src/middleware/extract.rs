@@ -32,7 +32,7 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for User<D> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        session::<D, Self>(parts).map(|session| session.user().clone())
+        user(parts).cloned()
     }
 }
 
@@ -40,7 +40,7 @@ impl<S: Sync, D: Send + Sync + 'static> OptionalFromRequestParts<S> for User<D> 
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
-        optional(session::<D, Self>(parts).map(|session| session.user().clone()))
+        optional(user(parts).cloned())
     }
 }
 
@@ -58,14 +58,33 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
 
 /// The session of a request, or the layer's reason why there is none; `T` is what the handler asked for.
 fn session<D: Send + Sync + 'static, T>(parts: &Parts) -> Result<&Session<D>, Rejection> {
-    parts.extensions.get::<Session<D>>().ok_or_else(|| {
-        match parts.extensions.get::<Anonymous<D>>() {
-            Some(anonymous) => anonymous.reason().clone(),
-            None => Rejection::MissingLayer {
-                looked_for: type_name::<T>(),
-            },
-        }
+    let session = parts.extensions.get::<Session<D>>();
+    session.ok_or_else(|| reason::<D>(parts).unwrap_or_else(missing_layer::<T>))
+}
+
+/// The same for the user, whom a layer without sessions may have found, too.
+fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> {
+    let user = parts.extensions.get::<User<D>>();
+    user.ok_or_else(|| {
+        let reason = reason::<D>(parts);
+        #[cfg(feature = "jwt")]
+        let reason = reason.or_else(|| {
+            let unverified = parts.extensions.get::<super::Unverified<D>>();
+            unverified.map(|unverified| unverified.reason().clone())
+        });
+        reason.unwrap_or_else(missing_layer::<User<D>>)
     })
+}
+
+fn reason<D: Send + Sync + 'static>(parts: &Parts) -> Option<Rejection> {
+    let anonymous = parts.extensions.get::<Anonymous<D>>();
+    anonymous.map(|anonymous| anonymous.reason().clone())
+}
+
+fn missing_layer<T>() -> Rejection {
+    Rejection::MissingLayer {
+        looked_for: type_name::<T>(),
+    }
 }
 
 fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {

@@ -39,12 +39,7 @@ impl<D> SessionLayer<D> {
     pub fn new(manager: TokenManager<D>) -> Self {
         Self {
             manager,
-            settings: Settings {
-                mode: Mode::Required,
-                sources: Arc::new([TokenSource::authorization()]),
-                refresh_below: None,
-                responder: Responder::new(),
-            },
+            settings: Settings::new(),
         }
     }
 }
@@ -120,12 +115,7 @@ impl<D, R> SessionLayer<D, R> {
     pub fn on_rejection<T>(self, hook: T) -> SessionLayer<D, T> {
         SessionLayer {
             manager: self.manager,
-            settings: Settings {
-                mode: self.settings.mode,
-                sources: self.settings.sources,
-                refresh_below: self.settings.refresh_below,
-                responder: self.settings.responder.with_hook(hook),
-            },
+            settings: self.settings.with_hook(hook),
         }
     }
 }
@@ -154,16 +144,36 @@ impl<D, R> fmt::Debug for SessionLayer<D, R> {
     }
 }
 
+impl Settings<PlainResponse> {
+    pub(super) fn new() -> Self {
+        Self {
+            mode: Mode::Required,
+            sources: Arc::new([TokenSource::authorization()]),
+            refresh_below: None,
+            responder: Responder::new(),
+        }
+    }
+}
+
 impl<R> Settings<R> {
+    pub(super) fn with_hook<T>(self, hook: T) -> Settings<T> {
+        Settings {
+            mode: self.mode,
+            sources: self.sources,
+            refresh_below: self.refresh_below,
+            responder: self.responder.with_hook(hook),
+        }
+    }
+
     /// What there is to see of a layer or its service.
     pub(super) fn fmt_with(
         &self,
         name: &str,
         f: &mut fmt::Formatter<'_>,
-        manager: &dyn fmt::Debug,
+        judge: &dyn fmt::Debug,
     ) -> fmt::Result {
         f.debug_struct(name)
-            .field("manager", manager)
+            .field("judge", judge)
             .field("mode", &self.mode)
             .field("token_sources", &self.sources)
             .field("refresh_below", &self.refresh_below)

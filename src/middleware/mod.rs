@@ -79,10 +79,18 @@ pub use self::{
     session::{Anonymous, Session},
     source::{FindToken, RequestHead, TokenSource},
 };
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+pub use self::{
+    jwt::{JwtLayer, JwtService},
+    session::Unverified,
+};
 
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod layer;
 #[cfg(feature = "axum")]
 mod problem;

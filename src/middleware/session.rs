@@ -155,11 +155,47 @@ impl<D> fmt::Debug for Anonymous<D> {
     }
 }
 
+/// What a request without a verified token has in its extensions, under a [`JwtLayer`](super::JwtLayer) in optional mode.
+#[cfg(feature = "jwt")]
+pub struct Unverified<D = serde_json::Value> {
+    reason: Rejection,
+    user_type: std::marker::PhantomData<fn() -> D>,
+}
+
+#[cfg(feature = "jwt")]
+impl<D> Unverified<D> {
+    /// What a required layer would have said.
+    pub fn reason(&self) -> &Rejection {
+        &self.reason
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl<D> Clone for Unverified<D> {
+    fn clone(&self) -> Self {
+        Self {
+            reason: self.reason.clone(),
+            user_type: self.user_type,
+        }
+    }
+}
+
+#[cfg(feature = "jwt")]
+impl<D> fmt::Debug for Unverified<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unverified")
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
 /// Puts the verdict of a layer into a request, in place of that of a layer further out.
 pub(super) fn judge<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
     verdict: Result<Session<D>, Anonymous<D>>,
 ) {
+    #[cfg(feature = "jwt")]
+    extensions.remove::<Unverified<D>>();
     match verdict {
         Ok(session) => {
             extensions.remove::<Anonymous<D>>();
@@ -170,6 +206,29 @@ pub(super) fn judge<D: Send + Sync + 'static>(
             extensions.remove::<User<D>>();
             extensions.remove::<Session<D>>();
             extensions.insert(anonymous);
+        }
+    }
+}
+
+/// The same for a layer that knows no sessions.
+#[cfg(feature = "jwt")]
+pub(super) fn judge_offline<D: Send + Sync + 'static>(
+    extensions: &mut Extensions,
+    verdict: Result<User<D>, Rejection>,
+) {
+    extensions.remove::<Anonymous<D>>();
+    extensions.remove::<Session<D>>();
+    match verdict {
+        Ok(user) => {
+            extensions.remove::<Unverified<D>>();
+            extensions.insert(user);
+        }
+        Err(reason) => {
+            extensions.remove::<User<D>>();
+            extensions.insert(Unverified::<D> {
+                reason,
+                user_type: std::marker::PhantomData,
+            });
         }
     }
 }

@@ -7,6 +7,10 @@
     feature = "redis",
     doc = "| [`RedisStore`] | any number of services over Redis or Valkey: one server, Sentinel or Cluster | `redis` |"
 )]
+#![cfg_attr(
+    feature = "mysql",
+    doc = "| [`MySqlStore`] | any number of services over MySQL or MariaDB | `mysql` |"
+)]
 //!
 //! A store knows user ids, [token ids](TokenId), durations and opaque bytes. It sees no token, no user
 //! type and no HTTP. Every application talks to it through a [`TokenManager`](crate::TokenManager);
@@ -22,6 +26,9 @@ use bytes::Bytes;
 use crate::{Error, TokenId};
 
 pub(crate) use self::erased::ErasedStore;
+#[cfg(feature = "mysql")]
+#[doc(no_inline)]
+pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[doc(no_inline)]
 pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
@@ -33,6 +40,8 @@ pub use self::{
 mod around;
 mod erased;
 mod memory;
+#[cfg(feature = "mysql")]
+pub(crate) mod mysql;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 

@@ -9,7 +9,7 @@ use std::{
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{Flavor, RedisServer};
+use crate::harness::{Flavor, MariaDb, RedisServer};
 
 /// The whole tour of the quickstart, with two devices.
 #[tokio::test]
@@ -69,7 +69,48 @@ async fn quickstart() {
 #[tokio::test]
 async fn redis() {
     let server = RedisServer::start(Flavor::Redis).await;
-    let example = Example::start("redis", &[("REDIS_URL", &server.url())]);
+    two_instances("redis", ("REDIS_URL", &server.url())).await;
+}
+
+/// The same over MySQL.
+#[tokio::test]
+async fn mysql() {
+    let server = MariaDb::start().await;
+    two_instances("mysql", ("MYSQL_URL", &server.url())).await;
+}
+
+/// A service without a store knows who is logged in by the published keys, and not who has logged out.
+#[tokio::test]
+async fn jwt() {
+    let example = Example::start("jwt", &[]);
+    let [login, gateway] = &example.bases[..] else {
+        panic!("the example prints two addresses");
+    };
+    let client = Client::new();
+    let token = client.post(format!("{login}/login/alice")).send().await;
+    let token = token.unwrap().text().await.unwrap();
+    let me = async |base: &str| {
+        let me = get(&client, &format!("{base}/me"), &token).await;
+        (me.status().as_u16(), me.text().await.unwrap())
+    };
+    let alice = (200, "you are alice\n".to_owned());
+    assert_eq!(me(login).await, alice);
+    assert_eq!(me(gateway).await, alice);
+    let bye = client.post(format!("{login}/logout")).bearer_auth(&token);
+    assert_eq!(bye.send().await.unwrap().status(), 200);
+    assert_eq!(me(login).await.0, 401);
+    assert_eq!(me(gateway).await, alice);
+    assert_eq!(
+        get(&client, &format!("{gateway}/me"), "x").await.status(),
+        401
+    );
+    let keys = client.get(format!("{login}/.well-known/jwks.json")).send();
+    let keys: serde_json::Value = keys.await.unwrap().json().await.unwrap();
+    assert_eq!(keys["keys"][0]["kid"], "2026-11");
+}
+
+async fn two_instances(example: &str, url: (&str, &str)) {
+    let example = Example::start(example, &[url]);
     let [one, two] = &example.bases[..] else {
         panic!("the example prints two addresses");
     };
@@ -111,7 +152,7 @@ async fn get(client: &Client, url: &str, token: &str) -> reqwest::Response {
 pub(crate) struct Example {
     child: Child,
     pub(crate) printed: String,
-    /// The addresses that it printed, each once.
+    /// The addresses that it printed, each once, in that order.
     pub(crate) bases: Vec<String>,
 }
 
@@ -144,13 +185,13 @@ impl Example {
             printed.push_str(&line);
             printed.push('\n');
         }
-        let mut bases: Vec<_> = printed
-            .split([' ', '/', ';', ',', '\n'])
-            .filter(|part| part.starts_with("127.0.0.1:"))
-            .map(|part| format!("http://{part}"))
-            .collect();
-        bases.sort();
-        bases.dedup();
+        let mut bases = Vec::new();
+        for part in printed.split([' ', '/', ';', ',', '\n']) {
+            let base = format!("http://{part}");
+            if part.starts_with("127.0.0.1:") && !bases.contains(&base) {
+                bases.push(base);
+            }
+        }
         Self {
             child,
             printed,

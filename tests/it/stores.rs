@@ -8,9 +8,13 @@ use tower_bearer_session::{
     RedisStore, RedisStoreBuilder, TokenManager, TokenManagerBuilder, test_util,
 };
 
-pub(crate) use self::remote::{Cluster, Sentinel, Tls};
+pub(crate) use self::{
+    mysql::MySql,
+    remote::{Cluster, Sentinel, Tls},
+};
 use crate::harness::{Flavor, RedisServer};
 
+mod mysql;
 mod remote;
 
 /// Makes tests of functions that take `&impl Backend`: one per function and kind of store.
@@ -27,6 +31,9 @@ macro_rules! on_every_store {
         }
         mod tls {
             crate::stores::cases!(Tls: $($case),*);
+        }
+        mod mysql {
+            crate::stores::cases!(MySql: $($case),*);
         }
         mod sentinel {
             crate::stores::cases!(Sentinel: $($case),*);
@@ -137,14 +144,16 @@ impl Server for Valkey {
     }
 }
 
-/// A store that gives up late: a busy machine must not look like an outage.
+/// A busy machine must not look like an outage.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A store that gives up late.
 async fn connect(builder: RedisStoreBuilder) -> RedisStore {
     patient(builder).connect().await.unwrap()
 }
 
 pub(crate) fn patient(builder: RedisStoreBuilder) -> RedisStoreBuilder {
-    let patience = Duration::from_secs(20);
-    builder.connect_timeout(patience).deadline(patience)
+    builder.connect_timeout(PATIENCE).deadline(PATIENCE)
 }
 
 /// How often the server ran each command while this future did, but for what it takes to ask.

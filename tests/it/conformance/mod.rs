@@ -20,6 +20,7 @@ on_stores!(
     memory: Memory,
     redis: Redis,
     valkey: Valkey,
+    mysql: MySql,
     tls: Tls,
     sentinel: Sentinel,
     cluster: Cluster,

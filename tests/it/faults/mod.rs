@@ -7,6 +7,7 @@ mod cluster;
 mod connect;
 mod consistency;
 mod load;
+mod mysql;
 mod network;
 mod process;
 mod reconnect;

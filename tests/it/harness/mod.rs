@@ -2,6 +2,7 @@
 
 mod admin;
 mod cluster;
+mod mariadb;
 mod migration;
 mod process;
 mod proxy;
@@ -16,6 +17,7 @@ use tokio::time::sleep;
 use self::process::Launch;
 pub(crate) use self::{
     cluster::Cluster,
+    mariadb::MariaDb,
     process::Flavor,
     proxy::Proxy,
     redis::RedisServer,

@@ -7,15 +7,19 @@ use std::{
     io,
     net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        LazyLock,
+        LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU16, Ordering},
         mpsc,
     },
     thread,
 };
 
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -32,15 +36,9 @@ pub(crate) enum Flavor {
 
 impl Flavor {
     /// The server's binary; panics when it is missing.
-    fn binary(self) -> PathBuf {
+    pub(super) fn binary(self) -> PathBuf {
         match self {
-            Self::Redis => {
-                let path = env::var_os("PATH").unwrap_or_default();
-                env::split_paths(&path)
-                    .map(|dir| dir.join("redis-server"))
-                    .find(|file| file.is_file())
-                    .unwrap_or_else(|| missing("`redis-server` on the PATH"))
-            }
+            Self::Redis => on_path("redis-server", "redis-server"),
             Self::Valkey => {
                 // Wherever the target directory is, cargo puts this one into it.
                 let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -116,7 +114,7 @@ fn in_a_file(args: &[String], dir: &TempDir) -> Vec<String> {
 }
 
 /// Where a server's output goes.
-pub(super) fn log_file(dir: &TempDir) -> PathBuf {
+fn log_file(dir: &TempDir) -> PathBuf {
     dir.path().join("server.log")
 }
 
@@ -134,7 +132,7 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// Starts a server, which the kernel kills when the tests die.
-pub(super) async fn spawn(flavor: Flavor, args: &[String], dir: &TempDir) -> Child {
+pub(super) async fn spawn(binary: &Path, args: &[String], dir: &TempDir) -> Child {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -143,7 +141,7 @@ pub(super) async fn spawn(flavor: Flavor, args: &[String], dir: &TempDir) -> Chi
     let mut command = Command::new("setpriv");
     command
         .args(["--pdeathsig", "KILL"])
-        .arg(flavor.binary())
+        .arg(binary)
         .args(args)
         .stdin(Stdio::null())
         .stderr(log.try_clone().expect("a second handle"))
@@ -174,6 +172,109 @@ static SPAWNER: LazyLock<mpsc::Sender<Job>> = LazyLock::new(|| {
     });
     sender
 });
+
+/// A server that runs, or did; killed when dropped.
+#[derive(Debug)]
+pub(super) struct Process(Mutex<Child>);
+
+impl Process {
+    pub(super) fn new(child: Child) -> Self {
+        Self(Mutex::new(child))
+    }
+
+    /// Goes on with another one; the one before was killed.
+    pub(super) fn replace(&self, child: Child) {
+        *self.child() = child;
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child().id()
+    }
+
+    /// How it ended, if it did.
+    pub(super) fn exited(&self) -> Option<ExitStatus> {
+        self.child().try_wait().expect("a process of ours")
+    }
+
+    /// Whether it is there and not frozen.
+    pub(super) fn is_running(&self) -> bool {
+        self.state().is_some_and(|state| state != 'T')
+    }
+
+    /// Stops it with all its connections open, as if the machine hung; panics if it dies.
+    pub(super) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+        // Stopping takes a moment, in which the server would still answer.
+        while self.state().expect("a server that was alive") != 'T' {
+            thread::yield_now();
+        }
+    }
+
+    /// Lets it go on.
+    pub(super) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    /// Kills it, frozen or not; when this returns it is gone.
+    pub(super) fn kill(&self) {
+        let mut child = self.child();
+        child.kill().expect("a server that can be killed");
+        child.wait().expect("a server that can be waited for");
+    }
+
+    fn signal(&self, signal: Signal) {
+        let mut child = self.child();
+        // Never signal a number which may belong to another process by now.
+        let exited = child.try_wait().expect("a process of ours");
+        assert!(exited.is_none(), "the server is not running");
+        let pid = i32::try_from(child.id()).expect("a process id");
+        signal::kill(Pid::from_raw(pid), signal).expect("a server that takes signals");
+    }
+
+    /// Its state in the kernel's letters, `T` for stopped; `None` when it is gone.
+    fn state(&self) -> Option<char> {
+        let mut child = self.child();
+        if child.try_wait().expect("a process of ours").is_some() {
+            return None;
+        }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", child.id())).ok()?;
+        // It follows the name, which is in parentheses.
+        let state = stat.rsplit(") ").next()?.chars().next();
+        state.filter(|&state| state != 'Z')
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let mut child = self.child();
+        // A stopped process takes SIGKILL as well. Both fail only when it is gone already.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+/// What servers wrote to stdout and stderr, over all starts in this directory.
+pub(super) fn log(dir: &TempDir) -> String {
+    match fs::read(log_file(dir)) {
+        Ok(log) => String::from_utf8_lossy(&log).into_owned(),
+        Err(error) => format!("(no log: {error})"),
+    }
+}
+
+/// A program of this Debian package; panics when it is missing.
+pub(super) fn on_path(program: &str, package: &str) -> PathBuf {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // Where servers are, and not always on the path of those who are not root.
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| missing(&format!("`{program}`, of the Debian package `{package}`,")))
+}
 
 /// Panics: a missing server is never a reason to skip a test.
 fn missing(what: &str) -> ! {

@@ -2,26 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     net::TcpStream,
     pin::pin,
-    process::Child,
-    sync::{Mutex, MutexGuard, PoisonError},
-    thread,
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::signal::{self, Signal},
-    unistd::Pid,
-};
 use redis::{AsyncConnectionConfig, Client, RedisResult, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::{
     admin::query,
-    process::{self, Flavor, Launch},
+    process::{self, Flavor, Launch, Process},
     tls::Pki,
 };
 
@@ -36,7 +28,7 @@ pub(crate) struct RedisServer {
     dir: TempDir,
     plain_port: u16,
     tls_port: Option<u16>,
-    process: Mutex<Child>,
+    process: Process,
 }
 
 impl RedisServer {
@@ -66,7 +58,7 @@ impl RedisServer {
             let plain_port = process::free_port();
             let tls_port = launch.tls.map(|_| process::free_port());
             let args = launch.command_line(&dir, plain_port, tls_port);
-            let process = Mutex::new(process::spawn(flavor, &args, &dir).await);
+            let process = Process::new(process::spawn(&flavor.binary(), &args, &dir).await);
             let server = Self {
                 flavor,
                 args,
@@ -87,8 +79,8 @@ impl RedisServer {
         self.kill();
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let restarted = process::spawn(self.flavor, &self.args, &self.dir).await;
-            *self.process() = restarted;
+            let restarted = process::spawn(&self.flavor.binary(), &self.args, &self.dir).await;
+            self.process.replace(restarted);
             if self.wait_until_ready(deadline).await {
                 return;
             }
@@ -111,40 +103,31 @@ impl RedisServer {
 
     /// Whether the process is there and not frozen.
     pub(crate) fn is_running(&self) -> bool {
-        self.state().is_some_and(|state| state != 'T')
+        self.process.is_running()
     }
 
     /// Stops the process with all its connections open, as if the machine hung.
     pub(crate) fn freeze(&self) {
-        self.signal(Signal::SIGSTOP);
-        // Stopping takes a moment, in which the server would still answer.
-        loop {
-            match self.state() {
-                Some('T') => return,
-                Some(_) => thread::yield_now(),
-                None => self.fail("the server died when it was to be stopped"),
-            }
-        }
+        self.process.freeze();
     }
 
     /// Lets a frozen server go on.
     pub(crate) fn thaw(&self) {
-        self.signal(Signal::SIGCONT);
+        self.process.thaw();
     }
 
     /// Kills the process, frozen or not; when this returns it is gone.
     pub(crate) fn kill(&self) {
-        let mut process = self.process();
-        process.kill().expect("a server that can be killed");
-        process.wait().expect("a server that can be waited for");
+        self.process.kill();
     }
 
     /// Waits until the server answers, or returns `false` when its port is taken.
     async fn wait_until_ready(&self, deadline: Instant) -> bool {
         loop {
-            let exited = self.process().try_wait().expect("a process of ours");
-            if let Some(status) = exited {
-                if self.log().contains("Address already in use") && Instant::now() < deadline {
+            if let Some(status) = self.process.exited() {
+                if process::log(&self.dir).contains("Address already in use")
+                    && Instant::now() < deadline
+                {
                     return false;
                 }
                 self.fail(&format!("the server ended with {status}"));
@@ -167,7 +150,7 @@ impl RedisServer {
         };
         let command = redis::cmd("INFO").arg("server").take();
         let info: RedisResult<String> = command.query_async(&mut connection).await;
-        let mine = format!("process_id:{}", self.process().id());
+        let mine = format!("process_id:{}", self.process.id());
         info.is_ok_and(|info| info.lines().any(|line| line == mine))
     }
 
@@ -182,59 +165,15 @@ impl RedisServer {
             .await
     }
 
-    /// Sends a signal to the running server.
-    fn signal(&self, signal: Signal) {
-        let mut process = self.process();
-        // Never signal a number which may belong to another process by now.
-        let exited = process.try_wait().expect("a process of ours");
-        assert!(exited.is_none(), "the server is not running");
-        let pid = i32::try_from(process.id()).expect("a process id");
-        signal::kill(Pid::from_raw(pid), signal).expect("a server that takes signals");
-    }
-
-    /// The state of the process in the kernel's letters, `T` for stopped; `None` when it is gone.
-    fn state(&self) -> Option<char> {
-        let mut process = self.process();
-        if process.try_wait().expect("a process of ours").is_some() {
-            return None;
-        }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.id())).ok()?;
-        // It follows the name, which is in parentheses.
-        let state = stat.rsplit(") ").next()?.chars().next();
-        state.filter(|&state| state != 'Z')
-    }
-
-    /// The newest process.
-    fn process(&self) -> MutexGuard<'_, Child> {
-        self.process.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What the server wrote to stdout and stderr, over all its starts.
-    fn log(&self) -> String {
-        match fs::read(process::log_file(&self.dir)) {
-            Ok(log) => String::from_utf8_lossy(&log).into_owned(),
-            Err(error) => format!("(no log: {error})"),
-        }
-    }
-
     /// What the server is, and its log.
     pub(super) fn described(&self) -> String {
-        let (flavor, port, log) = (self.flavor, self.port(), self.log());
+        let (flavor, port, log) = (self.flavor, self.port(), process::log(&self.dir));
         format!("{flavor:?} on port {port}, its log:\n{log}")
     }
 
     /// Panics, with the server's log.
     pub(super) fn fail(&self, problem: &str) -> ! {
         panic!("{problem}: {}", self.described());
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let mut process = self.process();
-        // A stopped process takes SIGKILL as well. Both fail only when it is gone already.
-        let _ = process.kill();
-        let _ = process.wait();
     }
 }
 

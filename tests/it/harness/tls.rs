@@ -57,17 +57,24 @@ impl Pki {
         &self.client
     }
 
-    /// A server's arguments for TLS on this port, towards its own kind as well.
-    pub(super) fn arguments(&self, dir: &TempDir, port: u16) -> Vec<String> {
-        let file = |name, pem: &str| {
+    /// The files that a server needs: the authority's certificate, its own, and its key.
+    pub(super) fn files(&self, dir: &TempDir) -> [String; 3] {
+        [
+            ("ca.pem", &self.ca),
+            ("server.pem", &self.server.certificate),
+            ("server.key", &self.server.key),
+        ]
+        .map(|(name, pem)| {
             let file = dir.path().join(name);
             fs::write(&file, pem).expect("a written PEM file");
             file.into_os_string().into_string().expect("UTF-8")
-        };
+        })
+    }
+
+    /// A server's arguments for TLS on this port, towards its own kind as well.
+    pub(super) fn arguments(&self, dir: &TempDir, port: u16) -> Vec<String> {
+        let [ca, certificate, key] = self.files(dir);
         let port = port.to_string();
-        let ca = file("ca.pem", &self.ca);
-        let certificate = file("server.pem", &self.server.certificate);
-        let key = file("server.key", &self.server.key);
         let arguments = [
             ["--tls-port", &port],
             ["--tls-ca-cert-file", &ca],

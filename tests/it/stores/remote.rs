@@ -70,15 +70,15 @@ impl test_util::Backend for Cluster {
 }
 
 /// Servers that take seconds to start: tests share them, and the last one to use them ends them.
-struct Running<T>(Mutex<Weak<T>>);
+pub(super) struct Running<T>(Mutex<Weak<T>>);
 
 impl<T> Running<T> {
-    const fn none() -> Self {
+    pub(super) const fn none() -> Self {
         Self(Mutex::const_new(Weak::new()))
     }
 
     /// Starts them unless they are running.
-    async fn share(&self, start: impl Future<Output = T>) -> Share<T> {
+    pub(super) async fn share(&self, start: impl Future<Output = T>) -> Share<T> {
         let mut running = self.0.lock().await;
         let servers = match running.upgrade() {
             Some(servers) => servers,
@@ -90,9 +90,9 @@ impl<T> Running<T> {
 }
 
 /// What one test has of them: the keys with a prefix that no other test has.
-struct Share<T> {
-    servers: Arc<T>,
-    prefix: String,
+pub(super) struct Share<T> {
+    pub(super) servers: Arc<T>,
+    pub(super) prefix: String,
 }
 
 impl<T> Share<T> {

@@ -1,0 +1,99 @@
+//! JWTs: a service that logs users in and asks its store at every request, and one that has no store and verifies tokens
+//! with the published keys.
+//!
+//! `cargo run --features jwt --example jwt` and try the curl lines that it prints.
+
+use std::{error::Error as StdError, time::Duration};
+
+use axum::{
+    Router,
+    extract::Path,
+    http::header::CONTENT_TYPE,
+    routing::{get, post},
+};
+use tokio::net::TcpListener;
+use tower_bearer_session::{
+    Error, MemoryStore, Session, SessionLayer, TokenManager, TokenOptions, User,
+    jwt::{JwtConfig, JwtVerifier, SigningKey},
+    middleware::JwtLayer,
+};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    // A real service reads its key from where its secrets are, and it is the same at all instances.
+    let pem = rcgen::KeyPair::generate()?.serialize_pem();
+    let config = JwtConfig::new(SigningKey::es256("2026-11", &pem)?)
+        .issuer("https://login.example.org")
+        .audience("shop");
+    let jwk_set = config.jwk_set();
+
+    let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+        .jwt(config)
+        .build()?;
+    let keys = jwk_set.clone();
+    let login = Router::new()
+        .route("/me", get(me))
+        .route("/logout", post(log_out))
+        .route("/login/{user}", post(log_in))
+        .layer(SessionLayer::new(manager).optional())
+        .route(
+            "/.well-known/jwks.json",
+            get(async move || ([(CONTENT_TYPE, "application/jwk-set+json")], keys)),
+        );
+
+    // A real one fetches the keys now and then.
+    let verifier = JwtVerifier::from_jwk_set(&jwk_set)?
+        .issuer("https://login.example.org")
+        .audience("shop")
+        .build()?;
+    let gateway = Router::new()
+        .route("/me", get(me))
+        .layer(JwtLayer::new(verifier));
+
+    let listeners = [
+        TcpListener::bind("127.0.0.1:0").await?,
+        TcpListener::bind("127.0.0.1:0").await?,
+    ];
+    let [at_login, at_gateway] = [&listeners[0], &listeners[1]].map(|listener| {
+        listener
+            .local_addr()
+            .map(|address| format!("http://{address}"))
+    });
+    let (at_login, at_gateway) = (at_login?, at_gateway?);
+    println!(
+        r#"with a store at {at_login}, without one at {at_gateway}; try:
+
+TOKEN=$(curl -s -X POST {at_login}/login/alice)
+curl -s {at_login}/me -H "Authorization: Bearer $TOKEN"
+curl -s {at_gateway}/me -H "Authorization: Bearer $TOKEN"
+curl -s -X POST {at_login}/logout -H "Authorization: Bearer $TOKEN"
+curl -i {at_login}/me -H "Authorization: Bearer $TOKEN"
+curl -i {at_gateway}/me -H "Authorization: Bearer $TOKEN"  # until the token expires
+curl -s {at_login}/.well-known/jwks.json
+"#
+    );
+    let [one, two] = listeners;
+    tokio::try_join!(
+        axum::serve(one, login).into_future(),
+        axum::serve(two, gateway).into_future()
+    )?;
+    Ok(())
+}
+
+/// Believes whatever it is told; a real one checks a password here.
+async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
+    // How long the service without a store may go on accepting the token after a logout.
+    let options = TokenOptions::new().max_lifetime(Duration::from_secs(15 * 60));
+    let issued = manager.set_token_with(&user, options).await?;
+    Ok(issued.token.expose_secret().to_owned())
+}
+
+/// The same handler under both layers.
+async fn me(user: User) -> String {
+    format!("you are {}\n", user.id())
+}
+
+async fn log_out(session: Session) -> Result<&'static str, Error> {
+    session.log_out().await?;
+    Ok("bye\n")
+}

@@ -1,0 +1,213 @@
+use std::{
+    fmt,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use http::{Request, Response};
+use tower::{Layer, Service};
+
+use super::{
+    Rejection, TokenSource,
+    future::{Finish, ResponseFuture},
+    layer::{Mode, Settings},
+    respond::{Manners, OnRejection, PlainResponse},
+    session::judge_offline,
+    source::{find_token, hide_websocket_token},
+};
+use crate::{
+    Error, User,
+    jwt::{JwtVerifier, VerifiedToken},
+    user::TokenState,
+};
+
+/// Lets only requests with a verified JWT through: for services without a store.
+///
+/// It looks at nothing but the token. **A logout is not seen before the token expires**: where that is too late, use
+/// [`SessionLayer`](super::SessionLayer). A request with a token that is accepted has a [`User<D>`](crate::User) without
+/// detail in its extensions, and there is no [`Session`](super::Session); refusals and token sources are those of
+/// `SessionLayer`. In optional mode, a request without an accepted token has an
+/// [`Unverified<D>`](super::Unverified) in its extensions.
+///
+/// ```
+/// # use axum::{Router, routing::get};
+/// use tower_bearer_session::{User, jwt::JwtVerifier, middleware::JwtLayer};
+///
+/// # fn app(jwk_set: &str) -> Result<Router, tower_bearer_session::Error> {
+/// let verifier = JwtVerifier::from_jwk_set(jwk_set)?.audience("shop").build()?;
+/// let app = Router::new()
+///     .route("/", get(async |user: User| format!("hello {}", user.id())))
+///     .layer(JwtLayer::new(verifier));
+/// # Ok(app) }
+/// ```
+#[must_use]
+pub struct JwtLayer<D = serde_json::Value, R = PlainResponse> {
+    verifier: JwtVerifier,
+    settings: Settings<R>,
+    user_type: PhantomData<fn() -> D>,
+}
+
+impl JwtLayer {
+    /// A layer that requires a token which this verifier accepts.
+    pub fn new(verifier: JwtVerifier) -> Self {
+        Self {
+            verifier,
+            settings: Settings::new(),
+            user_type: PhantomData,
+        }
+    }
+}
+
+impl<D, R> JwtLayer<D, R> {
+    /// The `D` of the [`User<D>`](crate::User) that handlers get, so that they are the same under a
+    /// [`SessionLayer`](super::SessionLayer).
+    pub fn user_type<T>(self) -> JwtLayer<T, R> {
+        JwtLayer {
+            verifier: self.verifier,
+            settings: self.settings,
+            user_type: PhantomData,
+        }
+    }
+
+    /// See [`SessionLayer::optional`](super::SessionLayer::optional).
+    pub fn optional(mut self) -> Self {
+        self.settings.mode = Mode::Optional;
+        self
+    }
+
+    /// See [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
+    pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
+        self.settings.sources = sources.into_iter().collect();
+        self
+    }
+
+    /// See [`SessionLayer::realm`](super::SessionLayer::realm).
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn realm(mut self, realm: &str) -> Result<Self, Error> {
+        self.settings.responder.set_realm(realm)?;
+        Ok(self)
+    }
+
+    /// See [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
+    pub fn on_rejection<T>(self, hook: T) -> JwtLayer<D, T> {
+        JwtLayer {
+            verifier: self.verifier,
+            settings: self.settings.with_hook(hook),
+            user_type: PhantomData,
+        }
+    }
+}
+
+impl<S, D, R: Clone> Layer<S> for JwtLayer<D, R> {
+    type Service = JwtService<S, D, R>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        JwtService {
+            inner,
+            verifier: self.verifier.clone(),
+            settings: Arc::new(self.settings.clone()),
+            user_type: PhantomData,
+        }
+    }
+}
+
+/// The service that [`JwtLayer`] makes.
+pub struct JwtService<S, D = serde_json::Value, R = PlainResponse> {
+    inner: S,
+    verifier: JwtVerifier,
+    settings: Arc<Settings<R>>,
+    user_type: PhantomData<fn() -> D>,
+}
+
+impl<S, D, R, ReqBody, ResBody> Service<Request<ReqBody>> for JwtService<S, D, R>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    D: Send + Sync + 'static,
+    R: OnRejection<ResBody>,
+    ResBody: Default,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, D, ReqBody, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let settings = &self.settings;
+        let mut manners = Manners::default();
+        let verdict = find_token(&settings.sources, &mut request, &mut manners)
+            .and_then(|token| {
+                self.verifier
+                    .verify(&token)
+                    .map_err(|_| Rejection::InvalidToken)
+            })
+            .map(|token| user::<D>(&token));
+        hide_websocket_token(&settings.sources, &mut request, &mut manners);
+        match verdict {
+            Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
+                let response = settings.responder.refuse(rejection, request.headers());
+                ResponseFuture::refused(response)
+            }
+            verdict => {
+                judge_offline(request.extensions_mut(), verdict);
+                let finish = Finish {
+                    settings: Arc::clone(settings),
+                    manners,
+                };
+                ResponseFuture::call(self.inner.call(request), finish)
+            }
+        }
+    }
+}
+
+fn user<D>(token: &VerifiedToken) -> User<D> {
+    let (now, expires_at) = (SystemTime::now(), token.expires_at());
+    let state = TokenState {
+        id: *token.token_id(),
+        remaining: expires_at.duration_since(now).unwrap_or_default(),
+        expires_at,
+        refreshed_at: token.issued_at().unwrap_or(now),
+        ends_at: Some(expires_at),
+    };
+    User::new(token.user_id(), None, Some(state))
+}
+
+impl<D, R: Clone> Clone for JwtLayer<D, R> {
+    fn clone(&self) -> Self {
+        Self {
+            verifier: self.verifier.clone(),
+            settings: self.settings.clone(),
+            user_type: PhantomData,
+        }
+    }
+}
+
+impl<S: Clone, D, R> Clone for JwtService<S, D, R> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            verifier: self.verifier.clone(),
+            settings: Arc::clone(&self.settings),
+            user_type: PhantomData,
+        }
+    }
+}
+
+impl<D, R> fmt::Debug for JwtLayer<D, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt_with("JwtLayer", f, &self.verifier)
+    }
+}
+
+impl<S, D, R> fmt::Debug for JwtService<S, D, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt_with("JwtService", f, &self.verifier)
+    }
+}

@@ -1,0 +1,283 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use sqlx::mysql::MySqlRow;
+use tokio::time::timeout;
+
+pub use self::config::MySqlStoreBuilder;
+use self::{
+    client::{Client, Statement, WhenUnsure, query},
+    errors::{Failure, timed_out},
+    pool::Link,
+    purge::Background,
+    record::span,
+    sql::PAGE,
+};
+use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use crate::{Error, TokenId};
+
+mod client;
+mod config;
+mod errors;
+mod login;
+mod pool;
+mod purge;
+mod record;
+mod schema;
+mod sql;
+mod users;
+
+/// How long a migration may take in all.
+const MIGRATION: Duration = Duration::from_secs(120);
+
+/// Sessions in MySQL or MariaDB: shared by all services that use the same database and table prefix.
+///
+/// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. [`migrate`](Self::migrate) makes the tables, and must have been
+/// called once before anything else. Cloning gives another handle on the same pool of connections. Every operation
+/// has a deadline, which includes waiting for a connection; a connection on which one was late or failed is closed,
+/// and the next operation opens another.
+///
+/// All connections must lead to the one server that takes the writes: a replica, or a proxy that sends reads to one,
+/// accepts sessions that were logged out a moment ago. When a name or an address moves to another server, connections
+/// to the old one are used for a minute at most, and none of them after it has refused a write.
+///
+/// All times are by the server's clock, to the millisecond; servers that are started with `--sysdate-is-now` do not
+/// fit. Rows that have expired count for nothing, and are removed in the background.
+///
+/// All operations but logins are done a second time if their connection drops, and a login unless it may
+/// have been committed. Then a logout may answer that it found no session, because its first try had ended it.
+///
+/// ```no_run
+/// # async fn f() -> Result<(), tower_bearer_session::Error> {
+/// use std::time::Duration;
+/// use tower_bearer_session::MySqlStore;
+///
+/// let store = MySqlStore::connect("mysql://app:password@localhost/sessions").await?;
+/// store.migrate().await?;
+///
+/// let store = MySqlStore::builder("mysql://db.example/sessions")
+///     .username("app")
+///     .password("secret")
+///     .table_prefix("shop_")
+///     .max_connections(20)
+///     .deadline(Duration::from_millis(200))
+///     .connect()
+///     .await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MySqlStore {
+    client: Arc<Client>,
+    prefix: Arc<str>,
+    _background: Arc<[Background]>,
+}
+
+impl MySqlStore {
+    /// Connects, and waits until the server has answered.
+    ///
+    /// The URL is `mysql://user[:password]@host[:port]/database[?ssl-mode=…]`; `mariadb` means `mysql`. What is special
+    /// in a part is percent-encoded. `ssl-mode` is `VERIFY_IDENTITY` for TLS (feature `mysql-tls`) or `DISABLED`, the
+    /// default.
+    ///
+    /// Must be called inside a tokio runtime, which then has to outlive the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`MySqlStoreBuilder::connect`].
+    pub async fn connect(url: impl AsRef<str>) -> Result<Self, Error> {
+        Self::builder(url).connect().await
+    }
+
+    /// Configures a store; `url` is as for [`connect`](Self::connect), and the builder's methods win over
+    /// what it says.
+    pub fn builder(url: impl AsRef<str>) -> MySqlStoreBuilder {
+        MySqlStoreBuilder::from_url(url.as_ref())
+    }
+
+    /// Makes the tables, or brings those of an older version of this crate up to date.
+    ///
+    /// Does nothing if they are so already; any number of instances may call it at once. The account needs the privilege
+    /// `CREATE`, and for later versions `ALTER` and `INDEX`; all else needs `SELECT`, `INSERT`, `UPDATE` and
+    /// `DELETE` only.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are of a newer version of this crate, and those of
+    /// any operation.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let migration = async {
+            let connection = self.client.pool.open().await?;
+            schema::migrate(connection, &self.client.sql, &self.prefix).await
+        };
+        match timeout(MIGRATION, migration).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(timed_out()),
+        }
+    }
+
+    /// Asks the server whether it answers and has the tables, for a readiness probe: one round trip.
+    ///
+    /// # Errors
+    ///
+    /// Those of any operation.
+    pub async fn ping(&self) -> Result<(), Error> {
+        let sql = &self.client.sql;
+        let ping = |mut link: Link| async move {
+            schema::check(&mut link.connection, sql).await?;
+            Ok((link, ()))
+        };
+        self.client.run(WhenUnsure::Repeat, ping).await
+    }
+
+    /// The rows that one statement returns.
+    async fn rows<'a>(
+        &self,
+        statement: impl Fn() -> Statement<'a>,
+    ) -> Result<Vec<MySqlRow>, Error> {
+        let rows = |link: Link| link.rows(statement());
+        self.client.run(WhenUnsure::Repeat, rows).await
+    }
+
+    /// Whether one statement found what to do its work on.
+    async fn found<'a>(&self, statement: impl Fn() -> Statement<'a>) -> Result<bool, Error> {
+        let affected = |link: Link| link.affected(statement());
+        let affected = self.client.run(WhenUnsure::Repeat, affected).await?;
+        Ok(affected > 0)
+    }
+}
+
+impl fmt::Debug for MySqlStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MySqlStore")
+            .field("table_prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`check`](SessionStore::check) is one prepared statement that locks nothing and finds its rows by their primary keys.
+///
+/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other.
+impl SessionStore for MySqlStore {
+    async fn create(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        new: &NewSession,
+        limit: Option<SessionLimit>,
+    ) -> Result<Created, Error> {
+        let sql = &self.client.sql;
+        let create = |mut link: Link| async move {
+            link.begin_alone(sql, user_id).await?;
+            let created = login::create(&mut link, sql, user_id, token_id, new, limit).await?;
+            link.commit(sql).await?;
+            Ok((link, created))
+        };
+        // A login that arrives late, after a logout of the same token, would bring it back.
+        let created = self.client.transaction(None, WhenUnsure::Fail, create);
+        let created = created.await?;
+        created.ok_or_else(Error::session_limit)
+    }
+
+    async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
+        let id = record::bytes(token_id);
+        let check = || {
+            query(&self.client.sql.check)
+                .bind(user_id.as_bytes())
+                .bind(&id[..])
+        };
+        let rows = self.rows(check).await?;
+        let checked = rows.first().map(record::checked).transpose();
+        Ok(checked.map_err(Failure::Driver)?.flatten())
+    }
+
+    async fn refresh(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        ttl: Duration,
+    ) -> Result<bool, Error> {
+        let (id, ttl) = (record::bytes(token_id), span(ttl));
+        let refresh = || {
+            let refresh = query(&self.client.sql.refresh).bind(ttl).bind(ttl);
+            refresh.bind(user_id.as_bytes()).bind(&id[..])
+        };
+        self.found(refresh).await
+    }
+
+    async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
+        let id = record::bytes(token_id);
+        let delete = || {
+            query(&self.client.sql.delete)
+                .bind(user_id.as_bytes())
+                .bind(&id[..])
+        };
+        self.found(delete).await
+    }
+
+    async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
+        let sql = &self.client.sql;
+        let except = except.map(record::bytes);
+        let delete_all = |mut link: Link| async move {
+            link.begin_alone(sql, user_id).await?;
+            let delete = match &except {
+                None => query(&sql.delete_all).bind(user_id.as_bytes()),
+                Some(id) => query(&sql.delete_others)
+                    .bind(user_id.as_bytes())
+                    .bind(&id[..]),
+            };
+            let done = delete.execute(&mut link.connection).await?;
+            link.commit(sql).await?;
+            Ok((link, done.rows_affected()))
+        };
+        let client = &self.client;
+        client
+            .transaction(None, WhenUnsure::Repeat, delete_all)
+            .await
+    }
+
+    /// Each page has the deadline for itself.
+    async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let mut sessions = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let from = u128::to_be_bytes(from);
+            let page = || {
+                query(&self.client.sql.list)
+                    .bind(user_id.as_bytes())
+                    .bind(&from[..])
+            };
+            let page = self.rows(page).await?;
+            for row in &page {
+                sessions.extend(record::session(row).map_err(Failure::Driver)?);
+            }
+            let last = page.get(PAGE - 1).map(record::id).transpose();
+            next = last
+                .map_err(Failure::Driver)?
+                .and_then(|last| last.checked_add(1));
+        }
+        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
+        Ok(sessions)
+    }
+
+    async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
+        let get = || query(&self.client.sql.get_user).bind(user_id.as_bytes());
+        let rows = self.rows(get).await?;
+        let value = rows.first().map(record::value).transpose();
+        Ok(value.map_err(Failure::Driver)?.flatten())
+    }
+
+    async fn put_user(
+        &self,
+        user_id: &str,
+        value: &[u8],
+        ttl: Duration,
+        mode: PutMode<'_>,
+    ) -> Result<bool, Error> {
+        let sql = &self.client.sql;
+        let put = |mut link: Link| async move {
+            let done = users::put(&mut link, sql, user_id, value, ttl, mode).await?;
+            Ok((link, done))
+        };
+        self.client.run(WhenUnsure::Repeat, put).await
+    }
+}

@@ -1,0 +1,144 @@
+//! The tables, and how they come to be.
+
+use sqlx::{Connection, MySqlConnection, Row};
+
+use super::{
+    client::query,
+    errors::{Failure, no_such_table, not_migrated},
+    sql::{SLOTS, Sql, text},
+};
+use crate::{Error, ErrorKind};
+
+/// The version of the schema that this code works with.
+const VERSION: u32 = 1;
+/// How many seconds to wait for another instance that migrates.
+const PATIENCE: u32 = 30;
+
+/// What leads to each version from the one before; each may be repeated. `{prefix}` is the table prefix.
+const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
+    "CREATE TABLE IF NOT EXISTS `{prefix}sessions` (
+        user_id VARBINARY(255) NOT NULL,
+        token_id BINARY(16) NOT NULL,
+        created_at BIGINT NOT NULL,
+        refreshed_at BIGINT NOT NULL,
+        expires_at BIGINT NOT NULL,
+        ends_at BIGINT NULL,
+        metadata LONGBLOB NULL,
+        PRIMARY KEY (user_id, token_id),
+        KEY expires_at (expires_at)
+    ) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS `{prefix}users` (
+        user_id VARBINARY(255) NOT NULL,
+        value LONGBLOB NOT NULL,
+        expires_at BIGINT NOT NULL,
+        PRIMARY KEY (user_id),
+        KEY expires_at (expires_at)
+    ) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS `{prefix}slots` (
+        slot SMALLINT UNSIGNED NOT NULL,
+        PRIMARY KEY (slot)
+    ) ENGINE = InnoDB",
+    "INSERT IGNORE INTO `{prefix}slots` (slot) VALUES {slots}",
+]];
+
+const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
+        id TINYINT UNSIGNED NOT NULL,
+        version INT UNSIGNED NOT NULL,
+        PRIMARY KEY (id)
+    ) ENGINE = InnoDB";
+
+/// Whether the tables are of the version that this code works with.
+pub(super) async fn check(connection: &mut MySqlConnection, sql: &Sql) -> Result<(), Failure> {
+    match version(connection, sql).await? {
+        Some(VERSION) => Ok(()),
+        None => Err(not_migrated().into()),
+        Some(old) if old < VERSION => {
+            let message = format!(
+                "the tables of the session store have version {old}, not {VERSION}: call `MySqlStore::migrate()`"
+            );
+            Err(Error::new(ErrorKind::Config, message).into())
+        }
+        Some(newer) => Err(too_new(newer)),
+    }
+}
+
+/// Brings the tables to the version of this code; one instance after the other.
+pub(super) async fn migrate(
+    mut connection: MySqlConnection,
+    sql: &Sql,
+    prefix: &str,
+) -> Result<(), Failure> {
+    let lock = sqlx::query(
+        "SELECT GET_LOCK(CONCAT('tower-bearer-session/', MD5(CONCAT(DATABASE(), '/', ?))), ?)",
+    );
+    let locked = lock
+        .bind(prefix)
+        .bind(PATIENCE)
+        .fetch_all(&mut connection)
+        .await?;
+    let locked = locked.first().map(|row| row.try_get::<Option<i64>, _>(0));
+    if locked.transpose()?.flatten() != Some(1) {
+        let message = "another instance has been migrating the tables for too long";
+        return Err(Error::new(ErrorKind::Timeout, message).into());
+    }
+    // A busy table gets free for a moment in the end.
+    execute(
+        &mut connection,
+        "SET SESSION lock_wait_timeout = 60",
+        prefix,
+    )
+    .await?;
+    let version = version(&mut connection, sql).await?.unwrap_or(0);
+    if version > VERSION {
+        return Err(too_new(version));
+    }
+    execute(&mut connection, VERSION_TABLE, prefix).await?;
+    for (done, migration) in (0..).zip(MIGRATIONS) {
+        if done < version {
+            continue;
+        }
+        for statement in migration {
+            execute(&mut connection, statement, prefix).await?;
+        }
+        let noted = format!(
+            "REPLACE INTO `{{prefix}}schema` (id, version) VALUES (1, {})",
+            done + 1
+        );
+        execute(&mut connection, &noted, prefix).await?;
+    }
+    // The end of the connection gives up the lock.
+    connection.close().await?;
+    Ok(())
+}
+
+/// `None` if there are no tables at all.
+async fn version(connection: &mut MySqlConnection, sql: &Sql) -> Result<Option<u32>, Failure> {
+    match query(&sql.version).fetch_all(connection).await {
+        Ok(rows) => match rows.first() {
+            Some(row) => Ok(Some(row.try_get(0)?)),
+            None => Ok(None),
+        },
+        Err(error) if no_such_table(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn execute(
+    connection: &mut MySqlConnection,
+    statement: &str,
+    prefix: &str,
+) -> Result<(), Failure> {
+    let slots: Vec<_> = (0..SLOTS).map(|slot| format!("({slot})")).collect();
+    let statement = statement
+        .replace("{prefix}", prefix)
+        .replace("{slots}", &slots.join(", "));
+    sqlx::raw_sql(text(statement)).execute(connection).await?;
+    Ok(())
+}
+
+fn too_new(version: u32) -> Failure {
+    let message = format!(
+        "the tables of the session store have version {version}, made by newer code; this code knows {VERSION}"
+    );
+    Error::new(ErrorKind::Config, message).into()
+}

@@ -1,0 +1,188 @@
+//! The layer without a store.
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::{Router, routing::get};
+use http::{Request, Response, StatusCode};
+use reqwest::Client;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_bearer_session::{
+    Anonymous, MemoryStore, Rejection, Session, SessionLayer, TokenManager, TokenOptions, User,
+    middleware::{JwtLayer, ProblemJson, TokenSource, Unverified},
+};
+
+use super::{SECRET, built, config, header, hs256, now, signing_keys};
+use serde_json::json;
+
+/// A token with an end, as the service with the store mints it.
+async fn minted(manager: &TokenManager) -> String {
+    let options = TokenOptions::new().max_lifetime(Duration::from_secs(60));
+    let token = manager.set_token_with("al", options).await.unwrap().token;
+    token.expose_secret().to_owned()
+}
+
+/// The same handlers as under a `SessionLayer`, over HTTP; a logout is not seen.
+#[tokio::test]
+async fn handlers_get_the_user() {
+    let config = config(&signing_keys()[1]).audience("shop");
+    let manager = built(MemoryStore::new(), config.clone()).unwrap();
+    let token = minted(&manager).await;
+    let layer = JwtLayer::new(config.verifier().unwrap())
+        .token_sources([
+            TokenSource::authorization(),
+            TokenSource::cookie("s").unwrap(),
+        ])
+        .on_rejection(ProblemJson)
+        .realm("shop")
+        .unwrap();
+    let me = async |user: User| {
+        assert!(user.detail().is_none());
+        assert!(user.token_id().is_some() && user.token_expires_at().is_some());
+        assert!(user.token_remaining() <= Some(Duration::from_secs(62)));
+        user.id().to_owned()
+    };
+    let anybody =
+        async |user: Option<User>| user.map(|user| user.id().to_owned()).unwrap_or_default();
+    let app = Router::new()
+        .route("/me", get(me))
+        .route("/session", get(async |_: Session| ()))
+        .layer(layer.clone())
+        .merge(
+            Router::new()
+                .route("/anybody", get(anybody))
+                .route("/strict", get(me))
+                .route("/typo", get(async |_: Option<User<u8>>| ()))
+                .layer(layer.optional()),
+        );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async { axum::serve(listener, app).await });
+
+    let client = Client::new();
+    let ask = async |path: &str, token: Option<&str>| {
+        let mut request = client.get(format!("{base}{path}"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        if status == 401 {
+            let challenge = headers["www-authenticate"].to_str().unwrap();
+            assert!(
+                challenge.starts_with("Bearer realm=\"shop\""),
+                "{challenge}"
+            );
+            assert_eq!(headers["content-type"], "application/problem+json");
+        }
+        (status, response.text().await.unwrap())
+    };
+    let fine = (200, "al".to_owned());
+    for round in 0..2 {
+        assert_eq!(ask("/me", Some(&token)).await, fine);
+        assert_eq!(ask("/strict", Some(&token)).await, fine);
+        assert_eq!(ask("/anybody", Some(&token)).await, fine);
+        // Not seen here.
+        assert_eq!(manager.delete_user_tokens("al").await.unwrap(), 1 - round);
+    }
+    let forever = manager.set_token("al", None).await.unwrap();
+    for bad in [None, Some("x"), Some(forever.expose_secret())] {
+        for path in ["/me", "/strict", "/session"] {
+            assert_eq!(ask(path, bad).await.0, 401, "{path}");
+        }
+        assert_eq!(ask("/anybody", bad).await, (200, String::new()));
+    }
+    // A layer for another user type is none, whoever asks.
+    for token in [None, Some(&*token)] {
+        assert_eq!(ask("/typo", token).await.0, 500);
+    }
+    let (status, text) = ask("/session", Some(&token)).await;
+    assert_eq!(status, 500);
+    assert!(text.contains("Session"), "{text}");
+}
+
+/// Of two layers, the inner one has the last word, whichever it is.
+#[tokio::test]
+async fn the_inner_layer_decides() {
+    let config = config(&signing_keys()[0]);
+    let manager = built(MemoryStore::new(), config.clone()).unwrap();
+    let live = minted(&manager).await;
+    let claims = json!({"sub": "stranger", "exp": now() + 60});
+    let unknown = hs256(&header(), &claims, SECRET);
+    let online = SessionLayer::new(manager).optional();
+    let offline = JwtLayer::new(config.verifier().unwrap()).optional();
+    // User, session, and the reasons why there is none.
+    let who = service_fn(async |request: Request<()>| {
+        let extensions = request.extensions();
+        let user: Option<&User> = extensions.get();
+        Ok::<_, Infallible>(Response::new((
+            user.map(|user| user.id().to_owned()),
+            extensions.get::<Session>().is_some(),
+            extensions.get::<Anonymous>().is_some(),
+            extensions.get::<Unverified>().is_some(),
+        )))
+    });
+    let ask = |token: &str| {
+        let request = Request::builder().header("authorization", format!("Bearer {token}"));
+        request.body(()).unwrap()
+    };
+    let some = |name: &str| Some(name.to_owned());
+    for (token, offline_inside, online_inside) in [
+        (
+            &live,
+            (some("al"), false, false, false),
+            (some("al"), true, false, false),
+        ),
+        (
+            &unknown,
+            (some("stranger"), false, false, false),
+            (None, false, true, false),
+        ),
+        (
+            &"x".to_owned(),
+            (None, false, false, true),
+            (None, false, true, false),
+        ),
+    ] {
+        let service = online.layer(offline.layer(who));
+        let seen = service.oneshot(ask(token)).await.unwrap().into_body();
+        assert_eq!(seen, offline_inside, "{token}");
+        let service = offline.layer(online.layer(who));
+        let seen = service.oneshot(ask(token)).await.unwrap().into_body();
+        assert_eq!(seen, online_inside, "{token}");
+    }
+}
+
+/// gRPC calls and twice the token are answered as by the other layer; the user type is the handlers' own.
+#[tokio::test]
+async fn it_refuses_like_the_other_layer() {
+    struct Profile;
+    let config = config(&signing_keys()[0]);
+    let manager = built(MemoryStore::new(), config.clone()).unwrap();
+    let token = minted(&manager).await;
+    let layer = JwtLayer::new(config.verifier().unwrap()).user_type::<Profile>();
+    let inner = service_fn(async |request: Request<()>| {
+        let user: &User<Profile> = request.extensions().get().expect("a user");
+        Ok::<_, Infallible>(Response::new(user.id().to_owned()))
+    });
+    let bearer = format!("Bearer {token}");
+    let request = || Request::builder().header("authorization", &bearer);
+    let ask = async |request: http::request::Builder| {
+        layer
+            .layer(inner)
+            .oneshot(request.body(()).unwrap())
+            .await
+            .unwrap()
+    };
+    assert_eq!(ask(request()).await.body(), "al");
+    let twice = ask(request().header("authorization", &bearer)).await;
+    assert_eq!(twice.status(), StatusCode::BAD_REQUEST);
+    let missing = ask(Request::builder()).await;
+    assert!(matches!(
+        missing.extensions().get(),
+        Some(Rejection::MissingToken)
+    ));
+    let grpc = ask(Request::builder().header("content-type", "application/grpc")).await;
+    assert_eq!(grpc.status(), StatusCode::OK);
+    assert_eq!(grpc.headers()["grpc-status"], "16");
+    assert!(format!("{layer:?}").contains("JwtVerifier"));
+}

@@ -1,0 +1,54 @@
+//! [`MySqlStore`] on MariaDB.
+
+use tower_bearer_session::{MySqlStore, MySqlStoreBuilder, test_util};
+
+use super::{
+    Backend, PATIENCE,
+    remote::{Running, Share},
+};
+use crate::harness::MariaDb;
+
+/// Tables of its own on a server.
+pub(crate) struct MySql(Share<MariaDb>);
+
+impl MySql {
+    /// Tables that are not there yet.
+    pub(crate) async fn without_tables() -> Self {
+        static RUNNING: Running<MariaDb> = Running::none();
+        Self(RUNNING.share(MariaDb::start()).await)
+    }
+
+    pub(crate) fn server(&self) -> &MariaDb {
+        &self.0.servers
+    }
+
+    /// The name of one of the tables.
+    pub(crate) fn table(&self, name: &str) -> String {
+        format!("{}_{name}", self.0.prefix)
+    }
+
+    /// A store of these tables that gives up late.
+    pub(crate) fn builder(&self) -> MySqlStoreBuilder {
+        MySqlStore::builder(self.server().url())
+            .table_prefix(format!("{}_", self.0.prefix))
+            .connect_timeout(PATIENCE)
+            .deadline(PATIENCE)
+    }
+}
+
+impl Backend for MySql {
+    async fn start() -> Self {
+        let tables = Self::without_tables().await;
+        let store = tables.builder().connect().await.unwrap();
+        store.migrate().await.unwrap();
+        tables
+    }
+}
+
+impl test_util::Backend for MySql {
+    type Store = MySqlStore;
+
+    async fn store(&self) -> MySqlStore {
+        self.builder().connect().await.unwrap()
+    }
+}
