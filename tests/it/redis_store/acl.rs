@@ -1,7 +1,12 @@
-use tower_bearer_session::{Error, RedisStore};
+use std::time::Duration;
+
+use tower_bearer_session::{Error, RedisStore, SessionStore};
 
 use super::everything;
-use crate::stores::{Server, on_every_server, patient};
+use crate::{
+    harness::{Cluster, Flavor, RedisServer, SentinelSet},
+    stores::{Server, on_every_server, patient},
+};
 
 on_every_server!(
     the_smallest_acl_is_enough_and_the_smallest,
@@ -62,11 +67,82 @@ async fn try_with(backend: &impl Server, rights: &[&str], db: &str) -> Result<()
     let server = backend.server();
     server.cmd(&["FLUSHALL"]).await;
     server.cmd(&["SCRIPT", "FLUSH"]).await;
+    grant(server, rights).await;
+    let url = format!("redis://sessions:password@127.0.0.1:{}{db}", server.port());
+    let store = patient(RedisStore::builder(url)).connect().await?;
+    everything(&store, "al").await
+}
+
+/// What Sentinel and `confirm_replicas` need besides, at the servers and at the sentinels.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sentinel_needs_a_few_rights_more() {
+    let set = SentinelSet::start().await;
+    for sentinel in set.sentinels() {
+        let rights = [
+            "+hello",
+            "+sentinel|master",
+            "+sentinel|get-master-addr-by-name",
+        ];
+        let rights = [&rights[..], &["+subscribe", "&+switch-master"]].concat();
+        grant(sentinel, &rights).await;
+    }
+    let url = set.url().replacen("://", "://sessions:password@", 1);
+    let url = format!("{url}&sentinelUsername=sessions&sentinelPassword=password");
+    let connect = async |rights: &[&str]| {
+        for node in set.nodes() {
+            grant(node, &[&RIGHTS[..], rights].concat()).await;
+        }
+        let builder = RedisStore::builder(&url).connect_timeout(Duration::from_secs(5));
+        let builder = builder.deadline(Duration::from_secs(5));
+        builder
+            .confirm_replicas(1, Duration::from_secs(5))
+            .connect()
+            .await
+    };
+    let store = connect(&["+role", "+info", "+wait"]).await.unwrap();
+    everything(&store, "al").await.unwrap();
+    connect(&["+info", "+wait"]).await.unwrap_err();
+    for only in ["+info", "+wait"] {
+        let tried = async { everything(&connect(&["+role", only]).await?, "al").await };
+        tried.await.unwrap_err();
+    }
+}
+
+/// What Cluster needs besides, with a slot on the move.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_needs_a_few_rights_more() {
+    let cluster = Cluster::start(Flavor::Redis).await;
+    let url = cluster.url().replacen("://", "://sessions:password@", 1);
+    let connect = async |rights: &[&str]| {
+        for node in cluster.nodes() {
+            grant(node, &[&RIGHTS[..], rights].concat()).await;
+        }
+        patient(RedisStore::builder(&url)).connect().await
+    };
+    let needed = ["+cluster|slots", "+cluster|nodes", "+asking"];
+    for missing in &needed[..2] {
+        let rights = needed.into_iter().filter(|right| right != missing);
+        connect(&Vec::from_iter(rights)).await.unwrap_err();
+    }
+    let key = "tbs:tokens:{al}";
+    let from = cluster.primary_of(key).await.port();
+    let to = cluster.nodes()[..3].iter().find(|node| node.port() != from);
+    let to = to.expect("another primary");
+    let slot = cluster.slot_of(key).await;
+    let migration = cluster.begin_migration(slot, to).await;
+    let store = connect(&needed).await.unwrap();
+    everything(&store, "al").await.unwrap();
+    let store = connect(&needed[..2]).await.unwrap();
+    everything(&store, "al").await.unwrap_err();
+    migration.finish().await;
+    let store = connect(&needed).await.unwrap();
+    store.delete_all("al", None).await.unwrap();
+    everything(&store, "bo").await.unwrap();
+}
+
+async fn grant(server: &RedisServer, rights: &[&str]) {
     let mut command = vec!["ACL", "SETUSER", "sessions", "reset", "on", ">password"];
     command.extend(["resetchannels", "-@all"]);
     command.extend(rights);
     server.cmd(&command).await;
-    let url = format!("redis://sessions:password@127.0.0.1:{}{db}", server.port());
-    let store = patient(RedisStore::builder(url)).connect().await?;
-    everything(&store, "al").await
 }
