@@ -11,7 +11,7 @@
 //! So if the value is still there, nothing has happened since the load began; whatever did happen,
 //! an invalidation, a newer load, the expiry of one, the outcome of the older load is not cached.
 
-use std::time::Duration;
+use std::{borrow::Cow, str, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -36,8 +36,9 @@ struct CachedRef<'a, D> {
 }
 
 #[derive(Deserialize)]
-struct Cached<D> {
-    id: String,
+struct Cached<'a, D> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
     detail: D,
 }
 
@@ -46,12 +47,16 @@ impl<D: DeserializeOwned> Slot<D> {
     pub(super) fn decode(user_id: &str, value: Option<&[u8]>) -> Self {
         match value {
             Some([b'-', ..]) => Self::NoSuchUser,
-            Some(value) => match serde_json::from_slice::<Cached<D>>(value) {
-                Ok(cached) if cached.id == user_id => Self::User(cached.detail),
-                _ => Self::Vacant,
-            },
+            Some(value) => Self::decode_user(user_id, value).map_or(Self::Vacant, Self::User),
             None => Self::Vacant,
         }
+    }
+
+    fn decode_user(user_id: &str, value: &[u8]) -> Option<D> {
+        // As a text: what is one as a whole need not be looked at piece by piece.
+        let text = str::from_utf8(value).ok()?;
+        let cached: Cached<'_, D> = serde_json::from_str(text).ok()?;
+        (cached.id == user_id).then_some(cached.detail)
     }
 }
 
