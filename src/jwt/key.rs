@@ -69,13 +69,13 @@ impl SigningKey {
     ) -> Result<Self, Error> {
         use_one_provider();
         // First of all: what is wrong with a key is told with its id, which must not be the key.
-        let id = &*checked_id(id)?;
-        let unusable = || unusable(id, algorithm, "private");
+        let id = checked_id(id)?;
+        let unusable = || unusable(&id, algorithm, "private");
         let key = read(pem.as_bytes()).map_err(|_| unusable())?;
         let public = Jwk::from_encoding_key(&key, algorithm);
         let public = public.and_then(|jwk| DecodingKey::from_jwk(&jwk));
-        let public = VerifyingKey::public(id, algorithm, public.map_err(|_| unusable())?)?;
-        Self::new(key, public)
+        let public = public.map_err(|_| unusable())?;
+        Self::new(key, VerifyingKey::public(id, algorithm, public)?)
     }
 
     /// Tries the key once, so that no login is the first to find out.
@@ -147,7 +147,7 @@ impl VerifyingKey {
     ) -> Result<Self, Error> {
         let id = checked_id(id)?;
         let key = read(pem.as_bytes()).map_err(|_| unusable(&id, algorithm, "public"))?;
-        Self::public(&id, algorithm, key)
+        Self::public(id, algorithm, key)
     }
 
     /// A key of a JWK Set; `None` if it is not for us (RFC 7517 §5: such keys are ignored).
@@ -167,12 +167,12 @@ impl VerifyingKey {
             return None;
         }
         let key = DecodingKey::from_jwk(jwk).ok()?;
-        Self::public(id, algorithm, key).ok()
+        Self::public(checked_id(id).ok()?, algorithm, key).ok()
     }
 
-    fn public(id: &str, algorithm: Algorithm, key: DecodingKey) -> Result<Self, Error> {
+    /// The id was checked.
+    fn public(id: Box<str>, algorithm: Algorithm, key: DecodingKey) -> Result<Self, Error> {
         use_one_provider();
-        let id = checked_id(id)?;
         let unusable = || unusable(&id, algorithm, "public");
         let mut jwk = Jwk::from_decoding_key(&key, Some(algorithm)).map_err(|_| unusable())?;
         match &jwk.algorithm {

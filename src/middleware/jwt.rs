@@ -13,9 +13,9 @@ use super::{
     Rejection, TokenSource,
     future::{Finish, ResponseFuture},
     layer::{Mode, Settings},
-    respond::{Manners, OnRejection, PlainResponse},
+    respond::{OnRejection, PlainResponse},
     session::judge_offline,
-    source::{find_token, hide_websocket_token},
+    source::read_token,
 };
 use crate::{
     Error, User,
@@ -141,15 +141,11 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let mut manners = Manners::default();
-        let verdict = find_token(&settings.sources, &mut request, &mut manners)
-            .and_then(|token| {
-                self.verifier
-                    .verify(&token)
-                    .map_err(|_| Rejection::InvalidToken)
-            })
-            .map(|token| user::<D>(&token));
-        hide_websocket_token(&settings.sources, &mut request, &mut manners);
+        let (verdict, manners) = read_token(&settings.sources, &mut request, |found| {
+            let token = self.verifier.verify(&found?);
+            let token = token.map_err(|_| Rejection::InvalidToken)?;
+            Ok::<User<D>, Rejection>(user(&token))
+        });
         match verdict {
             Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
                 let response = settings.responder.refuse(rejection, request.headers());

@@ -12,9 +12,9 @@ use super::{
     Anonymous, Rejection,
     future::{Finish, ResponseFuture},
     layer::{Mode, Settings},
-    respond::{Manners, OnRejection, PlainResponse},
+    respond::{OnRejection, PlainResponse},
     session::judge,
-    source::{find_token, hide_websocket_token},
+    source::read_token,
 };
 use crate::TokenManager;
 
@@ -52,15 +52,14 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let mut manners = Manners::default();
-        let token = find_token(&settings.sources, &mut request, &mut manners)
-            .inspect_err(|rejection| {
+        let (token, manners) = read_token(&settings.sources, &mut request, |found| {
+            let token = found.inspect_err(|rejection| {
                 if let Some(reason) = rejection.refusal() {
                     self.manager.refused(None, reason);
                 }
-            })
-            .and_then(|token| self.manager.parse(&token).ok_or(Rejection::InvalidToken));
-        hide_websocket_token(&settings.sources, &mut request, &mut manners);
+            })?;
+            self.manager.parse(&token).ok_or(Rejection::InvalidToken)
+        });
         let finish = || Finish {
             settings: Arc::clone(settings),
             manners,

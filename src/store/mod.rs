@@ -38,6 +38,8 @@ pub use self::{
 };
 
 mod around;
+#[cfg(any(feature = "mysql", feature = "redis"))]
+mod config;
 mod erased;
 mod memory;
 #[cfg(feature = "mysql")]

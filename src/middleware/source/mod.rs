@@ -229,15 +229,27 @@ impl TokenSource {
     }
 }
 
-/// The token of a request: that of the first source that has one.
-pub(super) fn find_token<'a, B>(
+/// Reads the token of a request, and hides it where the inner service should not see it.
+pub(super) fn read_token<B, T>(
     sources: &[TokenSource],
-    request: &'a mut Request<B>,
-    manners: &mut Manners,
-) -> Result<Cow<'a, str>, Rejection> {
+    request: &mut Request<B>,
+    read: impl FnOnce(Result<Cow<'_, str>, Rejection>) -> T,
+) -> (T, Manners) {
     for source in sources {
         source.mark_as_sensitive(request.headers_mut());
     }
+    let mut manners = Manners::default();
+    let token = read(find_token(sources, request, &mut manners));
+    hide_websocket_token(sources, request, &mut manners);
+    (token, manners)
+}
+
+/// The token of the first source that has one.
+fn find_token<'a, B>(
+    sources: &[TokenSource],
+    request: &'a Request<B>,
+    manners: &mut Manners,
+) -> Result<Cow<'a, str>, Rejection> {
     for source in sources {
         if let Some(token) = source.find(request)? {
             manners.in_url = matches!(source.0, Kind::Query(_));
@@ -252,7 +264,7 @@ pub(super) fn find_token<'a, B>(
 struct HiddenToken(Box<str>);
 
 /// Takes `bearer, <token>` out of the protocols that a WebSocket client offers.
-pub(super) fn hide_websocket_token<B>(
+fn hide_websocket_token<B>(
     sources: &[TokenSource],
     request: &mut Request<B>,
     manners: &mut Manners,

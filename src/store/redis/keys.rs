@@ -1,5 +1,4 @@
-use super::config::config_error;
-use crate::Error;
+use crate::{Error, store::config::config_error};
 
 const MAX_PREFIX_LEN: usize = 64;
 

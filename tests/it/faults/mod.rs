@@ -44,7 +44,7 @@ async fn patient_store(url: &str) -> RedisStore {
 }
 
 /// Waits for something to become true; tells how long it took.
-async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
     within(PATIENCE, what, holds).await
 }
 

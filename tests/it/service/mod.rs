@@ -11,11 +11,10 @@ mod sources;
 mod verdicts;
 
 use std::{
-    future::pending,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
 };
@@ -23,9 +22,11 @@ use std::{
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 use tower_bearer_session::{
-    Error, ErrorKind, MemoryStore, SessionLayer, Token, TokenManager,
-    store::{AroundStore, Operation, WrappedStore},
+    ErrorKind, MemoryStore, SessionLayer, Token, TokenManager,
+    test_util::{Faults, FaultyStore},
 };
+
+use crate::stores::DAY;
 
 /// An application's own type, which can do nothing but what the crate asks of it.
 #[derive(Serialize, Deserialize)]
@@ -37,14 +38,13 @@ struct Profile {
 #[derive(Clone, Default)]
 struct Spy {
     sessions: MemoryStore,
-    calls: Arc<AtomicUsize>,
-    refreshes: Arc<AtomicUsize>,
-    mood: Arc<Mutex<Mood>>,
+    faults: Faults,
+    /// How many calls, and of them refreshes, were asked for before.
+    seen: Arc<[AtomicU64; 2]>,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 enum Mood {
-    #[default]
     Works,
     Fails(ErrorKind),
     Hangs,
@@ -52,41 +52,30 @@ enum Mood {
 
 impl Spy {
     /// How many calls there were since the last time.
-    fn calls(&self) -> usize {
-        self.calls.swap(0, Ordering::Relaxed)
+    fn calls(&self) -> u64 {
+        let calls = self.faults.calls();
+        calls - self.seen[0].swap(calls, Ordering::Relaxed)
     }
 
     /// The same for refreshes.
-    fn refreshes(&self) -> usize {
-        self.refreshes.swap(0, Ordering::Relaxed)
+    fn refreshes(&self) -> u64 {
+        let refreshes = self.faults.on("refresh").calls();
+        refreshes - self.seen[1].swap(refreshes, Ordering::Relaxed)
     }
 
     fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap_or_else(PoisonError::into_inner) = mood;
+        self.faults.heal();
+        match mood {
+            Mood::Works => {}
+            Mood::Fails(kind) => self.faults.fail(kind),
+            // Longer than any test.
+            Mood::Hangs => self.faults.delay(365 * DAY),
+        }
     }
 
     /// A store under its eyes.
-    fn store(&self) -> WrappedStore<MemoryStore, Self> {
-        WrappedStore::new(self.sessions.clone(), self.clone())
-    }
-}
-
-impl AroundStore for Spy {
-    async fn around<T: Send>(
-        &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        if operation.name == "refresh" {
-            self.refreshes.fetch_add(1, Ordering::Relaxed);
-        }
-        let mood = *self.mood.lock().unwrap_or_else(PoisonError::into_inner);
-        match mood {
-            Mood::Works => call.await,
-            Mood::Fails(kind) => Err(Error::new(kind, "the spy was told to fail")),
-            Mood::Hangs => pending().await,
-        }
+    fn store(&self) -> FaultyStore<MemoryStore> {
+        self.faults.wrap(self.sessions.clone())
     }
 }
 

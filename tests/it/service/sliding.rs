@@ -44,7 +44,7 @@ impl Sliding {
     }
 
     /// The status of a request, and how many refreshes it made, what it left running included.
-    async fn ask(&self, token: &Token) -> (u16, usize) {
+    async fn ask(&self, token: &Token) -> (u16, u64) {
         self.spy.refreshes();
         let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
         let service = self.layer.layer(inner);

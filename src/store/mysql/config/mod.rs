@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sqlx::{
     ConnectOptions,
@@ -7,14 +7,15 @@ use sqlx::{
 
 use self::url::Target;
 use super::{MySqlStore, client::Client, pool::Pool, purge, sql::Sql};
-use crate::{Error, ErrorKind};
+use crate::{
+    Error,
+    store::config::{check_waits, config_error},
+};
 
 #[cfg(feature = "mysql-tls")]
 mod tls;
 mod url;
 
-/// The longest time that can be set.
-const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 /// Configures a [`MySqlStore`]; made by [`MySqlStore::builder`].
 ///
 /// Mistakes are reported by [`connect`](Self::connect).
@@ -123,8 +124,8 @@ impl MySqlStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what cannot be, [`ErrorKind::Unavailable`] if the server cannot be reached or refuses
-    /// the login, and [`ErrorKind::Store`] for other errors that it answers with: there is no such database.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached or refuses
+    /// the login, and [`ErrorKind::Store`](crate::ErrorKind::Store) for other errors that it answers with: there is no such database.
     pub async fn connect(self) -> Result<MySqlStore, Error> {
         self.validate()?;
         let options = self.options()?;
@@ -155,16 +156,11 @@ impl MySqlStoreBuilder {
         if self.max_connections == 0 || self.max_connections > 10_000 {
             return Err(config_error("max_connections is not 1 to 10,000"));
         }
-        for (name, value) in [
+        check_waits([
             ("connect_timeout", Some(self.connect_timeout)),
             ("deadline", Some(self.deadline)),
             ("purge_interval", self.purge_interval),
-        ] {
-            if value.is_some_and(|value| value.is_zero() || value > MAX_WAIT) {
-                let message = format!("{name} is not between 0 and {MAX_WAIT:?}");
-                return Err(config_error(message));
-            }
-        }
+        ])?;
         Ok(())
     }
 
@@ -222,13 +218,10 @@ impl fmt::Debug for MySqlStoreBuilder {
     }
 }
 
-fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Config, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[tokio::test]
     async fn a_builder_checks_what_it_is_given() {

@@ -1,10 +1,9 @@
 //! What a URL says.
 
-use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::config_error;
-use crate::Error;
+use crate::{Error, store::config};
 
 const PORT: u16 = 3306;
 
@@ -81,12 +80,7 @@ impl Target {
 }
 
 fn decode(text: &str, part: &str) -> Result<String, Error> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(config_error(format!(
-            "the {part} in the MySQL URL is not UTF-8"
-        ))),
-    }
+    config::decode(text, part, "MySQL")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
@@ -20,14 +20,14 @@ use super::{
     sentinel::Sentinels,
     topology::Source,
 };
-use crate::{Error, ErrorKind};
+use crate::{
+    Error,
+    store::config::{check_waits, config_error},
+};
 
 mod check;
 mod tls;
 mod url;
-
-/// The longest timeout that can be set.
-const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
 /// Configures a [`RedisStore`]; made by [`RedisStore::builder`], or by
 /// [`standalone`](Self::standalone), [`sentinel`](Self::sentinel) or [`cluster`](Self::cluster).
@@ -220,7 +220,7 @@ impl RedisStoreBuilder {
     ///
     /// Replication of Redis is asynchronous: what only a dying primary knew is undone by the failover, a logout
     /// included. With this, an operation that returns `Ok` is on as many replicas, and one that returns
-    /// [`ErrorKind::Unconfirmed`] is done at the primary but may be on fewer: repeat it, or tell the user
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) is done at the primary but may be on fewer: repeat it, or tell the user
     /// that the logout may be undone by an outage. It costs a round trip, and another one between the servers
     /// ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a connection of its own. Checks and
     /// logins do not wait, nor does the end of the sessions that a login evicts.
@@ -228,7 +228,7 @@ impl RedisStoreBuilder {
     /// It is no consensus: a replica that has not confirmed may still become the primary. Ask for all
     /// replicas that may be promoted, and set `min-replicas-to-write` (and `min-replicas-max-lag`) at the
     /// servers, so that a primary that is cut off from its replicas stops to take writes
-    /// (then [`ErrorKind::Unavailable`]) that are lost when it comes back.
+    /// (then [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)) that are lost when it comes back.
     pub fn confirm_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
         self.confirm = Some(Confirm { replicas, timeout });
         self
@@ -238,8 +238,8 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what cannot be, [`ErrorKind::Unavailable`] if the server or all sentinels cannot be
-    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`] for other errors that
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be
+    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store) for other errors that
     /// a server answers with: there is no such database, this user must not read keys with these prefixes.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let store = self.connect_lazy()?;
@@ -252,7 +252,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for what cannot be.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be.
     ///
     /// # Panics
     ///
@@ -260,16 +260,11 @@ impl RedisStoreBuilder {
     pub fn connect_lazy(self) -> Result<RedisStore, Error> {
         let target = self.target()?;
         let confirm = self.confirm.as_ref().map(|confirm| confirm.timeout);
-        for (name, value) in [
+        check_waits([
             ("connect_timeout", Some(self.connect_timeout)),
             ("deadline", Some(self.deadline)),
             ("the timeout of confirm_replicas", confirm),
-        ] {
-            if value.is_some_and(|value| value.is_zero() || value > MAX_WAIT) {
-                let message = format!("{name} is not between 0 and {MAX_WAIT:?}");
-                return Err(config_error(message));
-            }
-        }
+        ])?;
         if self.confirm.is_some_and(|confirm| confirm.replicas == 0) {
             return Err(config_error("confirm_replicas asks for no replica"));
         }
@@ -334,13 +329,10 @@ impl fmt::Debug for RedisStoreBuilder {
     }
 }
 
-pub(super) fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::Config, message)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     #[tokio::test]
     async fn a_builder_checks_what_it_is_given() {

@@ -1,14 +1,16 @@
 //! What a URL says: fred's conventions.
 
-use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
 use super::config_error;
 use crate::{
     Error,
-    store::redis::{
-        dial::{Address, Credentials},
-        health::RedisTopology,
+    store::{
+        config,
+        redis::{
+            dial::{Address, Credentials},
+            health::RedisTopology,
+        },
     },
 };
 
@@ -184,12 +186,7 @@ fn scheme(scheme: &str) -> Result<(bool, Place), Error> {
 }
 
 fn decode(text: &str, part: &str) -> Result<String, Error> {
-    match percent_decode_str(text).decode_utf8() {
-        Ok(text) => Ok(text.into_owned()),
-        Err(_) => Err(config_error(format!(
-            "the {part} in the Redis URL is not UTF-8"
-        ))),
-    }
+    config::decode(text, part, "Redis")
 }
 
 #[cfg(test)]

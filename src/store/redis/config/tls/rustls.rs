@@ -6,7 +6,7 @@ use rustls::{
 };
 
 use super::Tls;
-use crate::{Error, store::redis::config::config_error};
+use crate::{Error, store::config::config_error};
 
 /// What makes TLS connections, with an address that does not count.
 pub(super) fn transport(tls: &Tls) -> Result<ConnectionAddr, Error> {
