@@ -3,11 +3,11 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0..6 | expiry |
-//! | 6 | version of the record: 1 |
+//! | 6 | version of the record: 1, or 2 for one with an absolute end |
 //! | 7..13 | creation |
 //! | 13..19 | last refresh |
-//! | 19..25 | absolute end, 0 for none |
-//! | 25.. | metadata, nothing for none |
+//! | 19..25 | absolute end; in version 2 only |
+//! | 19.. or 25.. | metadata, nothing for none |
 //!
 //! Times are unsigned big-endian numbers of milliseconds since the Unix epoch. In all versions the expiry
 //! comes first, so that any program can tell what is dead.
@@ -18,34 +18,31 @@ use bytes::Bytes;
 
 use crate::store::SessionRecord;
 
-const VERSION: u8 = 1;
-const HEADER_LEN: usize = 25;
+const PLAIN: u8 = 1;
+const WITH_END: u8 = 2;
 
-/// Reads a record; `None` if it is not one of this version.
+/// Reads a record; `None` if it is not one of these versions.
 pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
-    let header: &[u8; HEADER_LEN] = record.first_chunk()?;
-    if header[6] != VERSION {
-        return None;
-    }
-    let session = SessionRecord {
-        created_at: time(header, 7),
-        refreshed_at: time(header, 13),
-        expires_at: time(header, 0),
-        ends_at: Some(time(header, 19)).filter(|end| *end != SystemTime::UNIX_EPOCH),
-        metadata: None,
+    let (ends_at, header_len) = match record.get(6)? {
+        &PLAIN => (None, 19),
+        &WITH_END => (Some(time(&record, 19)?), 25),
+        _ => return None,
     };
-    let metadata = (record.len() > HEADER_LEN).then(|| Bytes::from(record).slice(HEADER_LEN..));
     Some(SessionRecord {
-        metadata,
-        ..session
+        created_at: time(&record, 7)?,
+        refreshed_at: time(&record, 13)?,
+        expires_at: time(&record, 0)?,
+        ends_at,
+        metadata: (record.len() > header_len).then(|| Bytes::from(record).slice(header_len..)),
     })
 }
 
-fn time(header: &[u8; HEADER_LEN], at: usize) -> SystemTime {
-    let millis = header[at..at + 6]
+fn time(record: &[u8], at: usize) -> Option<SystemTime> {
+    let bytes: &[u8; 6] = record.get(at..)?.first_chunk()?;
+    let millis = bytes
         .iter()
         .fold(0, |millis, byte| (millis << 8) | u64::from(*byte));
-    SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
 }
 
 #[cfg(test)]
@@ -56,8 +53,8 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 
-    fn record(tail: &[u8]) -> Vec<u8> {
-        let mut record = vec![0, 0, 0, 0, 1, 4, VERSION];
+    fn record(version: u8, tail: &[u8]) -> Vec<u8> {
+        let mut record = vec![0, 0, 0, 0, 1, 4, version];
         record.extend([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 2]);
         record.extend(tail);
         record
@@ -72,24 +69,28 @@ mod tests {
             ends_at: None,
             metadata: None,
         };
-        assert_eq!(decode(record(&[0; 6])), Some(expected.clone()));
-        let full = SessionRecord {
-            ends_at: Some(at(0xFFFF_FFFF_FFFF)),
+        assert_eq!(decode(record(1, b"")), Some(expected.clone()));
+        let with_metadata = SessionRecord {
             metadata: Some(Bytes::from_static(b"{}")),
             ..expected
         };
-        assert_eq!(
-            decode(record(&[255, 255, 255, 255, 255, 255, b'{', b'}'])),
-            Some(full)
-        );
+        assert_eq!(decode(record(1, b"{}")), Some(with_metadata.clone()));
+        let full = SessionRecord {
+            ends_at: Some(at(0xFFFF_FFFF_FFFF)),
+            ..with_metadata
+        };
+        let tail = [255, 255, 255, 255, 255, 255, b'{', b'}'];
+        assert_eq!(decode(record(2, &tail)), Some(full));
     }
 
     #[test]
     fn what_is_not_a_record_is_none() {
-        let mut other_version = record(&[0; 6]);
-        other_version[6] = 2;
-        for bad in [vec![], vec![0; 24], record(&[0; 5]), other_version] {
+        let mut short = record(1, b"");
+        short.pop();
+        let other_versions = [record(0, &[0; 9]), record(3, &[0; 9])];
+        for bad in [vec![], vec![0; 6], vec![1; 7], short, record(2, &[0; 5])] {
             assert_eq!(decode(bad), None);
         }
+        assert_eq!(other_versions.map(decode), [None, None]);
     }
 }

@@ -47,12 +47,12 @@ else
   end
 end
 
-local ends, expires = 0, now + tonumber(ARGV[2])
+local version, tail, expires = 1, ARGV[4], now + tonumber(ARGV[2])
 if ARGV[3] ~= '0' then
-  ends = now + tonumber(ARGV[3])
-  expires = math.min(expires, ends)
+  local ends = now + tonumber(ARGV[3])
+  version, tail, expires = 2, struct.pack('>I6', ends) .. tail, math.min(expires, ends)
 end
-local record = struct.pack('>I6BI6I6I6', expires, 1, now, now, ends) .. ARGV[4]
+local record = struct.pack('>I6BI6I6', expires, version, now, now) .. tail
 put(key, id, record)
 for _, field in ipairs(gone) do
   if field ~= id then

@@ -11,7 +11,8 @@ local function expiry(record)
 end
 
 local function readable(record)
-  return #record >= 25 and record:byte(7) == 1
+  local version = record:byte(7)
+  return version == 1 and #record >= 19 or version == 2 and #record >= 25
 end
 
 -- Stores a record, and lets its hash live at least as long.

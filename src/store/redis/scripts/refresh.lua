@@ -5,10 +5,10 @@ local record = redis.call('HGET', key, id)
 if not record or not readable(record) or expiry(record) <= now then
   return 0
 end
-local created, _, ends = struct.unpack('>I6I6I6', record, 8)
-local expires = now + tonumber(ARGV[2])
-if ends > 0 then
-  expires = math.min(expires, ends)
+local version, expires = record:byte(7), now + tonumber(ARGV[2])
+if version == 2 then
+  expires = math.min(expires, (struct.unpack('>I6', record, 20)))
 end
-put(key, id, struct.pack('>I6BI6I6I6', expires, 1, created, now, ends) .. record:sub(26))
+local created = struct.unpack('>I6', record, 8)
+put(key, id, struct.pack('>I6BI6I6', expires, version, created, now) .. record:sub(20))
 return 1
