@@ -6,11 +6,13 @@ use redis::{FromRedisValue, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::{
+    Reply, Time,
     cluster::Cluster,
     confirm::Confirm,
     errors::server_code,
     health::RedisHealth,
     link::{Answer, Done, Failure, LinkConfig, OnDrop},
+    lookup::{Found, Sought},
     node::{Lane, Node},
     script::ScriptCall,
     supervisor::Live,
@@ -48,6 +50,17 @@ impl Client {
             Servers::One(node) => node.requests.ready().await,
             Servers::Cluster(cluster) => cluster.ready().await,
         }
+    }
+
+    /// Looks a session and its user up, in one round trip.
+    pub(super) async fn look_up(&self, sought: &Sought<'_>) -> Result<(Time, Reply, Reply), Error> {
+        let deadline = self.deadline();
+        let found = match &self.0.servers {
+            Servers::One(node) => node.requests.look_up(deadline, sought).await,
+            Servers::Cluster(cluster) => cluster.look_up(deadline, sought).await,
+        };
+        let read = found.and_then(Found::read);
+        read.map_err(|failure| self.0.config.error(failure))
     }
 
     /// Sends commands in one round trip, about keys in the slot of `key`; again, if the connection drops.

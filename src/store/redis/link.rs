@@ -14,6 +14,7 @@ use super::{
     dial::{Address, Dialer},
     errors::{ErrorText, another_connection_may_cure},
     health::Status,
+    lookup::Lookups,
     supervisor::{Live, Reports, State, Supervisor},
     topology::Source,
 };
@@ -45,7 +46,8 @@ pub(super) enum OnDrop {
 
 /// The connection closes when this is dropped.
 pub(super) struct Link {
-    config: Arc<LinkConfig>,
+    pub(super) config: Arc<LinkConfig>,
+    pub(super) lookups: Lookups,
     state: watch::Receiver<State>,
     reports: Reports,
     supervisor: AbortHandle,
@@ -83,6 +85,7 @@ impl Link {
         };
         Self {
             config: Arc::clone(config),
+            lookups: Lookups::default(),
             state,
             reports,
             supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
@@ -94,12 +97,23 @@ impl Link {
         self.live_after(0).await.map(drop)
     }
 
-    /// Sends commands in one round trip.
+    /// Sends the commands of one operation in one round trip.
     pub(super) async fn send(
         &self,
         deadline: Instant,
         commands: &Pipeline,
         on_drop: OnDrop,
+    ) -> Result<Answer, Failure> {
+        self.send_all(deadline, commands, on_drop, 1).await
+    }
+
+    /// Sends the commands of so many operations in one round trip.
+    pub(super) async fn send_all(
+        &self,
+        deadline: Instant,
+        commands: &Pipeline,
+        on_drop: OnDrop,
+        operations: u32,
     ) -> Result<Answer, Failure> {
         let mut live = self.live_until(deadline, 0).await?;
         let mut retry = on_drop == OnDrop::Retry;
@@ -127,7 +141,8 @@ impl Link {
                     Failure::Redis(error)
                 }
                 Err(_) => {
-                    if live.silence.goes_on(sent.elapsed(), self.config.deadline) {
+                    let (waited, deadline) = (sent.elapsed(), self.config.deadline);
+                    if live.silence.goes_on(waited, deadline, operations) {
                         self.reports.suspect(live.generation);
                         let error = self.config.error(Failure::Deadline);
                         self.config.status.note(&error);

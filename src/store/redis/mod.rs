@@ -12,6 +12,7 @@ use self::{
     client::Client,
     keys::Keys,
     link::{Done, OnDrop},
+    lookup::Sought,
     node::Lane,
     supervisor::Live,
 };
@@ -33,6 +34,7 @@ mod errors;
 mod health;
 mod keys;
 mod link;
+mod lookup;
 mod node;
 mod record;
 mod script;
@@ -129,7 +131,8 @@ impl RedisStore {
     }
 }
 
-/// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions.
+/// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions. Checks
+/// that run at the same time share a pipeline.
 /// All writes are one command or one script each.
 impl SessionStore for RedisStore {
     async fn create(
@@ -168,15 +171,12 @@ impl SessionStore for RedisStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let key = self.keys.sessions(user_id);
-        let mut commands = Pipeline::with_capacity(3);
-        // The time comes first: what is live at that moment, and still there afterwards, is live.
-        commands
-            .cmd("TIME")
-            .hget(&key, token_id.as_str())
-            .get(self.keys.user(user_id));
-        let done = self.client.query(&key, Lane::Requests, &commands).await?;
-        let (now, session, user): (Time, Reply, Reply) = done.reply;
+        let sought = Sought {
+            sessions: &self.keys.sessions(user_id),
+            token_id,
+            user: &self.keys.user(user_id),
+        };
+        let (now, session, user) = self.client.look_up(&sought).await?;
         let now = time(now);
         let session = session.and_then(record::decode);
         Ok(session

@@ -10,7 +10,7 @@ use super::{
 /// The connections to a server: to always the same, or to whichever is the master.
 pub(super) struct Node {
     /// For what requests wait for.
-    pub(super) requests: Link,
+    pub(super) requests: Arc<Link>,
     lists: OnceLock<Link>,
     confirmer: OnceLock<Confirmer>,
     source: Source,
@@ -30,7 +30,7 @@ impl Node {
     /// Starts to connect.
     pub(super) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
         let node = Self {
-            requests: Link::start(&config, source.clone()),
+            requests: Arc::new(Link::start(&config, source.clone())),
             lists: OnceLock::new(),
             confirmer: OnceLock::new(),
             source,

@@ -202,13 +202,13 @@ impl Silence {
         self.0.load(Ordering::Relaxed) == 0
     }
 
-    /// Notes that an operation of this deadline waited for an answer in vain; `true` if that makes the
+    /// Notes that so many operations of this deadline waited for an answer in vain; `true` if that makes the
     /// connection suspect.
-    pub(super) fn goes_on(&self, waited: Duration, deadline: Duration) -> bool {
+    pub(super) fn goes_on(&self, waited: Duration, deadline: Duration, operations: u32) -> bool {
         // One that spent its time waiting for the connection says little of it; or each new connection could
         // be suspect before its first answer can be there.
         waited >= deadline / 2
-            && self.0.fetch_add(1, Ordering::Relaxed) + 1 >= MAX_TIMEOUTS_IN_A_ROW
+            && self.0.fetch_add(operations, Ordering::Relaxed) + operations >= MAX_TIMEOUTS_IN_A_ROW
     }
 }
 
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_few_long_waits_in_a_row_are_suspect() {
         let silence = Silence::default();
-        let long = || silence.goes_on(DEADLINE, DEADLINE);
+        let long = || silence.goes_on(DEADLINE, DEADLINE, 1);
         assert_eq!([long(), long(), long(), long()], [false, false, true, true]);
         silence.ends();
         assert_eq!([long(), long(), long()], [false, false, true]);
@@ -274,7 +274,7 @@ mod tests {
     fn short_waits_are_not() {
         let silence = Silence::default();
         for _ in 0..100 {
-            assert!(!silence.goes_on(DEADLINE / 3, DEADLINE));
+            assert!(!silence.goes_on(DEADLINE / 3, DEADLINE, 1));
         }
     }
 }

@@ -27,6 +27,7 @@ use super::{
     errors::server_code,
     health::RedisPrimary,
     link::{Answer, Failure, LinkConfig, OnDrop, runtime_is_gone},
+    lookup::{Found, Sought},
     node::{Lane, Node},
     topology::Source,
 };
@@ -103,6 +104,28 @@ impl Cluster {
         outcome
     }
 
+    /// Looks a session and its user up at the node that holds them.
+    pub(super) async fn look_up(
+        &self,
+        deadline: Instant,
+        sought: &Sought<'_>,
+    ) -> Result<Found, Failure> {
+        let node = self.find(sought.sessions, deadline).await?;
+        match node.requests.look_up(deadline, sought).await {
+            Ok(found) if !found.has_error() => Ok(found),
+            Err(failure) => {
+                self.shared.outdated.notify_one();
+                Err(failure)
+            }
+            // Those that are to go elsewhere share no pipeline.
+            Ok(_) => {
+                let (key, commands) = (sought.sessions, &sought.commands());
+                let answer = self.send(key, Lane::Requests, deadline, commands, OnDrop::Retry);
+                Found::of(answer.await?)
+            }
+        }
+    }
+
     /// Sends commands to the node that holds `key`, and those that it does not execute to where it says; all of
     /// them are about keys in the slot of `key`, or about none.
     pub(super) async fn send(
@@ -113,12 +136,7 @@ impl Cluster {
         commands: &Pipeline,
         on_drop: OnDrop,
     ) -> Result<Answer, Failure> {
-        let slot = slot_of(key);
-        let node = match timeout_at(deadline, self.map()).await {
-            Ok(Ok(map)) => self.holder(&map, slot)?,
-            Ok(Err(error)) => return Err(Failure::Down(error)),
-            Err(_) => return Err(Failure::Deadline),
-        };
+        let node = self.find(key, deadline).await?;
         let send = async |node: &Node| {
             let sent = node.lane(lane).send(deadline, commands, on_drop).await;
             if !sent
@@ -224,7 +242,14 @@ impl Cluster {
         }
     }
 
-    fn holder(&self, map: &SlotMap, slot: u16) -> Result<Arc<Node>, Failure> {
+    /// The node that holds this key, as far as is known.
+    async fn find(&self, key: &str, deadline: Instant) -> Result<Arc<Node>, Failure> {
+        let map = match timeout_at(deadline, self.map()).await {
+            Ok(Ok(map)) => map,
+            Ok(Err(error)) => return Err(Failure::Down(error)),
+            Err(_) => return Err(Failure::Deadline),
+        };
+        let slot = slot_of(key);
         map.holder(slot).cloned().ok_or_else(|| {
             self.shared.outdated.notify_one();
             let message = format!("no node of the cluster holds slot {slot}");

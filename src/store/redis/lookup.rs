@@ -1,0 +1,233 @@
+//! Looking sessions up: the one thing that is done for every request.
+//!
+//! A lookup is the pipeline `TIME`, `HGET`, `GET`. The time comes first: what is live at that moment, and still there
+//! afterwards, is live. Lookups that begin while others are under way share a pipeline with each other, and its
+//! `TIME`. It is sent as soon as all tasks that are ready have had their turn; no lookup waits for the answer to
+//! another one.
+
+use std::{
+    iter, mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use redis::{Pipeline, Value};
+use tokio::{
+    sync::oneshot,
+    task::yield_now,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Reply, Time,
+    link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
+};
+use crate::{Error, TokenId};
+
+/// The most lookups that share a pipeline: the first answer must not be late for the sake of the last.
+const MAX_BATCH: usize = 128;
+
+/// Where to look.
+pub(super) struct Sought<'a> {
+    /// The key of the user's sessions.
+    pub(super) sessions: &'a str,
+    pub(super) token_id: &'a TokenId,
+    /// The key of the user's cached value.
+    pub(super) user: &'a str,
+}
+
+/// What was there: a string, nil or an error each.
+pub(super) struct Found {
+    now: Time,
+    session: Value,
+    user: Value,
+}
+
+/// The lookups on a link.
+#[derive(Default)]
+pub(super) struct Lookups {
+    under_way: AtomicUsize,
+    next: Mutex<Batch>,
+}
+
+/// Who waits for a lookup.
+type Waiting = oneshot::Sender<Result<Found, Error>>;
+
+/// Lookups that will share a pipeline.
+#[derive(Default)]
+struct Batch {
+    commands: Pipeline,
+    waiting: Vec<Waiting>,
+    /// That of the first one.
+    deadline: Option<Instant>,
+}
+
+/// Whose turn it is to send the next batch of a link; if it is dropped before, those who wait hear that nobody will.
+struct Turn(Option<Arc<Link>>);
+
+/// Counts a lookup for as long as it is there.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Link {
+    /// Looks a session and its user up, in one round trip.
+    pub(super) async fn look_up(
+        self: &Arc<Self>,
+        deadline: Instant,
+        sought: &Sought<'_>,
+    ) -> Result<Found, Failure> {
+        let lookups = &self.lookups;
+        let others = lookups.under_way.fetch_add(1, Ordering::Relaxed);
+        let _under_way = UnderWay(&lookups.under_way);
+        if others == 0 {
+            let commands = sought.commands();
+            return Found::of(self.send(deadline, &commands, OnDrop::Retry).await?);
+        }
+        let (sender, found) = oneshot::channel();
+        self.enqueue(deadline, sought, sender);
+        match timeout_at(deadline, found).await {
+            Ok(Ok(found)) => found.map_err(Failure::Down),
+            Ok(Err(_)) => Err(nobody_answers()),
+            Err(_) => Err(Failure::Deadline),
+        }
+    }
+
+    /// Puts a lookup into the next batch, and sees to it that this is sent.
+    fn enqueue(self: &Arc<Self>, deadline: Instant, sought: &Sought<'_>, waiting: Waiting) {
+        let mut next = self.lookups.next();
+        sought.add_to(&mut next.commands);
+        next.waiting.push(waiting);
+        match next.waiting.len() {
+            1 => {
+                next.deadline = Some(deadline);
+                drop(next);
+                let turn = Turn(Some(Arc::clone(self)));
+                self.config.runtime.spawn(turn.take());
+            }
+            MAX_BATCH => {
+                let batch = mem::take(&mut *next);
+                drop(next);
+                self.config.runtime.spawn(batch.send(Arc::clone(self)));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Sought<'_> {
+    /// The pipeline of this lookup alone.
+    pub(super) fn commands(&self) -> Pipeline {
+        let mut commands = Pipeline::with_capacity(3);
+        self.add_to(&mut commands);
+        commands
+    }
+
+    fn add_to(&self, commands: &mut Pipeline) {
+        if commands.is_empty() {
+            commands.cmd("TIME");
+        }
+        commands.hget(self.sessions, self.token_id.as_str());
+        commands.get(self.user);
+    }
+}
+
+impl Found {
+    /// The answer to a lookup alone.
+    pub(super) fn of(answer: Answer) -> Result<Self, Failure> {
+        Self::all_of(answer)?.next().ok_or_else(nobody_answers)
+    }
+
+    /// The answers to lookups, in their order.
+    fn all_of(answer: Answer) -> Result<impl Iterator<Item = Self>, Failure> {
+        let mut values = answer.values.into_iter();
+        let now = values.next().unwrap_or(Value::Nil).extract_error();
+        let now = now.and_then(|now| Ok(redis::from_redis_value(now)?));
+        let now = now.map_err(Failure::Redis)?;
+        Ok(iter::from_fn(move || {
+            let (session, user) = (values.next()?, values.next()?);
+            Some(Self { now, session, user })
+        }))
+    }
+
+    /// Whether the server refused a part of it.
+    pub(super) fn has_error(&self) -> bool {
+        let values = [&self.session, &self.user];
+        values
+            .iter()
+            .any(|value| matches!(value, Value::ServerError(_)))
+    }
+
+    /// The time, the record of the session and the cached value of the user.
+    pub(super) fn read(self) -> Result<(Time, Reply, Reply), Failure> {
+        let read = |value: Value| Ok(redis::from_redis_value(value.extract_error()?)?);
+        let session = read(self.session).map_err(Failure::Redis)?;
+        let user = read(self.user).map_err(Failure::Redis)?;
+        Ok((self.now, session, user))
+    }
+}
+
+impl Lookups {
+    fn take(&self) -> Batch {
+        mem::take(&mut *self.next())
+    }
+
+    fn next(&self) -> MutexGuard<'_, Batch> {
+        // No code that holds the lock can panic halfway.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn {
+    async fn take(mut self) {
+        // Whoever is ready gets on board.
+        yield_now().await;
+        if let Some(link) = self.0.take() {
+            let batch = link.lookups.take();
+            batch.send(link).await;
+        }
+    }
+}
+
+impl Batch {
+    async fn send(self, link: Arc<Link>) {
+        let Some(deadline) = self.deadline else {
+            // It was full before its turn, and has been sent.
+            return;
+        };
+        let lookups = self.waiting.len() as u32;
+        let answer = link.send_all(deadline, &self.commands, OnDrop::Retry, lookups);
+        match answer.await.and_then(Found::all_of) {
+            Ok(found) => {
+                for (waiting, found) in self.waiting.into_iter().zip(found) {
+                    // Nobody may be waiting any more.
+                    let _ = waiting.send(Ok(found));
+                }
+            }
+            Err(failure) => {
+                let error = link.config.error(failure);
+                for waiting in self.waiting {
+                    let _ = waiting.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            link.lookups.take();
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn nobody_answers() -> Failure {
+    Failure::Down(runtime_is_gone())
+}
