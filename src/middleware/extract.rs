@@ -99,7 +99,9 @@ impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let text = Body::from(self.to_string());
         let mut response = self.response::<Body>().map(|_| text);
-        response.extensions_mut().insert(Unfinished);
+        let extensions = response.extensions_mut();
+        extensions.insert(self);
+        extensions.insert(Unfinished);
         response
     }
 }

@@ -7,7 +7,8 @@ use crate::{Error, Refusal};
 /// Why a request was refused.
 ///
 /// The layer puts it into the extensions of the response that it makes, so that layers further out can log it or
-/// write a body. With feature `axum` it is the rejection of the extractors.
+/// write a body; but for a missing and an invalid token, which the challenge tells apart (and all of which an
+/// [`OnRejection`](super::OnRejection) hook sees). With feature `axum` it is the rejection of the extractors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {

@@ -109,7 +109,11 @@ impl<R> Responder<R> {
         if is_grpc(request) {
             return rejection.grpc_response();
         }
-        let response = rejection.clone().response();
+        let mut response = rejection.response();
+        // What the challenge says need not be said again: the refusals that anybody can cause cost least.
+        if !rejection.is_anonymous() {
+            response.extensions_mut().insert(rejection.clone());
+        }
         self.finish(&rejection, response)
     }
 
@@ -165,8 +169,8 @@ impl<R> Responder<R> {
 }
 
 impl Rejection {
-    /// The response, with an empty body and this rejection in its extensions.
-    pub(super) fn response<B: Default>(self) -> Response<B> {
+    /// The response, with an empty body.
+    pub(super) fn response<B: Default>(&self) -> Response<B> {
         let mut response = Response::new(B::default());
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
@@ -176,7 +180,6 @@ impl Rejection {
         if let Self::Fault(_) = self {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        response.extensions_mut().insert(self);
         response
     }
 
