@@ -8,11 +8,10 @@ use crate::{TokenId, store::Checked};
 
 /// A user as a check found it: who it is, what your loader knows of it, and how long its token lives.
 ///
-/// Cloning is a reference count, whatever `D` is. In axum handlers it is an extractor.
-pub struct User<D = serde_json::Value>(Arc<Inner<D>>);
-
-struct Inner<D> {
-    id: Box<str>,
+/// Cloning is cheap, whatever `D` is: users that a manager finds with the same detail share it. In axum handlers it is
+/// an extractor.
+pub struct User<D = serde_json::Value> {
+    id: Arc<str>,
     detail: Option<Arc<D>>,
     token: Option<TokenState>,
 }
@@ -48,17 +47,13 @@ impl TokenState {
 }
 
 impl<D> User<D> {
-    pub(crate) fn new(id: &str, detail: Option<Arc<D>>, token: Option<TokenState>) -> Self {
-        Self(Arc::new(Inner {
-            id: id.into(),
-            detail,
-            token,
-        }))
+    pub(crate) fn new(id: Arc<str>, detail: Option<Arc<D>>, token: Option<TokenState>) -> Self {
+        Self { id, detail, token }
     }
 
     /// The user id that the token was minted for.
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.id
     }
 
     /// What the user loader (or the cache of what it loaded) says of the user.
@@ -66,33 +61,37 @@ impl<D> User<D> {
     /// `None` if the manager has no loader and nothing is cached, and for a user from
     /// [`TokenManager::check_token`](crate::TokenManager::check_token), which loads nothing.
     pub fn detail(&self) -> Option<&D> {
-        self.0.detail.as_deref()
+        self.detail.as_deref()
     }
 
     /// The public handle of the token that was checked; `None` for a user that came without one,
     /// from [`TokenManager::add_user`](crate::TokenManager::add_user).
     pub fn token_id(&self) -> Option<&TokenId> {
-        self.0.token.as_ref().map(|token| &token.id)
+        self.token.as_ref().map(|token| &token.id)
     }
 
     pub(crate) fn token(&self) -> Option<&TokenState> {
-        self.0.token.as_ref()
+        self.token.as_ref()
     }
 
     /// How long the token had to live when it was checked, by the store's clock.
     pub fn token_remaining(&self) -> Option<Duration> {
-        self.0.token.map(|token| token.remaining)
+        self.token.map(|token| token.remaining)
     }
 
     /// When the token expires unless it is refreshed, by the store's clock.
     pub fn token_expires_at(&self) -> Option<SystemTime> {
-        self.0.token.map(|token| token.expires_at)
+        self.token.map(|token| token.expires_at)
     }
 }
 
 impl<D> Clone for User<D> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self {
+            id: Arc::clone(&self.id),
+            detail: self.detail.clone(),
+            token: self.token,
+        }
     }
 }
 
@@ -101,7 +100,7 @@ impl<D> fmt::Debug for User<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User")
             .field("id", &self.id())
-            .field("token", &self.0.token)
+            .field("token", &self.token)
             .finish_non_exhaustive()
     }
 }

@@ -213,7 +213,7 @@ impl JwtTokens {
         }
         let claims = self.checks.verify(text)?;
         Ok(ParsedToken {
-            user_id: claims.sub,
+            user_id: claims.sub.into(),
             id: TokenId::of(text),
         })
     }

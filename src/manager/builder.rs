@@ -2,6 +2,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use super::{
     Event, Inner, LoadUser, TokenManager,
+    details::Details,
     event::Listener,
     format::Format,
     load::{ErasedLoadUser, Loads},
@@ -201,6 +202,7 @@ impl<D> TokenManagerBuilder<D> {
         Ok(TokenManager {
             inner: Arc::new(Inner {
                 format,
+                details: Details::new(),
                 loads: self
                     .loader
                     .map(|loader| Loads::new(loader, missing_ttl, timeout)),

@@ -91,17 +91,26 @@ impl<D> Loads<D> {
     }
 }
 
+impl<D> Clone for Loads<D> {
+    fn clone(&self) -> Self {
+        Self {
+            source: Arc::clone(&self.source),
+            flights: Arc::clone(&self.flights),
+        }
+    }
+}
+
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
     /// Loads a user whose cached value was `seen`, of no use, and caches the answer unless the cached
     /// value has changed since. Joins a load that is in flight for the same.
     pub(super) async fn fill(
         &self,
         store: &Arc<dyn ErasedStore>,
-        user_id: &str,
+        user_id: &Arc<str>,
         seen: Option<Bytes>,
         ttl: Duration,
     ) -> Loaded<D> {
-        landed(self.join(store, (user_id.into(), seen), ttl)).await
+        landed(self.join(store, (Arc::clone(user_id), seen), ttl)).await
     }
 
     /// The outcome-to-be of the flight with this key, which is started if there is none.

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub(crate) use self::users::Verdict;
 pub use self::{
     builder::TokenManagerBuilder,
     event::{Event, Refusal},
@@ -15,6 +16,7 @@ pub use self::{
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
 use self::{
+    details::Details,
     event::Listener,
     format::Format,
     load::Loads,
@@ -23,12 +25,13 @@ use self::{
 };
 use crate::{
     Error, ErrorKind, SessionStore, Token, TokenId, User,
-    store::{Checked, ErasedStore, NewSession, SessionLimit},
+    store::{BoxFuture, Checked, ErasedStore, NewSession, SessionLimit},
     token::{ParsedToken, check_user_id},
     user::TokenState,
 };
 
 mod builder;
+mod details;
 mod event;
 mod format;
 mod load;
@@ -85,6 +88,7 @@ struct Inner<D> {
     store: Arc<dyn ErasedStore>,
     format: Format,
     loads: Option<Loads<D>>,
+    details: Details<D>,
     token_ttl: Duration,
     user_ttl: Duration,
     limit: Option<SessionLimit>,
@@ -174,7 +178,7 @@ impl<D> TokenManager<D> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
-        match self.inner.store.check(&token.user_id, &token.id).await? {
+        match self.look_up_token(&token).await? {
             Some(checked) => Ok(Some(user(&token, None, &checked))),
             None => Ok(self.nobody(&token, Refusal::NotLive)),
         }
@@ -251,6 +255,7 @@ impl<D> TokenManager<D> {
 
     /// Waits until a session has ended; for as long as the store cannot tell, it has not.
     pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
+        let user_id: Arc<str> = user_id.into();
         // The absolute end needs no store.
         let mut end: Option<Instant> = None;
         loop {
@@ -259,7 +264,7 @@ impl<D> TokenManager<D> {
                 return;
             }
             let mut pause = self.inner.revocation_poll;
-            match self.inner.store.check(user_id, token_id).await {
+            match self.look_up(Arc::clone(&user_id), *token_id).await {
                 Ok(None) => return,
                 Ok(Some(Checked { now, session, .. })) => {
                     let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
@@ -283,6 +288,15 @@ impl<D> TokenManager<D> {
         parsed.map_err(|reason| self.refused(None, reason)).ok()
     }
 
+    /// Asks the store for a session and its user.
+    fn look_up(&self, user_id: Arc<str>, token_id: TokenId) -> BoxFuture<'static, Option<Checked>> {
+        Arc::clone(&self.inner.store).check(user_id, token_id)
+    }
+
+    pub(crate) fn look_up_token(&self, token: &ParsedToken) -> BoxFuture<'static, Option<Checked>> {
+        self.look_up(Arc::clone(&token.user_id), token.id)
+    }
+
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
         check_ttl(ttl.into().unwrap_or(self.inner.token_ttl))
     }
@@ -290,7 +304,7 @@ impl<D> TokenManager<D> {
 
 fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
     let state = TokenState::of(token.id, checked);
-    User::new(&token.user_id, detail, Some(state))
+    User::new(Arc::clone(&token.user_id), detail, Some(state))
 }
 
 impl<D> Clone for TokenManager<D> {

@@ -28,6 +28,16 @@ pub(super) enum Slot<D> {
     Vacant,
 }
 
+impl<D> Slot<D> {
+    pub(super) fn map<T>(self, f: impl FnOnce(D) -> T) -> Slot<T> {
+        match self {
+            Self::User(detail) => Slot::User(f(detail)),
+            Self::NoSuchUser => Slot::NoSuchUser,
+            Self::Vacant => Slot::Vacant,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct CachedRef<'a, D> {
     id: &'a str,

@@ -1,22 +1,41 @@
-use std::{collections::HashMap, panic::resume_unwind, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::resume_unwind, time::Duration};
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use super::{
     RefreshedUsers, Refusal, TokenManager,
+    load::Loads,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
     user,
 };
 use crate::{
     Error, ErrorKind, User,
-    store::PutMode,
+    store::{BoxFuture, Checked, PutMode},
     token::{ParsedToken, check_user_id},
 };
 
 /// How many users [`TokenManager::refresh_users`] loads at a time.
 const REFRESH_CONCURRENCY: usize = 8;
+
+/// What is known of a token once the store was asked.
+pub(crate) enum Verdict<D> {
+    Known(Option<User<D>>),
+    /// Its user is to be loaded.
+    Load(BoxFuture<'static, Option<User<D>>>),
+}
+
+/// A load that is to be done for a live token.
+struct Load<D> {
+    manager: TokenManager<D>,
+    loads: Loads<D>,
+    token: ParsedToken,
+    /// The cached value, of no use.
+    seen: Option<Bytes>,
+    user_ttl: Duration,
+}
 
 /// Cached users.
 impl<D> TokenManager<D> {
@@ -53,9 +72,13 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         user_ttl: impl Into<Option<Duration>>,
     ) -> Result<Option<User<D>>, Error> {
         let user_ttl = self.user_ttl(user_ttl)?;
-        match self.parse(token) {
-            Some(token) => self.check_parsed(&token, user_ttl).await,
-            None => Ok(None),
+        let Some(token) = self.parse(token) else {
+            return Ok(None);
+        };
+        let checked = self.look_up_token(&token).await?;
+        match self.judge(&token, checked, Some(user_ttl)) {
+            Verdict::Known(user) => Ok(user),
+            Verdict::Load(load) => load.await,
         }
     }
 
@@ -79,7 +102,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             )
         })?;
         let detail = loads.replace(&*self.inner.store, user_id, ttl).await?;
-        Ok(detail.map(|detail| User::new(user_id, Some(detail), None)))
+        Ok(detail.map(|detail| User::new(user_id.into(), Some(detail), None)))
     }
 
     /// [`add_user`](Self::add_user) for many users, a few at a time. A failure of one does not stop the
@@ -120,44 +143,57 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         }
     }
 
-    /// [`check_token_or_update_user`](Self::check_token_or_update_user) for a token that was parsed before,
-    /// with the default ttl.
-    pub(crate) async fn check_parsed_or_update_user(
+    /// What a look at the store says of a token. A user that is loaded is cached for `user_ttl`; `None` stands for
+    /// the default.
+    pub(crate) fn judge(
         &self,
         token: &ParsedToken,
-    ) -> Result<Option<User<D>>, Error> {
-        self.check_parsed(token, self.inner.user_ttl).await
-    }
-
-    async fn check_parsed(
-        &self,
-        token: &ParsedToken,
-        user_ttl: Duration,
-    ) -> Result<Option<User<D>>, Error> {
-        let store = &self.inner.store;
-        let Some(checked) = store.check(&token.user_id, &token.id).await? else {
-            return Ok(self.nobody(token, Refusal::NotLive));
+        checked: Option<Checked>,
+        user_ttl: Option<Duration>,
+    ) -> Verdict<D> {
+        let Some(checked) = checked else {
+            return Verdict::Known(self.nobody(token, Refusal::NotLive));
         };
-        match Slot::decode(&token.user_id, checked.user.as_deref()) {
-            Slot::User(detail) => return Ok(Some(user(token, Some(Arc::new(detail)), &checked))),
-            Slot::NoSuchUser => return Ok(self.nobody(token, Refusal::NoSuchUser)),
-            Slot::Vacant => {}
-        }
-        let Some(loads) = &self.inner.loads else {
-            return Ok(Some(user(token, None, &checked)));
+        let slot = match &checked.user {
+            Some(value) => self.inner.details.decode(&token.user_id, value),
+            None => Slot::Vacant,
         };
-        let seen = checked.user;
-        let Some(detail) = loads.fill(store, &token.user_id, seen, user_ttl).await? else {
-            return Ok(self.nobody(token, Refusal::NoSuchUser));
-        };
-        // The load may have taken long, and a logout must beat it.
-        match store.check(&token.user_id, &token.id).await? {
-            Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
-            None => Ok(self.nobody(token, Refusal::NotLive)),
-        }
+        Verdict::Known(match slot {
+            Slot::User(detail) => Some(user(token, Some(detail), &checked)),
+            Slot::NoSuchUser => self.nobody(token, Refusal::NoSuchUser),
+            Slot::Vacant => match &self.inner.loads {
+                None => Some(user(token, None, &checked)),
+                Some(loads) => {
+                    let load = Load {
+                        manager: self.clone(),
+                        loads: loads.clone(),
+                        token: token.clone(),
+                        seen: checked.user,
+                        user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
+                    };
+                    return Verdict::Load(Box::pin(load.run()));
+                }
+            },
+        })
     }
 
     fn user_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
         check_ttl(ttl.into().unwrap_or(self.inner.user_ttl))
+    }
+}
+
+impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
+    async fn run(self) -> Result<Option<User<D>>, Error> {
+        let (manager, token) = (&self.manager, &self.token);
+        let (store, user_id) = (&manager.inner.store, &token.user_id);
+        let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
+        let Some(detail) = filling.await? else {
+            return Ok(manager.nobody(token, Refusal::NoSuchUser));
+        };
+        // The load may have taken long, and a logout must beat it.
+        match manager.look_up_token(token).await? {
+            Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
+            None => Ok(manager.nobody(token, Refusal::NotLive)),
+        }
     }
 }

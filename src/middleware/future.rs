@@ -3,6 +3,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -16,7 +17,12 @@ use super::{
     respond::{Manners, OnRejection, PlainResponse},
     session::judge,
 };
-use crate::{Error, TokenId, TokenManager, User, token::ParsedToken};
+use crate::{
+    Error, TokenManager, User,
+    manager::Verdict,
+    store::{BoxFuture, Checked},
+    token::ParsedToken,
+};
 
 pin_project! {
     /// The response future of [`SessionService`](super::SessionService).
@@ -33,8 +39,12 @@ pin_project! {
     #[project = StateProj]
     enum State<S, D, ReqBody, R, F, Res> {
         Checking {
-            check: Check<D>,
-            pending: Option<Pending<S, ReqBody, R>>,
+            check: BoxFuture<'static, Option<Checked>>,
+            pending: Option<Pending<S, D, ReqBody, R>>,
+        },
+        Loading {
+            load: BoxFuture<'static, Option<User<D>>>,
+            pending: Option<Pending<S, D, ReqBody, R>>,
         },
         Calling {
             #[pin]
@@ -47,18 +57,18 @@ pin_project! {
     }
 }
 
-/// Gives the manager back that made it.
-type Check<D> = Pin<Box<dyn Future<Output = (TokenManager<D>, Checked<D>)> + Send>>;
-
-type Checked<D> = Result<Option<User<D>>, Error>;
-
-/// What waits for the check: the ready service, and the request to call it with.
-struct Pending<S, ReqBody, R> {
+/// What waits for the verdict on its token: the ready service, and the request to call it with.
+struct Pending<S, D, ReqBody, R> {
     service: S,
     request: Request<ReqBody>,
-    token_id: TokenId,
+    manager: TokenManager<D>,
+    token: ParsedToken,
+    judge: Judge<D>,
     finish: Finish<R>,
 }
+
+/// [`TokenManager::judge`]; by this the response future of a layer without sessions need not know what it needs.
+type Judge<D> = fn(&TokenManager<D>, &ParsedToken, Option<Checked>, Option<Duration>) -> Verdict<D>;
 
 /// What is to be done with the response.
 pub(super) struct Finish<R> {
@@ -80,15 +90,14 @@ where
     where
         D: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
+        let check = manager.look_up_token(&token);
         let pending = Some(Pending {
             service,
             request,
-            token_id: token.id,
+            manager,
+            token,
+            judge: TokenManager::judge,
             finish,
-        });
-        let check = Box::pin(async move {
-            let checked = manager.check_parsed_or_update_user(&token).await;
-            (manager, checked)
         });
         Self {
             state: State::Checking { check, pending },
@@ -123,9 +132,20 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProj::Checking { check, pending } => {
-                    let (manager, checked) = ready!(check.as_mut().poll(cx));
+                    let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    pending.go_on(manager, checked)
+                    match checked.map(|checked| pending.judge(checked)) {
+                        Ok(Verdict::Known(user)) => pending.go_on(Ok(user)),
+                        Ok(Verdict::Load(load)) => {
+                            let pending = Some(pending);
+                            State::Loading { load, pending }
+                        }
+                        Err(error) => pending.go_on(Err(error)),
+                    }
+                }
+                StateProj::Loading { load, pending } => {
+                    let user = ready!(load.as_mut().poll(cx));
+                    pending.take().expect("polled after completion").go_on(user)
                 }
                 StateProj::Calling { future, finish } => {
                     let response = ready!(future.poll(cx))?;
@@ -142,28 +162,34 @@ where
     }
 }
 
-impl<S, ReqBody, R, ResBody> Pending<S, ReqBody, R>
+impl<S, D, ReqBody, R> Pending<S, D, ReqBody, R> {
+    fn judge(&self, checked: Option<Checked>) -> Verdict<D> {
+        (self.judge)(&self.manager, &self.token, checked, None)
+    }
+}
+
+impl<S, D, ReqBody, R, ResBody> Pending<S, D, ReqBody, R>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    D: Send + Sync + 'static,
     R: OnRejection<ResBody>,
     ResBody: Default,
 {
     /// Calls the service, if the verdict on the token allows it.
-    fn go_on<D: Send + Sync + 'static>(
+    fn go_on(
         mut self,
-        manager: TokenManager<D>,
-        checked: Checked<D>,
+        user: Result<Option<User<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
         let settings = &self.finish.settings;
-        let verdict = match checked {
+        let verdict = match user {
             Ok(Some(user)) => {
                 if let Some(below) = settings.refresh_below {
-                    manager.renew_below(below, &user);
+                    self.manager.renew_below(below, &user);
                 }
-                Ok(Session::new(user, self.token_id, manager))
+                Ok(Session::new(user, self.token.id, self.manager))
             }
             Ok(None) if settings.mode == Mode::Optional => {
-                Err(Anonymous::new(Rejection::InvalidToken, manager))
+                Err(Anonymous::new(Rejection::InvalidToken, self.manager))
             }
             Ok(None) => return self.refuse(Rejection::InvalidToken),
             Err(error) => return self.refuse(error.into()),
@@ -175,7 +201,7 @@ where
         }
     }
 
-    fn refuse<D>(&self, rejection: Rejection) -> State<S, D, ReqBody, R, S::Future, S::Response> {
+    fn refuse(&self, rejection: Rejection) -> State<S, D, ReqBody, R, S::Future, S::Response> {
         let responder = &self.finish.settings.responder;
         let response = Some(responder.refuse(rejection, self.request.headers()));
         State::Refused { response }
@@ -189,6 +215,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Checking { .. } => "Checking",
+            State::Loading { .. } => "Loading",
             State::Calling { .. } => "Calling",
             State::Refused { .. } => "Refused",
         };

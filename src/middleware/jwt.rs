@@ -172,7 +172,7 @@ fn user<D>(token: &VerifiedToken) -> User<D> {
         refreshed_at: token.issued_at().unwrap_or(now),
         ends_at: Some(expires_at),
     };
-    User::new(token.user_id(), None, Some(state))
+    User::new(token.user_id().into(), None, Some(state))
 }
 
 impl<D, R: Clone> Clone for JwtLayer<D, R> {

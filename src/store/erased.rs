@@ -1,4 +1,4 @@
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -18,11 +18,12 @@ pub(crate) trait ErasedStore: Send + Sync {
         limit: Option<SessionLimit>,
     ) -> BoxFuture<'a, Created>;
 
-    fn check<'a>(
-        &'a self,
-        user_id: &'a str,
-        token_id: &'a TokenId,
-    ) -> BoxFuture<'a, Option<Checked>>;
+    /// Takes all it needs with it, so that whoever checks needs no second box around this one.
+    fn check(
+        self: Arc<Self>,
+        user_id: Arc<str>,
+        token_id: TokenId,
+    ) -> BoxFuture<'static, Option<Checked>>;
 
     fn refresh<'a>(
         &'a self,
@@ -63,12 +64,12 @@ impl<S: SessionStore> ErasedStore for S {
         Box::pin(SessionStore::create(self, user_id, token_id, new, limit))
     }
 
-    fn check<'a>(
-        &'a self,
-        user_id: &'a str,
-        token_id: &'a TokenId,
-    ) -> BoxFuture<'a, Option<Checked>> {
-        Box::pin(SessionStore::check(self, user_id, token_id))
+    fn check(
+        self: Arc<Self>,
+        user_id: Arc<str>,
+        token_id: TokenId,
+    ) -> BoxFuture<'static, Option<Checked>> {
+        Box::pin(async move { SessionStore::check(&*self, &user_id, &token_id).await })
     }
 
     fn refresh<'a>(

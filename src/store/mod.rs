@@ -25,7 +25,7 @@ use bytes::Bytes;
 
 use crate::{Error, TokenId};
 
-pub(crate) use self::erased::ErasedStore;
+pub(crate) use self::erased::{BoxFuture, ErasedStore};
 #[cfg(feature = "mysql")]
 #[doc(no_inline)]
 pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
