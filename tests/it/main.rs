@@ -5,6 +5,7 @@
 
 mod harness;
 
+mod allocations;
 mod conformance;
 mod model;
 mod races;

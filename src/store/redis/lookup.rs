@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::{
     sync::oneshot,
     task::yield_now,
@@ -127,8 +127,8 @@ impl Sought<'_> {
         if commands.is_empty() {
             commands.cmd("TIME");
         }
-        commands.hget(self.sessions, self.token_id.as_str());
-        commands.get(self.user);
+        commands.add_command(command(["HGET", self.sessions, self.token_id.as_str()]));
+        commands.add_command(command(["GET", self.user]));
     }
 }
 
@@ -226,6 +226,16 @@ impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A command that has room for its parts from the beginning.
+fn command<const PARTS: usize>(parts: [&str; PARTS]) -> Cmd {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut command = Cmd::with_capacity(PARTS, len);
+    for part in parts {
+        command.arg(part);
+    }
+    command
 }
 
 fn nobody_answers() -> Failure {

@@ -23,9 +23,9 @@ const WITH_END: u8 = 2;
 
 /// Reads a record; `None` if it is not one of these versions.
 pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
-    let (ends_at, header_len) = match record.get(6)? {
-        &PLAIN => (None, 19),
-        &WITH_END => (Some(time(&record, 19)?), 25),
+    let (ends_at, header_len) = match *record.get(6)? {
+        PLAIN => (None, 19),
+        WITH_END => (Some(time(&record, 19)?), 25),
         _ => return None,
     };
     Some(SessionRecord {

@@ -9,7 +9,10 @@ use tokio::time::{sleep, timeout};
 use tower_bearer_session::{Error, MemoryStore, RedisStore, SessionStore, TokenManager};
 
 use super::{PATIENCE, eventually, everything, is_unavailable, patient_store};
-use crate::harness::{Flavor, Proxy, RedisServer};
+use crate::{
+    harness::{Flavor, Proxy, RedisServer},
+    stores::token_id,
+};
 
 type Manager = TokenManager;
 
@@ -204,6 +207,35 @@ fn a_store_outside_its_runtime_fails() {
     let answer = runtime().block_on(asking).expect("an answer");
     let error = answer.unwrap_err();
     assert!(is_unavailable(&error), "{error:?}");
+}
+
+/// Many checks at once say so, too: none waits for the pipeline that was to be shared.
+#[test]
+fn checks_outside_their_runtime_fail() {
+    let runtime = || tokio::runtime::Runtime::new().unwrap();
+    let first = runtime();
+    let redis = first.block_on(RedisServer::start(Flavor::Redis));
+    let store = RedisStore::builder(redis.url()).deadline(10 * PATIENCE);
+    let store = first.block_on(store.connect()).unwrap();
+    redis.freeze();
+    let second = runtime();
+    let checks: Vec<_> = (0..300)
+        .map(|_| {
+            let store = store.clone();
+            second.spawn(async move { store.check("al", &token_id(1)).await })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(100));
+    drop(first);
+    second.block_on(async {
+        for check in checks {
+            let answer = timeout(PATIENCE, check).await.expect("an answer");
+            let error = answer.unwrap().unwrap_err();
+            assert!(is_unavailable(&error), "{error:?}");
+        }
+        let error = store.check("al", &token_id(1)).await.unwrap_err();
+        assert!(is_unavailable(&error), "{error:?}");
+    });
 }
 
 /// The embedded store needs no runtime of its own: any may use it.

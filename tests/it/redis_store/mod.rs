@@ -3,6 +3,7 @@
 mod acl;
 mod foreign_keys;
 mod lifetimes;
+mod lookups;
 mod prefixes;
 mod scripts;
 mod tls;
