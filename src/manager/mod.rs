@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     Error, ErrorKind, SessionStore, Token, TokenId, User,
-    store::{BoxFuture, Checked, ErasedStore, NewSession, SessionLimit},
+    store::{Checked, ErasedStore, Lookup, NewSession, SessionLimit},
     token::{ParsedToken, check_user_id},
     user::TokenState,
 };
@@ -178,7 +178,7 @@ impl<D> TokenManager<D> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
-        match self.look_up_token(&token).await? {
+        match self.look_up_token(&token).wait().await? {
             Some(checked) => Ok(Some(user(&token, None, &checked))),
             None => Ok(self.nobody(&token, Refusal::NotLive)),
         }
@@ -264,7 +264,7 @@ impl<D> TokenManager<D> {
                 return;
             }
             let mut pause = self.inner.revocation_poll;
-            match self.look_up(Arc::clone(&user_id), *token_id).await {
+            match self.look_up(Arc::clone(&user_id), *token_id).wait().await {
                 Ok(None) => return,
                 Ok(Some(Checked { now, session, .. })) => {
                     let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
@@ -289,11 +289,11 @@ impl<D> TokenManager<D> {
     }
 
     /// Asks the store for a session and its user.
-    fn look_up(&self, user_id: Arc<str>, token_id: TokenId) -> BoxFuture<'static, Option<Checked>> {
+    fn look_up(&self, user_id: Arc<str>, token_id: TokenId) -> Lookup {
         Arc::clone(&self.inner.store).check(user_id, token_id)
     }
 
-    pub(crate) fn look_up_token(&self, token: &ParsedToken) -> BoxFuture<'static, Option<Checked>> {
+    pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {
         self.look_up(Arc::clone(&token.user_id), token.id)
     }
 

@@ -22,7 +22,7 @@ const REFRESH_CONCURRENCY: usize = 8;
 
 /// What is known of a token once the store was asked.
 pub(crate) enum Verdict<D> {
-    Known(Option<User<D>>),
+    Known(Result<Option<User<D>>, Error>),
     /// Its user is to be loaded.
     Load(BoxFuture<'static, Option<User<D>>>),
 }
@@ -75,9 +75,9 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
-        let checked = self.look_up_token(&token).await?;
+        let checked = self.look_up_token(&token).wait().await;
         match self.judge(&token, checked, Some(user_ttl)) {
-            Verdict::Known(user) => Ok(user),
+            Verdict::Known(user) => user,
             Verdict::Load(load) => load.await,
         }
     }
@@ -148,17 +148,19 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     pub(crate) fn judge(
         &self,
         token: &ParsedToken,
-        checked: Option<Checked>,
+        checked: Result<Option<Checked>, Error>,
         user_ttl: Option<Duration>,
     ) -> Verdict<D> {
-        let Some(checked) = checked else {
-            return Verdict::Known(self.nobody(token, Refusal::NotLive));
+        let checked = match checked {
+            Ok(Some(checked)) => checked,
+            Ok(None) => return Verdict::Known(Ok(self.nobody(token, Refusal::NotLive))),
+            Err(error) => return Verdict::Known(Err(error)),
         };
         let slot = match &checked.user {
             Some(value) => self.inner.details.decode(&token.user_id, value),
             None => Slot::Vacant,
         };
-        Verdict::Known(match slot {
+        Verdict::Known(Ok(match slot {
             Slot::User(detail) => Some(user(token, Some(detail), &checked)),
             Slot::NoSuchUser => self.nobody(token, Refusal::NoSuchUser),
             Slot::Vacant => match &self.inner.loads {
@@ -174,7 +176,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                     return Verdict::Load(Box::pin(load.run()));
                 }
             },
-        })
+        }))
     }
 
     fn user_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
@@ -191,7 +193,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
             return Ok(manager.nobody(token, Refusal::NoSuchUser));
         };
         // The load may have taken long, and a logout must beat it.
-        match manager.look_up_token(token).await? {
+        match manager.look_up_token(token).wait().await? {
             Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
             None => Ok(manager.nobody(token, Refusal::NotLive)),
         }

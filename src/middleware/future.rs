@@ -1,27 +1,21 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response};
 use pin_project_lite::pin_project;
-use serde::{Serialize, de::DeserializeOwned};
 use tower::Service;
 
 use super::{
-    Anonymous, Rejection, Session,
-    layer::{Mode, Settings},
-    respond::{Manners, OnRejection, PlainResponse},
-    session::judge,
+    case::{Case, Finish},
+    respond::{OnRejection, PlainResponse},
 };
 use crate::{
-    Error, TokenManager, User,
+    Error, User,
     manager::Verdict,
     store::{BoxFuture, Checked},
-    token::ParsedToken,
 };
 
 pin_project! {
@@ -57,23 +51,10 @@ pin_project! {
     }
 }
 
-/// What waits for the verdict on its token: the ready service, and the request to call it with.
+/// What waits for a verdict: the ready service, and what to call it with.
 struct Pending<S, D, ReqBody, R> {
     service: S,
-    request: Request<ReqBody>,
-    manager: TokenManager<D>,
-    token: ParsedToken,
-    judge: Judge<D>,
-    finish: Finish<R>,
-}
-
-/// [`TokenManager::judge`]; by this the response future of a layer without sessions need not know what it needs.
-type Judge<D> = fn(&TokenManager<D>, &ParsedToken, Option<Checked>, Option<Duration>) -> Verdict<D>;
-
-/// What is to be done with the response.
-pub(super) struct Finish<R> {
-    pub(super) settings: Arc<Settings<R>>,
-    pub(super) manners: Manners,
+    case: Case<D, ReqBody, R>,
 }
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
@@ -81,26 +62,24 @@ where
     S: Service<Request<ReqBody>>,
 {
     pub(super) fn check(
-        manager: TokenManager<D>,
-        token: ParsedToken,
+        check: BoxFuture<'static, Option<Checked>>,
         service: S,
-        request: Request<ReqBody>,
-        finish: Finish<R>,
-    ) -> Self
-    where
-        D: Serialize + DeserializeOwned + Send + Sync + 'static,
-    {
-        let check = manager.look_up_token(&token);
-        let pending = Some(Pending {
-            service,
-            request,
-            manager,
-            token,
-            judge: TokenManager::judge,
-            finish,
-        });
+        case: Case<D, ReqBody, R>,
+    ) -> Self {
+        let pending = Some(Pending { service, case });
         Self {
             state: State::Checking { check, pending },
+        }
+    }
+
+    pub(super) fn load(
+        load: BoxFuture<'static, Option<User<D>>>,
+        service: S,
+        case: Case<D, ReqBody, R>,
+    ) -> Self {
+        let pending = Some(Pending { service, case });
+        Self {
+            state: State::Loading { load, pending },
         }
     }
 
@@ -134,13 +113,12 @@ where
                 StateProj::Checking { check, pending } => {
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    match checked.map(|checked| pending.judge(checked)) {
-                        Ok(Verdict::Known(user)) => pending.go_on(Ok(user)),
-                        Ok(Verdict::Load(load)) => {
+                    match pending.case.judge(checked) {
+                        Verdict::Known(user) => pending.go_on(user),
+                        Verdict::Load(load) => {
                             let pending = Some(pending);
                             State::Loading { load, pending }
                         }
-                        Err(error) => pending.go_on(Err(error)),
                     }
                 }
                 StateProj::Loading { load, pending } => {
@@ -162,12 +140,6 @@ where
     }
 }
 
-impl<S, D, ReqBody, R> Pending<S, D, ReqBody, R> {
-    fn judge(&self, checked: Option<Checked>) -> Verdict<D> {
-        (self.judge)(&self.manager, &self.token, checked, None)
-    }
-}
-
 impl<S, D, ReqBody, R, ResBody> Pending<S, D, ReqBody, R>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
@@ -175,36 +147,20 @@ where
     R: OnRejection<ResBody>,
     ResBody: Default,
 {
-    /// Calls the service, if the verdict on the token allows it.
+    /// Calls the service, if what is known of the user allows it.
     fn go_on(
         mut self,
         user: Result<Option<User<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
-        let settings = &self.finish.settings;
-        let verdict = match user {
-            Ok(Some(user)) => {
-                if let Some(below) = settings.refresh_below {
-                    self.manager.renew_below(below, &user);
-                }
-                Ok(Session::new(user, self.token.id, self.manager))
-            }
-            Ok(None) if settings.mode == Mode::Optional => {
-                Err(Anonymous::new(Rejection::InvalidToken, self.manager))
-            }
-            Ok(None) => return self.refuse(Rejection::InvalidToken),
-            Err(error) => return self.refuse(error.into()),
-        };
-        judge(self.request.extensions_mut(), verdict);
-        State::Calling {
-            future: self.service.call(self.request),
-            finish: self.finish,
+        match self.case.close(user) {
+            Ok((request, finish)) => State::Calling {
+                future: self.service.call(request),
+                finish,
+            },
+            Err(response) => State::Refused {
+                response: Some(response),
+            },
         }
-    }
-
-    fn refuse(&self, rejection: Rejection) -> State<S, D, ReqBody, R, S::Future, S::Response> {
-        let responder = &self.finish.settings.responder;
-        let response = Some(responder.refuse(rejection, self.request.headers()));
-        State::Refused { response }
     }
 }
 

@@ -11,7 +11,8 @@ use tower::{Layer, Service};
 
 use super::{
     Rejection, TokenSource,
-    future::{Finish, ResponseFuture},
+    case::Finish,
+    future::ResponseFuture,
     layer::{Mode, Settings},
     respond::{OnRejection, PlainResponse},
     session::judge_offline,

@@ -86,6 +86,7 @@ pub use self::{
     session::Unverified,
 };
 
+mod case;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;

@@ -10,13 +10,14 @@ use tower::Service;
 
 use super::{
     Anonymous, Rejection,
-    future::{Finish, ResponseFuture},
+    case::{Case, Finish},
+    future::ResponseFuture,
     layer::{Mode, Settings},
     respond::{OnRejection, PlainResponse},
     session::judge,
     source::read_token,
 };
-use crate::TokenManager;
+use crate::{TokenManager, manager::Verdict, store::Lookup};
 
 /// The service that [`SessionLayer`](super::SessionLayer) makes.
 pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
@@ -66,11 +67,20 @@ where
         };
         match token {
             Ok(token) => {
-                let finish = finish();
-                // The service that was polled ready is the one to call; its clone need not be ready.
-                let clone = self.inner.clone();
-                let ready = mem::replace(&mut self.inner, clone);
-                ResponseFuture::check(self.manager.clone(), token, ready, request, finish)
+                let lookup = self.manager.look_up_token(&token);
+                let case = Case::new(request, token, self.manager.clone(), finish());
+                match lookup {
+                    Lookup::Done(checked) => match case.judge(checked) {
+                        Verdict::Known(user) => match case.close(user) {
+                            Ok((request, finish)) => {
+                                ResponseFuture::call(self.inner.call(request), finish)
+                            }
+                            Err(response) => ResponseFuture::refused(response),
+                        },
+                        Verdict::Load(load) => ResponseFuture::load(load, self.take_ready(), case),
+                    },
+                    Lookup::Waiting(check) => ResponseFuture::check(check, self.take_ready(), case),
+                }
             }
             Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
                 let anonymous = Anonymous::new(reason, self.manager.clone());
@@ -82,6 +92,14 @@ where
                 ResponseFuture::refused(response)
             }
         }
+    }
+}
+
+impl<S: Clone, D, R> SessionService<S, D, R> {
+    /// The service that was polled ready, which is the one to call; its clone need not be ready.
+    fn take_ready(&mut self) -> S {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
     }
 }
 

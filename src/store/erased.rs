@@ -7,6 +7,21 @@ use crate::{Error, TokenId};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
+/// A check that the store was asked for.
+pub(crate) enum Lookup {
+    Done(Result<Option<Checked>, Error>),
+    Waiting(BoxFuture<'static, Option<Checked>>),
+}
+
+impl Lookup {
+    pub(crate) async fn wait(self) -> Result<Option<Checked>, Error> {
+        match self {
+            Self::Done(checked) => checked,
+            Self::Waiting(check) => check.await,
+        }
+    }
+}
+
 /// The object-safe twin of [`SessionStore`], so that no type above the stores carries a store
 /// parameter. The contract is that of its twin.
 pub(crate) trait ErasedStore: Send + Sync {
@@ -18,12 +33,8 @@ pub(crate) trait ErasedStore: Send + Sync {
         limit: Option<SessionLimit>,
     ) -> BoxFuture<'a, Created>;
 
-    /// Takes all it needs with it, so that whoever checks needs no second box around this one.
-    fn check(
-        self: Arc<Self>,
-        user_id: Arc<str>,
-        token_id: TokenId,
-    ) -> BoxFuture<'static, Option<Checked>>;
+    /// Takes all it needs with it, so that whoever checks needs no second box around that of the store.
+    fn check(self: Arc<Self>, user_id: Arc<str>, token_id: TokenId) -> Lookup;
 
     fn refresh<'a>(
         &'a self,
@@ -64,12 +75,13 @@ impl<S: SessionStore> ErasedStore for S {
         Box::pin(SessionStore::create(self, user_id, token_id, new, limit))
     }
 
-    fn check(
-        self: Arc<Self>,
-        user_id: Arc<str>,
-        token_id: TokenId,
-    ) -> BoxFuture<'static, Option<Checked>> {
-        Box::pin(async move { SessionStore::check(&*self, &user_id, &token_id).await })
+    fn check(self: Arc<Self>, user_id: Arc<str>, token_id: TokenId) -> Lookup {
+        match self.check_now(&user_id, &token_id) {
+            Some(checked) => Lookup::Done(checked),
+            None => Lookup::Waiting(Box::pin(async move {
+                SessionStore::check(&*self, &user_id, &token_id).await
+            })),
+        }
     }
 
     fn refresh<'a>(

@@ -64,6 +64,16 @@ impl MemoryStore {
         self.len() == 0
     }
 
+    fn look_up(&self, user_id: &str, token_id: &TokenId) -> Option<Checked> {
+        let (state, now) = self.begin();
+        let user = state.users.get(user_id)?;
+        Some(Checked {
+            now,
+            session: user.live(token_id, now)?.clone(),
+            user: user.cached(now).cloned(),
+        })
+    }
+
     /// Monotonic, unlike the system's clock, from which it starts.
     fn now(&self) -> SystemTime {
         self.started.0 + self.started.1.elapsed()
@@ -123,12 +133,15 @@ impl SessionStore for MemoryStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let (state, now) = self.begin();
-        Ok(state.live(user_id, token_id, now).map(|session| Checked {
-            now,
-            session: session.clone(),
-            user: state.cached(user_id, now).cloned(),
-        }))
+        Ok(self.look_up(user_id, token_id))
+    }
+
+    fn check_now(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Option<Result<Option<Checked>, Error>> {
+        Some(Ok(self.look_up(user_id, token_id)))
     }
 
     async fn refresh(
@@ -199,6 +212,18 @@ impl SessionStore for MemoryStore {
     }
 }
 
+impl UserEntry {
+    fn live(&self, token_id: &TokenId, now: SystemTime) -> Option<&SessionRecord> {
+        let session = self.sessions.get(token_id)?;
+        (now < session.expires_at).then_some(session)
+    }
+
+    fn cached(&self, now: SystemTime) -> Option<&Bytes> {
+        let (value, expires_at) = self.cached.as_ref()?;
+        (now < *expires_at).then_some(value)
+    }
+}
+
 impl State {
     fn sessions(&self, user_id: &str) -> impl Iterator<Item = (&TokenId, &SessionRecord)> {
         self.users
@@ -208,8 +233,7 @@ impl State {
     }
 
     fn live(&self, user_id: &str, token_id: &TokenId, now: SystemTime) -> Option<&SessionRecord> {
-        let session = self.users.get(user_id)?.sessions.get(token_id)?;
-        (now < session.expires_at).then_some(session)
+        self.users.get(user_id)?.live(token_id, now)
     }
 
     fn live_sessions(&self, user_id: &str, now: SystemTime) -> Vec<(TokenId, SessionRecord)> {
@@ -220,8 +244,7 @@ impl State {
     }
 
     fn cached(&self, user_id: &str, now: SystemTime) -> Option<&Bytes> {
-        let (value, expires_at) = self.users.get(user_id)?.cached.as_ref()?;
-        (now < *expires_at).then_some(value)
+        self.users.get(user_id)?.cached(now)
     }
 
     /// Evicts what must go for one more session, or says that there is no room.
