@@ -11,13 +11,12 @@ use super::{
 };
 use crate::{Error, TokenManager, User, manager::Verdict, store::Checked, token::ParsedToken};
 
-/// A request and its token, until there is a verdict on it.
-pub(super) struct Case<D, ReqBody, R> {
-    request: Request<ReqBody>,
+/// A token that came with a request, until there is a verdict on it.
+pub(super) struct Case<D, R> {
     token: ParsedToken,
     manager: TokenManager<D>,
     judge: Judge<D>,
-    finish: Finish<R>,
+    pub(super) finish: Finish<R>,
 }
 
 /// [`TokenManager::judge`]; so that the response future of a layer without sessions need not know what that needs.
@@ -34,18 +33,12 @@ pub(super) struct Finish<R> {
     pub(super) manners: Manners,
 }
 
-impl<D, ReqBody, R> Case<D, ReqBody, R> {
-    pub(super) fn new(
-        request: Request<ReqBody>,
-        token: ParsedToken,
-        manager: TokenManager<D>,
-        finish: Finish<R>,
-    ) -> Self
+impl<D, R> Case<D, R> {
+    pub(super) fn new(token: ParsedToken, manager: TokenManager<D>, finish: Finish<R>) -> Self
     where
         D: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
         Self {
-            request,
             token,
             manager,
             judge: TokenManager::judge,
@@ -58,35 +51,33 @@ impl<D, ReqBody, R> Case<D, ReqBody, R> {
         (self.judge)(&self.manager, &self.token, checked, None)
     }
 
-    /// The request as the service is to see it, or the response that refuses it.
-    pub(super) fn close<ResBody>(
-        mut self,
+    /// Tells the request whose it is, or gives the response that refuses it.
+    pub(super) fn close<ReqBody, ResBody>(
+        &self,
         user: Result<Option<User<D>>, Error>,
-    ) -> Result<(Request<ReqBody>, Finish<R>), Response<ResBody>>
+        request: &mut Request<ReqBody>,
+    ) -> Result<(), Response<ResBody>>
     where
         D: Send + Sync + 'static,
         R: OnRejection<ResBody>,
         ResBody: Default,
     {
-        let settings = &self.finish.settings;
-        let refuse = |rejection| {
-            let responder = &settings.responder;
-            Err(responder.refuse(rejection, self.request.headers()))
-        };
+        let (settings, manager) = (&self.finish.settings, &self.manager);
+        let refuse = |rejection| Err(settings.responder.refuse(rejection, request.headers()));
         let verdict = match user {
             Ok(Some(user)) => {
                 if let Some(below) = settings.refresh_below {
-                    self.manager.renew_below(below, &user);
+                    manager.renew_below(below, &user);
                 }
-                Ok(Session::new(user, self.token.id, self.manager))
+                Ok(Session::new(user, self.token.id, manager.clone()))
             }
             Ok(None) if settings.mode == Mode::Optional => {
-                Err(Anonymous::new(Rejection::InvalidToken, self.manager))
+                Err(Anonymous::new(Rejection::InvalidToken, manager.clone()))
             }
             Ok(None) => return refuse(Rejection::InvalidToken),
             Err(error) => return refuse(error.into()),
         };
-        judge(self.request.extensions_mut(), verdict);
-        Ok((self.request, self.finish))
+        judge(request.extensions_mut(), verdict);
+        Ok(())
     }
 }

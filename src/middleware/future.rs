@@ -54,7 +54,8 @@ pin_project! {
 /// What waits for a verdict: the ready service, and what to call it with.
 struct Pending<S, D, ReqBody, R> {
     service: S,
-    case: Case<D, ReqBody, R>,
+    request: Request<ReqBody>,
+    case: Case<D, R>,
 }
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
@@ -64,9 +65,14 @@ where
     pub(super) fn check(
         check: BoxFuture<'static, Option<Checked>>,
         service: S,
-        case: Case<D, ReqBody, R>,
+        request: Request<ReqBody>,
+        case: Case<D, R>,
     ) -> Self {
-        let pending = Some(Pending { service, case });
+        let pending = Some(Pending {
+            service,
+            request,
+            case,
+        });
         Self {
             state: State::Checking { check, pending },
         }
@@ -75,9 +81,14 @@ where
     pub(super) fn load(
         load: BoxFuture<'static, Option<User<D>>>,
         service: S,
-        case: Case<D, ReqBody, R>,
+        request: Request<ReqBody>,
+        case: Case<D, R>,
     ) -> Self {
-        let pending = Some(Pending { service, case });
+        let pending = Some(Pending {
+            service,
+            request,
+            case,
+        });
         Self {
             state: State::Loading { load, pending },
         }
@@ -152,10 +163,10 @@ where
         mut self,
         user: Result<Option<User<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
-        match self.case.close(user) {
-            Ok((request, finish)) => State::Calling {
-                future: self.service.call(request),
-                finish,
+        match self.case.close(user, &mut self.request) {
+            Ok(()) => State::Calling {
+                future: self.service.call(self.request),
+                finish: self.case.finish,
             },
             Err(response) => State::Refused {
                 response: Some(response),

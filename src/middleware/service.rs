@@ -68,18 +68,20 @@ where
         match token {
             Ok(token) => {
                 let lookup = self.manager.look_up_token(&token);
-                let case = Case::new(request, token, self.manager.clone(), finish());
+                let case = Case::new(token, self.manager.clone(), finish());
                 match lookup {
                     Lookup::Done(checked) => match case.judge(checked) {
-                        Verdict::Known(user) => match case.close(user) {
-                            Ok((request, finish)) => {
-                                ResponseFuture::call(self.inner.call(request), finish)
-                            }
+                        Verdict::Known(user) => match case.close(user, &mut request) {
+                            Ok(()) => ResponseFuture::call(self.inner.call(request), case.finish),
                             Err(response) => ResponseFuture::refused(response),
                         },
-                        Verdict::Load(load) => ResponseFuture::load(load, self.take_ready(), case),
+                        Verdict::Load(load) => {
+                            ResponseFuture::load(load, self.take_ready(), request, case)
+                        }
                     },
-                    Lookup::Waiting(check) => ResponseFuture::check(check, self.take_ready(), case),
+                    Lookup::Waiting(check) => {
+                        ResponseFuture::check(check, self.take_ready(), request, case)
+                    }
                 }
             }
             Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
