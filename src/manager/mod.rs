@@ -264,7 +264,7 @@ impl<D> TokenManager<D> {
                 return;
             }
             let mut pause = self.inner.revocation_poll;
-            match self.look_up(Arc::clone(&user_id), *token_id).wait().await {
+            match self.look_up(&user_id, token_id).wait().await {
                 Ok(None) => return,
                 Ok(Some(Checked { now, session, .. })) => {
                     let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
@@ -289,12 +289,12 @@ impl<D> TokenManager<D> {
     }
 
     /// Asks the store for a session and its user.
-    fn look_up(&self, user_id: Arc<str>, token_id: TokenId) -> Lookup {
-        Arc::clone(&self.inner.store).check(user_id, token_id)
+    fn look_up(&self, user_id: &Arc<str>, token_id: &TokenId) -> Lookup {
+        Lookup::begin(&self.inner.store, user_id, *token_id)
     }
 
     pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {
-        self.look_up(Arc::clone(&token.user_id), token.id)
+        self.look_up(&token.user_id, &token.id)
     }
 
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {

@@ -1,7 +1,9 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{Request, Response};
@@ -9,13 +11,15 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
-    case::{Case, Finish},
-    respond::{OnRejection, PlainResponse},
+    admit::admit,
+    layer::Settings,
+    respond::{Manners, OnRejection, PlainResponse},
 };
 use crate::{
-    Error, User,
+    Error, TokenManager, User,
     manager::Verdict,
     store::{BoxFuture, Checked},
+    token::ParsedToken,
 };
 
 pin_project! {
@@ -34,11 +38,11 @@ pin_project! {
     enum State<S, D, ReqBody, R, F, Res> {
         Checking {
             check: BoxFuture<'static, Option<Checked>>,
-            pending: Option<Pending<S, D, ReqBody, R>>,
+            pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Loading {
             load: BoxFuture<'static, Option<User<D>>>,
-            pending: Option<Pending<S, D, ReqBody, R>>,
+            pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Calling {
             #[pin]
@@ -51,11 +55,29 @@ pin_project! {
     }
 }
 
-/// What waits for a verdict: the ready service, and what to call it with.
-struct Pending<S, D, ReqBody, R> {
-    service: S,
-    request: Request<ReqBody>,
-    case: Case<D, R>,
+/// What waits for a verdict: the ready service, and the request to call it with. In a box, so that the response
+/// futures of requests that need not wait are small.
+pub(super) struct Pending<S, D, ReqBody, R> {
+    pub(super) service: S,
+    pub(super) request: Request<ReqBody>,
+    pub(super) token: ParsedToken,
+    pub(super) manager: TokenManager<D>,
+    pub(super) judge: Judge<D>,
+    pub(super) finish: Finish<R>,
+}
+
+/// [`TokenManager::judge`]; so that the response future of a layer without sessions need not know what that needs.
+type Judge<D> = fn(
+    &TokenManager<D>,
+    &ParsedToken,
+    Result<Option<Checked>, Error>,
+    Option<Duration>,
+) -> Verdict<D>;
+
+/// What is to be done with the response.
+pub(super) struct Finish<R> {
+    pub(super) settings: Arc<Settings<R>>,
+    pub(super) manners: Manners,
 }
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
@@ -64,15 +86,9 @@ where
 {
     pub(super) fn check(
         check: BoxFuture<'static, Option<Checked>>,
-        service: S,
-        request: Request<ReqBody>,
-        case: Case<D, R>,
+        pending: Box<Pending<S, D, ReqBody, R>>,
     ) -> Self {
-        let pending = Some(Pending {
-            service,
-            request,
-            case,
-        });
+        let pending = Some(pending);
         Self {
             state: State::Checking { check, pending },
         }
@@ -80,15 +96,9 @@ where
 
     pub(super) fn load(
         load: BoxFuture<'static, Option<User<D>>>,
-        service: S,
-        request: Request<ReqBody>,
-        case: Case<D, R>,
+        pending: Box<Pending<S, D, ReqBody, R>>,
     ) -> Self {
-        let pending = Some(Pending {
-            service,
-            request,
-            case,
-        });
+        let pending = Some(pending);
         Self {
             state: State::Loading { load, pending },
         }
@@ -124,7 +134,7 @@ where
                 StateProj::Checking { check, pending } => {
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    match pending.case.judge(checked) {
+                    match (pending.judge)(&pending.manager, &pending.token, checked, None) {
                         Verdict::Known(user) => pending.go_on(user),
                         Verdict::Load(load) => {
                             let pending = Some(pending);
@@ -163,10 +173,11 @@ where
         mut self,
         user: Result<Option<User<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
-        match self.case.close(user, &mut self.request) {
+        let (settings, manager, token_id) = (&self.finish.settings, &self.manager, &self.token.id);
+        match admit(settings, manager, token_id, user, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
-                finish: self.case.finish,
+                finish: self.finish,
             },
             Err(response) => State::Refused {
                 response: Some(response),

@@ -11,8 +11,7 @@ use tower::{Layer, Service};
 
 use super::{
     Rejection, TokenSource,
-    case::Finish,
-    future::ResponseFuture,
+    future::{Finish, ResponseFuture},
     layer::{Mode, Settings},
     respond::{OnRejection, PlainResponse},
     session::judge_offline,

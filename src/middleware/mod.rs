@@ -86,7 +86,7 @@ pub use self::{
     session::Unverified,
 };
 
-mod case;
+mod admit;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;

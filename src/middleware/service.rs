@@ -10,14 +10,14 @@ use tower::Service;
 
 use super::{
     Anonymous, Rejection,
-    case::{Case, Finish},
-    future::ResponseFuture,
+    admit::admit,
+    future::{Finish, Pending, ResponseFuture},
     layer::{Mode, Settings},
     respond::{OnRejection, PlainResponse},
     session::judge,
     source::read_token,
 };
-use crate::{TokenManager, manager::Verdict, store::Lookup};
+use crate::{TokenManager, manager::Verdict, store::Lookup, token::ParsedToken};
 
 /// The service that [`SessionLayer`](super::SessionLayer) makes.
 pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
@@ -67,20 +67,23 @@ where
         };
         match token {
             Ok(token) => {
-                let lookup = self.manager.look_up_token(&token);
-                let case = Case::new(token, self.manager.clone(), finish());
-                match lookup {
-                    Lookup::Done(checked) => match case.judge(checked) {
-                        Verdict::Known(user) => match case.close(user, &mut request) {
-                            Ok(()) => ResponseFuture::call(self.inner.call(request), case.finish),
-                            Err(response) => ResponseFuture::refused(response),
-                        },
-                        Verdict::Load(load) => {
-                            ResponseFuture::load(load, self.take_ready(), request, case)
-                        }
-                    },
+                let (manager, finish) = (&self.manager, finish());
+                let opinion = match manager.look_up_token(&token) {
+                    Lookup::Done(checked) => manager.judge(&token, checked, None),
                     Lookup::Waiting(check) => {
-                        ResponseFuture::check(check, self.take_ready(), request, case)
+                        let pending = self.pending(request, token, finish);
+                        return ResponseFuture::check(check, pending);
+                    }
+                };
+                match opinion {
+                    Verdict::Known(user) => {
+                        match admit(settings, manager, &token.id, user, &mut request) {
+                            Ok(()) => ResponseFuture::call(self.inner.call(request), finish),
+                            Err(response) => ResponseFuture::refused(response),
+                        }
+                    }
+                    Verdict::Load(load) => {
+                        ResponseFuture::load(load, self.pending(request, token, finish))
                     }
                 }
             }
@@ -97,11 +100,27 @@ where
     }
 }
 
-impl<S: Clone, D, R> SessionService<S, D, R> {
-    /// The service that was polled ready, which is the one to call; its clone need not be ready.
-    fn take_ready(&mut self) -> S {
+impl<S: Clone, D, R> SessionService<S, D, R>
+where
+    D: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    fn pending<ReqBody>(
+        &mut self,
+        request: Request<ReqBody>,
+        token: ParsedToken,
+        finish: Finish<R>,
+    ) -> Box<Pending<S, D, ReqBody, R>> {
+        // The service that was polled ready is the one to call; its clone need not be ready.
         let clone = self.inner.clone();
-        mem::replace(&mut self.inner, clone)
+        let service = mem::replace(&mut self.inner, clone);
+        Box::new(Pending {
+            service,
+            request,
+            token,
+            manager: self.manager.clone(),
+            judge: TokenManager::judge,
+            finish,
+        })
     }
 }
 

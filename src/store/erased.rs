@@ -14,6 +14,14 @@ pub(crate) enum Lookup {
 }
 
 impl Lookup {
+    /// Asks the store.
+    pub(crate) fn begin(store: &Arc<dyn ErasedStore>, user_id: &Arc<str>, id: TokenId) -> Self {
+        match store.check_now(user_id, &id) {
+            Some(checked) => Self::Done(checked),
+            None => Self::Waiting(Arc::clone(store).check(Arc::clone(user_id), id)),
+        }
+    }
+
     pub(crate) async fn wait(self) -> Result<Option<Checked>, Error> {
         match self {
             Self::Done(checked) => checked,
@@ -33,8 +41,18 @@ pub(crate) trait ErasedStore: Send + Sync {
         limit: Option<SessionLimit>,
     ) -> BoxFuture<'a, Created>;
 
+    fn check_now(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Option<Result<Option<Checked>, Error>>;
+
     /// Takes all it needs with it, so that whoever checks needs no second box around that of the store.
-    fn check(self: Arc<Self>, user_id: Arc<str>, token_id: TokenId) -> Lookup;
+    fn check(
+        self: Arc<Self>,
+        user_id: Arc<str>,
+        token_id: TokenId,
+    ) -> BoxFuture<'static, Option<Checked>>;
 
     fn refresh<'a>(
         &'a self,
@@ -75,13 +93,20 @@ impl<S: SessionStore> ErasedStore for S {
         Box::pin(SessionStore::create(self, user_id, token_id, new, limit))
     }
 
-    fn check(self: Arc<Self>, user_id: Arc<str>, token_id: TokenId) -> Lookup {
-        match self.check_now(&user_id, &token_id) {
-            Some(checked) => Lookup::Done(checked),
-            None => Lookup::Waiting(Box::pin(async move {
-                SessionStore::check(&*self, &user_id, &token_id).await
-            })),
-        }
+    fn check_now(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Option<Result<Option<Checked>, Error>> {
+        SessionStore::check_now(self, user_id, token_id)
+    }
+
+    fn check(
+        self: Arc<Self>,
+        user_id: Arc<str>,
+        token_id: TokenId,
+    ) -> BoxFuture<'static, Option<Checked>> {
+        Box::pin(async move { SessionStore::check(&*self, &user_id, &token_id).await })
     }
 
     fn refresh<'a>(
