@@ -1,0 +1,157 @@
+//! Requests to an axum server.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use axum::{Extension, Router, middleware, routing::get, serve::ListenerExt};
+use tokio::{net::TcpListener, sync::oneshot};
+use tower_bearer_session::{MemoryStore, SessionLayer, User};
+use tower_http::validate_request::ValidateRequestHeaderLayer;
+
+use super::{
+    by_hand,
+    client::HttpClient,
+    cpu::Cpu,
+    harness::{Flavor, RedisServer},
+    load::{CLIENT, HALF, Load, MOST, RATE, SERVER, one_thread},
+    report::{Column, Report},
+    rounds::{Rounds, Variant},
+    subject::{Profile, Subject, USER},
+};
+
+const ROUNDS: usize = 51;
+const CONNECTIONS: usize = 64;
+const REQUESTS: usize = 6_400;
+const BODY: &str = "hello";
+
+// The threads of the server are the client of Redis.
+const COLUMNS: [Column; 7] = [
+    Column::median("requests/s", RATE, 0),
+    Column::ratio("ratio", RATE),
+    Column::median("p50 µs", HALF, 0),
+    Column::median("p99 µs", MOST, 0),
+    Column::median("server CPU µs", CLIENT, 2),
+    Column::ratio("ratio", CLIENT),
+    Column::median("Redis CPU µs", SERVER, 2),
+];
+
+pub(crate) fn run(report: &mut Report) {
+    report.group(
+        "HTTP",
+        "Requests to an axum server with one thread, over 64 connections that stay open; the client is another thread \
+         of the process. The middleware by hand is an `axum::middleware::from_fn` with the same pipeline, hash and JSON. \
+         The tables are of the same rounds, each with another limit.",
+    );
+    let runtime = one_thread();
+    let redis = runtime.block_on(RedisServer::start(Flavor::Redis));
+    let (for_layer, for_hand) = (redis.url(), redis.url());
+    let servers = [
+        ("no authentication", Server::start(nobody)),
+        ("static bearer token", Server::start(fixed_token)),
+        (
+            "SessionLayer, memory",
+            Server::start(async || layered(Subject::on(MemoryStore::new()).await)),
+        ),
+        (
+            "middleware by hand, Redis",
+            Server::start(async move || hand_written(&for_hand).await),
+        ),
+        (
+            "SessionLayer, Redis",
+            Server::start(async move || layered(Subject::on_redis(&for_layer).await)),
+        ),
+    ];
+    let load = Load {
+        runtime: &runtime,
+        tasks: CONNECTIONS,
+        operations: REQUESTS,
+        client: Cpu::OtherThreads,
+        server: Cpu::of(&redis),
+    };
+    let variant = |(name, server): &(&'static str, Server)| {
+        let connecting = HttpClient::connect(server.address, &server.token, CONNECTIONS);
+        let client = runtime.block_on(connecting);
+        let load = &load;
+        Variant::new(*name, move || client.run(load))
+    };
+    let rounds = Rounds::measure(ROUNDS, servers.iter().map(variant).collect());
+    report.table("All", &COLUMNS, &rounds);
+    report.table("Without Redis", &COLUMNS, &rounds.only(&[1, 2]));
+    report.table("With Redis", &COLUMNS, &rounds.only(&[3, 4]));
+}
+
+/// A server on a thread of its own; stopped when dropped.
+struct Server {
+    address: SocketAddr,
+    token: String,
+    _running: oneshot::Sender<Infallible>,
+}
+
+impl Server {
+    /// `app` makes the service, and a token for it.
+    fn start(app: impl AsyncFnOnce() -> (Router, String) + Send + 'static) -> Self {
+        let (ready, started) = mpsc::channel();
+        let (running, stopped) = oneshot::channel();
+        let serve = async move || {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let (router, token) = app().await;
+            let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
+            tokio::spawn(async { axum::serve(listener, router).await });
+            ready.send((address, token)).unwrap();
+            // An error, when the other half is dropped.
+            let _: Result<Infallible, _> = stopped.await;
+        };
+        // Its allocations are not counted, which would favor whoever makes few of them.
+        thread::spawn(|| allocation_counter::opt_out(|| one_thread().block_on(serve())));
+        let (address, token) = started.recv().expect("the server did not start");
+        Self {
+            address,
+            token,
+            _running: running,
+        }
+    }
+}
+
+async fn nobody() -> (Router, String) {
+    let router = Router::new().route("/", get(async || BODY));
+    (router, Subject::on(MemoryStore::new()).await.token)
+}
+
+async fn fixed_token() -> (Router, String) {
+    let (router, token) = nobody().await;
+    #[expect(
+        deprecated,
+        reason = "it is the least that a check of a bearer token can cost"
+    )]
+    let layer = ValidateRequestHeaderLayer::bearer(&token);
+    (router.layer(layer), token)
+}
+
+fn layered(subject: Subject) -> (Router, String) {
+    let greet = async |user: User<Profile>| {
+        assert_eq!(user.detail().unwrap().name, USER);
+        BODY
+    };
+    let router = Router::new().route("/", get(greet));
+    (
+        router.layer(SessionLayer::new(subject.manager)),
+        subject.token,
+    )
+}
+
+async fn hand_written(url: &str) -> (Router, String) {
+    let subject = Subject::on_redis(url).await;
+    let connection = by_hand::connect(url).await;
+    let greet = async |Extension(profile): Extension<Arc<Profile>>| {
+        assert_eq!(profile.name, USER);
+        BODY
+    };
+    let router = Router::new().route("/", get(greet));
+    let layer = middleware::from_fn_with_state(connection, by_hand::middleware);
+    (router.layer(layer), subject.token)
+}

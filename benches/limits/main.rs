@@ -1,0 +1,71 @@
+//! What this crate costs, each figure as a ratio to its limit: the least that the same work could cost, measured in
+//! the same run.
+//!
+//! `cargo bench` runs all groups and writes `benches/RESULTS.md`; `cargo bench -- http` runs one of them. With
+//! `--features mysql` there are rows for MariaDB. The harness of the tests starts the servers.
+//!
+//! The usual harnesses run one benchmark after the other, so that whatever else the machine does meanwhile looks like a
+//! difference between them. Here the variants of a group take turns, round by round, and each round begins with
+//! another one: noise disturbs all alike. A ratio is the median of the ratios within each round. Nothing is asserted on
+//! time.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
+
+mod by_hand;
+mod bytes;
+mod client;
+mod cpu;
+mod crowd;
+mod fill;
+mod growth;
+// The benchmark uses a part of the harness only.
+#[allow(dead_code, unused_imports)]
+#[path = "../../tests/it/harness/mod.rs"]
+mod harness;
+mod http;
+mod load;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod others;
+mod overhead;
+mod redis;
+mod report;
+mod rounds;
+mod stalls;
+mod subject;
+
+use std::env;
+
+use report::Report;
+
+type Group = (&'static str, fn(&mut Report));
+
+const GROUPS: [Group; 5] = [
+    ("overhead", overhead::run),
+    ("redis", redis::run),
+    ("http", http::run),
+    ("growth", growth::run),
+    ("others", others::run),
+];
+
+fn main() {
+    // Cargo itself adds `--bench`.
+    let wanted = env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+    let groups: Vec<_> = GROUPS
+        .into_iter()
+        .filter(|(name, _)| is_wanted(name))
+        .collect();
+    assert!(
+        !groups.is_empty(),
+        "the groups are {:?}",
+        GROUPS.map(|(name, _)| name)
+    );
+    let mut report = Report::new();
+    for (_, run) in groups {
+        run(&mut report);
+    }
+    if wanted.is_none() {
+        report.save();
+    }
+}

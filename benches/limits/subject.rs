@@ -1,0 +1,79 @@
+//! What is measured: a manager, with a user who is logged in and cached.
+
+use std::{convert::Infallible, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tower_bearer_session::{RedisStore, SessionStore, TokenManager};
+
+use super::load::Laps;
+
+/// Far more than a busy machine may take: faults are not measured here.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const USER: &str = "alice";
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Profile {
+    pub(crate) name: String,
+    pub(crate) email: String,
+    pub(crate) roles: Vec<String>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Subject {
+    pub(crate) manager: TokenManager<Profile>,
+    pub(crate) token: String,
+    pub(crate) token_id: String,
+}
+
+impl Subject {
+    pub(crate) async fn on(store: impl SessionStore) -> Self {
+        let manager = manager(store);
+        let token = manager.set_token(USER, None).await.unwrap();
+        let subject = Self {
+            manager,
+            token: token.expose_secret().to_owned(),
+            token_id: token.id().as_str().to_owned(),
+        };
+        // The first check loads the user.
+        subject.check().await;
+        subject
+    }
+
+    pub(crate) async fn on_redis(url: &str) -> Self {
+        Self::on(redis_store(url).await).await
+    }
+
+    async fn check(&self) {
+        let checked = self.manager.check_token_or_update_user(&self.token, None);
+        assert!(checked.await.unwrap().is_some());
+    }
+
+    /// Checks its token again and again.
+    pub(crate) fn checks(&self, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
+        let subject = self.clone();
+        async move {
+            while laps.next() {
+                subject.check().await;
+            }
+            laps
+        }
+    }
+}
+
+pub(crate) async fn redis_store(url: &str) -> RedisStore {
+    let builder = RedisStore::builder(url).deadline(DEADLINE);
+    builder.connect().await.unwrap()
+}
+
+pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
+    let load = async |id: String| {
+        let profile = Profile {
+            email: format!("{id}@example.org"),
+            name: id,
+            roles: vec!["reader".to_owned(), "writer".to_owned()],
+        };
+        Ok::<_, Infallible>(Some(profile))
+    };
+    let builder = TokenManager::builder(store).load_user(load);
+    builder.build().unwrap()
+}
