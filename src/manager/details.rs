@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::slot::Slot;
 
 /// How many users are remembered at most.
-const PLACES: usize = 1024;
+const PLACES: usize = 4096;
 /// Longer values are decoded each time: nobody should wonder where the memory went.
 const MAX_LEN: usize = 4096;
 

@@ -1,7 +1,13 @@
 //! `check`.
 
-use super::helpers::{DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, token_id};
-use crate::{SessionStore, store::PutMode, test_util::Backend};
+use super::helpers::{
+    DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, token_id,
+};
+use crate::{
+    SessionStore,
+    store::{Checked, PutMode},
+    test_util::Backend,
+};
 
 /// Unknown users, unknown tokens, and tokens of other users are not live.
 pub async fn what_was_never_created_is_not_live(backend: &impl Backend) {
@@ -40,6 +46,38 @@ pub async fn a_check_brings_the_cached_user(backend: &impl Backend) {
     assert_eq!(live(&store, "al", &id).await.user, None);
     // Nor does a value make a session.
     assert!(!is_live(&store, "bo", &id).await);
+}
+
+/// If the store answers at once, then as a check does: for sessions that are live, unknown, of somebody else, over and
+/// deleted, with and without a cached value.
+pub async fn an_answer_at_once_is_that_of_a_check(backend: &impl Backend) {
+    let store = backend.store().await;
+    let [long, short, deleted] = [1, 2, 3].map(token_id);
+    log_in(&store, "al", &long).await;
+    log_in(&store, "bo", &long).await;
+    log_in(&store, "al", &deleted).await;
+    let ended = store.delete("al", &deleted).await;
+    assert!(ended.expect("no error"));
+    let new = session(SHORT);
+    let created = store.create("al", &short, &new, None).await;
+    created.expect("no error");
+    outlive_short().await;
+    let put = store.put_user("al", b"cached", HOUR, PutMode::Replace);
+    assert!(put.await.expect("no error"));
+    for user_id in ["al", "bo", "cy"] {
+        for id in [&long, &short, &deleted, &token_id(4)] {
+            let checked = store.check(user_id, id).await.expect("no error");
+            let Some(at_once) = store.check_now(user_id, id) else {
+                return;
+            };
+            let seen = |checked: Checked| (checked.session, checked.user);
+            assert_eq!(
+                at_once.expect("no error").map(seen),
+                checked.map(seen),
+                "{id} of {user_id}"
+            );
+        }
+    }
 }
 
 /// Checks of live and of unknown tokens leave no trace.

@@ -63,6 +63,7 @@ macro_rules! __store_conformance_points {
             check {
                 what_was_never_created_is_not_live,
                 a_check_brings_the_cached_user,
+                an_answer_at_once_is_that_of_a_check,
                 a_check_writes_nothing,
                 the_time_of_a_check_is_the_stores_and_goes_forward,
                 every_handle_sees_the_same,
