@@ -1,13 +1,8 @@
 //! Requests to an axum server.
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::mpsc, thread};
 
-use axum::{Extension, Router, middleware, routing::get, serve::ListenerExt};
+use axum::{Router, middleware, routing::get, serve::ListenerExt};
 use tokio::{net::TcpListener, sync::oneshot};
 use tower_bearer_session::{MemoryStore, SessionLayer, User};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
@@ -44,7 +39,8 @@ pub(crate) fn run(report: &mut Report) {
         "HTTP",
         "Requests to an axum server with one thread, over 64 connections that stay open; the client is another thread \
          of the process. The middleware by hand is an `axum::middleware::from_fn` with the same pipeline, hash and JSON. \
-         The tables are of the same rounds, each with another limit.",
+         All handlers are the same and take nothing, but for the one that takes a `User`. The tables are of the same \
+         rounds, each with another limit.",
     );
     let runtime = one_thread();
     let redis = runtime.block_on(RedisServer::start(Flavor::Redis));
@@ -54,7 +50,7 @@ pub(crate) fn run(report: &mut Report) {
         ("static bearer token", Server::start(fixed_token)),
         (
             "SessionLayer, memory",
-            Server::start(async || layered(Subject::on(MemoryStore::new()).await)),
+            Server::start(async || layered(plain(), Subject::on(MemoryStore::new()).await)),
         ),
         (
             "middleware by hand, Redis",
@@ -62,7 +58,11 @@ pub(crate) fn run(report: &mut Report) {
         ),
         (
             "SessionLayer, Redis",
-            Server::start(async move || layered(Subject::on_redis(&for_layer).await)),
+            Server::start(async move || layered(plain(), Subject::on_redis(&for_layer).await)),
+        ),
+        (
+            "SessionLayer, memory, taking a `User`",
+            Server::start(async || layered(greeting(), Subject::on(MemoryStore::new()).await)),
         ),
     ];
     let load = Load {
@@ -80,7 +80,7 @@ pub(crate) fn run(report: &mut Report) {
     };
     let rounds = Rounds::measure(ROUNDS, servers.iter().map(variant).collect());
     report.table("All", &COLUMNS, &rounds);
-    report.table("Without Redis", &COLUMNS, &rounds.only(&[1, 2]));
+    report.table("Without Redis", &COLUMNS, &rounds.only(&[1, 2, 5]));
     report.table("With Redis", &COLUMNS, &rounds.only(&[3, 4]));
 }
 
@@ -117,9 +117,20 @@ impl Server {
     }
 }
 
+fn plain() -> Router {
+    Router::new().route("/", get(async || BODY))
+}
+
+fn greeting() -> Router {
+    let greet = async |user: User<Profile>| {
+        assert_eq!(user.detail().unwrap().name, USER);
+        BODY
+    };
+    Router::new().route("/", get(greet))
+}
+
 async fn nobody() -> (Router, String) {
-    let router = Router::new().route("/", get(async || BODY));
-    (router, Subject::on(MemoryStore::new()).await.token)
+    (plain(), Subject::on(MemoryStore::new()).await.token)
 }
 
 async fn fixed_token() -> (Router, String) {
@@ -132,12 +143,7 @@ async fn fixed_token() -> (Router, String) {
     (router.layer(layer), token)
 }
 
-fn layered(subject: Subject) -> (Router, String) {
-    let greet = async |user: User<Profile>| {
-        assert_eq!(user.detail().unwrap().name, USER);
-        BODY
-    };
-    let router = Router::new().route("/", get(greet));
+fn layered(router: Router, subject: Subject) -> (Router, String) {
     (
         router.layer(SessionLayer::new(subject.manager)),
         subject.token,
@@ -147,11 +153,6 @@ fn layered(subject: Subject) -> (Router, String) {
 async fn hand_written(url: &str) -> (Router, String) {
     let subject = Subject::on_redis(url).await;
     let connection = by_hand::connect(url).await;
-    let greet = async |Extension(profile): Extension<Arc<Profile>>| {
-        assert_eq!(profile.name, USER);
-        BODY
-    };
-    let router = Router::new().route("/", get(greet));
     let layer = middleware::from_fn_with_state(connection, by_hand::middleware);
-    (router.layer(layer), subject.token)
+    (plain().layer(layer), subject.token)
 }

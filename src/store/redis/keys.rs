@@ -47,14 +47,17 @@ fn key(prefix: &str, user_id: &str) -> String {
     key.push_str(prefix);
     key.push_str(":{");
     // Braces would end the hash tag early, and the escape must not be ambiguous.
-    for char in user_id.chars() {
-        match char {
-            '{' => key.push_str("%7B"),
-            '}' => key.push_str("%7D"),
-            '%' => key.push_str("%25"),
-            char => key.push(char),
-        }
+    let mut rest = user_id;
+    while let Some(at) = rest.find(['{', '}', '%']) {
+        key.push_str(&rest[..at]);
+        key.push_str(match rest.as_bytes()[at] {
+            b'{' => "%7B",
+            b'}' => "%7D",
+            _ => "%25",
+        });
+        rest = &rest[at + 1..];
     }
+    key.push_str(rest);
     key.push('}');
     key
 }
