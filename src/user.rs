@@ -58,6 +58,9 @@ impl<D> User<D> {
 
     /// What the user loader (or the cache of what it loaded) says of the user.
     ///
+    /// A manager decodes each version of a user once, if it is not too large, and remembers some users: later requests
+    /// may get the very same `D`. It must not keep the state of a request.
+    ///
     /// `None` if the manager has no loader and nothing is cached, and for a user from
     /// [`TokenManager::check_token`](crate::TokenManager::check_token), which loads nothing.
     pub fn detail(&self) -> Option<&D> {

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -11,17 +11,19 @@ use serde::de::DeserializeOwned;
 use super::slot::Slot;
 
 /// How many users are remembered at most.
-const PLACES: usize = 4096;
-/// Longer values are decoded each time: nobody should wonder where the memory went.
-const MAX_LEN: usize = 4096;
+const PLACES: usize = 1024;
+/// Longer values, in bytes, are decoded each time: nobody should wonder where the memory went.
+const MAX_LEN: usize = 2048;
 
-/// What was decoded last, for a place each: users whose hashes meet take turns.
+/// What was decoded last, in a place each: users whose hashes meet take turns.
 ///
-/// Cached values are never the same twice (see [`slot`](super::slot)), so those that are equal mean the same.
+/// Equal values of one user mean the same; a value is written anew whenever the user is (see [`slot`](super::slot)).
 pub(super) struct Details<D> {
-    places: Box<[Mutex<Option<Decoded<D>>>]>,
+    places: OnceLock<Box<[Place<D>]>>,
     hasher: RandomState,
 }
+
+type Place<D> = Mutex<Option<Decoded<D>>>;
 
 struct Decoded<D> {
     user_id: Arc<str>,
@@ -32,7 +34,7 @@ struct Decoded<D> {
 impl<D> Details<D> {
     pub(super) fn new() -> Self {
         Self {
-            places: (0..PLACES).map(|_| Mutex::default()).collect(),
+            places: OnceLock::new(),
             hasher: RandomState::new(),
         }
     }
@@ -41,13 +43,11 @@ impl<D> Details<D> {
 impl<D: DeserializeOwned> Details<D> {
     /// What a cached value of this user says.
     pub(super) fn decode(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
+        let make = || (0..PLACES).map(|_| Mutex::default()).collect();
         let place = self.hasher.hash_one(user_id) as usize % PLACES;
-        let place = || {
-            // Nothing is done under this lock that could panic halfway.
-            self.places[place]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
+        let place = &self.places.get_or_init(make)[place];
+        // Nothing is done under this lock that could panic halfway.
+        let place = || place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*place()
             && last.value == value
             && last.user_id == *user_id
@@ -60,7 +60,8 @@ impl<D: DeserializeOwned> Details<D> {
         {
             let decoded = Decoded {
                 user_id: Arc::clone(user_id),
-                value: value.clone(),
+                // It may be a piece of something large.
+                value: Bytes::copy_from_slice(value),
                 detail: Arc::clone(detail),
             };
             // The one before is dropped after the lock: what it does then is its own business.

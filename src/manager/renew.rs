@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::timeout;
+use tokio::{runtime::Handle, time::timeout};
 
 use super::{Event, TokenManager};
 use crate::{Error, TokenId, User, user::TokenState};
@@ -36,6 +36,10 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     /// `below` remains of it and no renewal is under way.
     pub(crate) fn renew_below(&self, below: Duration, user: &User<D>) {
         let Some(token) = user.token() else { return };
+        // Who calls a service outside of a runtime gets no renewal, which is no reason to panic.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
         if due(token, below).is_none() || !self.inner.renewals.running().insert(token.id) {
             return;
         }
@@ -44,7 +48,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
             token_id: token.id,
             below,
         };
-        tokio::spawn(renewal.run(user.clone()));
+        runtime.spawn(renewal.run(user.clone()));
     }
 }
 

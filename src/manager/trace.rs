@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, time::Instant};
 
-use tracing::{Instrument, debug, debug_span, field::Empty, info, warn};
+use tracing::{Instrument, Span, debug, debug_span, field::Empty, info, warn};
 
 use super::Event;
 use crate::{
@@ -19,31 +19,50 @@ impl AroundStore for Spans {
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let span = debug_span!(
-            "session_store",
-            operation = operation.name,
-            user.id = operation.user_id,
-            outcome = Empty,
-            latency_us = Empty,
-        );
-        let start = Instant::now();
+        let (span, start) = (span(operation), Instant::now());
         let outcome = call.instrument(span.clone()).await;
-        span.record("latency_us", start.elapsed().as_micros() as u64);
-        let verdict = match &outcome {
-            Ok(_) => "ok",
-            Err(error) if error.is_fault() => "fault",
-            // Such as at the session limit.
-            Err(_) => "refused",
-        };
-        span.record("outcome", verdict);
-        if let Err(error) = &outcome
-            && error.is_fault()
-        {
-            let cause = error.source().map(tracing::field::display);
-            let (operation, kind) = (operation.name, error.kind());
-            warn!(parent: &span, operation, ?kind, cause, "{error}");
-        }
+        close(&span, operation, start, &outcome);
         outcome
+    }
+
+    fn around_now<T>(
+        &self,
+        operation: Operation<'_>,
+        call: impl FnOnce() -> Option<Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        let start = Instant::now();
+        // If there is no outcome, then nothing has happened yet.
+        let outcome = call()?;
+        close(&span(operation), operation, start, &outcome);
+        Some(outcome)
+    }
+}
+
+fn span(operation: Operation<'_>) -> Span {
+    debug_span!(
+        "session_store",
+        operation = operation.name,
+        user.id = operation.user_id,
+        outcome = Empty,
+        latency_us = Empty,
+    )
+}
+
+fn close<T>(span: &Span, operation: Operation<'_>, start: Instant, outcome: &Result<T, Error>) {
+    span.record("latency_us", start.elapsed().as_micros() as u64);
+    let verdict = match outcome {
+        Ok(_) => "ok",
+        Err(error) if error.is_fault() => "fault",
+        // Such as at the session limit.
+        Err(_) => "refused",
+    };
+    span.record("outcome", verdict);
+    if let Err(error) = outcome
+        && error.is_fault()
+    {
+        let cause = error.source().map(tracing::field::display);
+        let (operation, kind) = (operation.name, error.kind());
+        warn!(parent: span, operation, ?kind, cause, "{error}");
     }
 }
 

@@ -7,8 +7,9 @@ use crate::{Error, Refusal};
 /// Why a request was refused.
 ///
 /// The layer puts it into the extensions of the response that it makes, so that layers further out can log it or
-/// write a body; but for a missing and an invalid token, which the challenge tells apart (and all of which an
-/// [`OnRejection`](super::OnRejection) hook sees). With feature `axum` it is the rejection of the extractors.
+/// write a body; but its own 401 has none, because the challenge says all of it and anybody can cause one. (That to a
+/// gRPC call has no challenge, and has it.) An [`OnRejection`](super::OnRejection) hook sees every one. With feature `axum`
+/// it is the rejection of the extractors, and in the extensions of their responses.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {

@@ -68,14 +68,14 @@ where
         match token {
             Ok(token) => {
                 let (manager, finish) = (&self.manager, finish());
-                let opinion = match manager.look_up_token(&token) {
+                let verdict = match manager.look_up_token(&token) {
                     Lookup::Done(checked) => manager.judge(&token, checked, None),
                     Lookup::Waiting(check) => {
                         let pending = self.pending(request, token, finish);
                         return ResponseFuture::check(check, pending);
                     }
                 };
-                match opinion {
+                match verdict {
                     Verdict::Known(user) => {
                         match admit(settings, manager, &token.id, user, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), finish),

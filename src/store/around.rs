@@ -37,6 +37,17 @@ pub trait AroundStore: Send + Sync + 'static {
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> impl Future<Output = Result<T, Error>> + Send;
+
+    /// The same for [`check_now`](SessionStore::check_now). `None`, as by default, without making the call: then it will be
+    /// one that waits.
+    fn around_now<T>(
+        &self,
+        operation: Operation<'_>,
+        call: impl FnOnce() -> Option<Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        let _ = (operation, call);
+        None
+    }
 }
 
 /// What a store is asked for.
@@ -83,6 +94,15 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let call = self.store.check(user_id, token_id);
         self.around.around(named("check", user_id), call).await
+    }
+
+    fn check_now(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Option<Result<Option<Checked>, Error>> {
+        let call = || self.store.check_now(user_id, token_id);
+        self.around.around_now(named("check", user_id), call)
     }
 
     async fn refresh(

@@ -102,7 +102,9 @@ pub trait SessionStore: Send + Sync + 'static {
     /// What [`check`](Self::check) would answer, for a store that can tell at once, without blocking; `None` if it has
     /// to wait for the answer, as by default.
     ///
-    /// For stores in memory: a request to one costs no future.
+    /// For stores in memory, whose requests then cost no future: it is called where a service is, and must neither block
+    /// nor panic. None is always right. A store that wraps another one and does something about
+    /// [`check`](Self::check) must do it here, too, or answer `None`.
     fn check_now(
         &self,
         user_id: &str,

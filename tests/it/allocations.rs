@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use ::redis::{AsyncConnectionConfig, Client};
+use ::redis::{AsyncConnectionConfig, Client, Pipeline};
 use http::{Request, Response, header::AUTHORIZATION};
 use tokio::{runtime::Runtime, task::JoinSet};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -69,7 +69,7 @@ fn a_check_on_redis() {
         let (mut connection, id) = (connection.clone(), id.clone());
         async move {
             for _ in 0..CHECKS {
-                let mut pipeline = ::redis::pipe();
+                let mut pipeline = Pipeline::with_capacity(3);
                 pipeline.hget("tbs:tokens:{alice}", &id);
                 pipeline.get("tbs:users:{alice}").cmd("TIME");
                 let reply: Reply = pipeline.query_async(&mut connection).await.unwrap();

@@ -2,32 +2,37 @@
 //!
 //! A lookup is the pipeline `TIME`, `HGET`, `GET`. The time comes first: what is live at that moment, and still there
 //! afterwards, is live. Lookups that begin while others are under way share a pipeline with each other, and its
-//! `TIME`. It is sent as soon as all tasks that are ready have had their turn; no lookup waits for the answer to
+//! `TIME`. It is sent as soon as the tasks that are ready have had their turn; no lookup waits for the answer to
 //! another one.
 
 use std::{
+    future::poll_fn,
     iter, mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
+    time::Duration,
 };
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::{
     sync::oneshot,
-    task::yield_now,
     time::{Instant, timeout_at},
 };
 
 use super::{
     Reply, Time,
     link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
+    nonsense,
 };
 use crate::{Error, TokenId};
 
 /// The most lookups that share a pipeline: the first answer must not be late for the sake of the last.
 const MAX_BATCH: usize = 128;
+/// A batch that is older need not wait for its turn, whatever keeps its task.
+const MAX_AGE: Duration = Duration::from_millis(1);
 
 /// Where to look.
 pub(super) struct Sought<'a> {
@@ -60,8 +65,8 @@ type Waiting = oneshot::Sender<Result<Found, Error>>;
 struct Batch {
     commands: Pipeline,
     waiting: Vec<Waiting>,
-    /// That of the first one.
-    deadline: Option<Instant>,
+    /// The first and the last one.
+    deadlines: Option<[Instant; 2]>,
 }
 
 /// Whose turn it is to send the next batch of a link; if it is dropped before, those who wait hear that nobody will.
@@ -98,19 +103,16 @@ impl Link {
         let mut next = self.lookups.next();
         sought.add_to(&mut next.commands);
         next.waiting.push(waiting);
-        match next.waiting.len() {
-            1 => {
-                next.deadline = Some(deadline);
-                drop(next);
-                let turn = Turn(Some(Arc::clone(self)));
-                self.config.runtime.spawn(turn.take());
-            }
-            MAX_BATCH => {
-                let batch = mem::take(&mut *next);
-                drop(next);
-                self.config.runtime.spawn(batch.send(Arc::clone(self)));
-            }
-            _ => {}
+        let [first, last] = *next.deadlines.get_or_insert([deadline; 2]);
+        next.deadlines = Some([first, last.max(deadline)]);
+        if next.waiting.len() == MAX_BATCH || deadline > first + MAX_AGE {
+            let batch = mem::take(&mut *next);
+            drop(next);
+            self.config.runtime.spawn(batch.send(Arc::clone(self)));
+        } else if next.waiting.len() == 1 {
+            drop(next);
+            let turn = Turn(Some(Arc::clone(self)));
+            self.config.runtime.spawn(turn.run());
         }
     }
 }
@@ -135,11 +137,16 @@ impl Sought<'_> {
 impl Found {
     /// The answer to a lookup alone.
     pub(super) fn of(answer: Answer) -> Result<Self, Failure> {
-        Self::all_of(answer)?.next().ok_or_else(nobody_answers)
+        let mut found = Self::all_of(answer, 1)?;
+        found.next().ok_or_else(|| Failure::Down(nonsense("check")))
     }
 
-    /// The answers to lookups, in their order.
-    fn all_of(answer: Answer) -> Result<impl Iterator<Item = Self>, Failure> {
+    /// The answers to so many lookups, in their order.
+    fn all_of(answer: Answer, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
+        // Nobody may get the answer to somebody else.
+        if answer.values.len() != 1 + 2 * lookups {
+            return Err(Failure::Down(nonsense("check")));
+        }
         let mut values = answer.values.into_iter();
         let now = values.next().unwrap_or(Value::Nil).extract_error();
         let now = now.and_then(|now| Ok(redis::from_redis_value(now)?));
@@ -179,9 +186,18 @@ impl Lookups {
 }
 
 impl Turn {
-    async fn take(mut self) {
-        // Whoever is ready gets on board.
-        yield_now().await;
+    async fn run(mut self) {
+        // Whoever is ready gets on board. Tokio's `yield_now` would bind the task to this worker, whatever that one
+        // does next; this one goes to the back of the queue, from where other workers take tasks.
+        let mut yielded = false;
+        poll_fn(|cx| {
+            if mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
         if let Some(link) = self.0.take() {
             let batch = link.lookups.take();
             batch.send(link).await;
@@ -191,13 +207,14 @@ impl Turn {
 
 impl Batch {
     async fn send(self, link: Arc<Link>) {
-        let Some(deadline) = self.deadline else {
-            // It was full before its turn, and has been sent.
+        let Some([_, deadline]) = self.deadlines else {
+            // It did not wait for its turn, and has been sent.
             return;
         };
-        let lookups = self.waiting.len() as u32;
-        let answer = link.send_all(deadline, &self.commands, OnDrop::Retry, lookups);
-        match answer.await.and_then(Found::all_of) {
+        let lookups = self.waiting.len();
+        let answer = link.send_all(deadline, &self.commands, OnDrop::Retry, lookups as u32);
+        let found = answer.await.and_then(|it| Found::all_of(it, lookups));
+        match found {
             Ok(found) => {
                 for (waiting, found) in self.waiting.into_iter().zip(found) {
                     // Nobody may be waiting any more.

@@ -3,10 +3,10 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0..6 | expiry |
-//! | 6 | version of the record: 1, or 2 for one with an absolute end |
+//! | 6 | version of the record: 2, or 3 for one with an absolute end |
 //! | 7..13 | creation |
 //! | 13..19 | last refresh |
-//! | 19..25 | absolute end; in version 2 only |
+//! | 19..25 | absolute end; in version 3 only |
 //! | 19.. or 25.. | metadata, nothing for none |
 //!
 //! Times are unsigned big-endian numbers of milliseconds since the Unix epoch. In all versions the expiry
@@ -18,8 +18,8 @@ use bytes::Bytes;
 
 use crate::store::SessionRecord;
 
-const PLAIN: u8 = 1;
-const WITH_END: u8 = 2;
+const PLAIN: u8 = 2;
+const WITH_END: u8 = 3;
 
 /// Reads a record; `None` if it is not one of these versions.
 pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
@@ -69,26 +69,26 @@ mod tests {
             ends_at: None,
             metadata: None,
         };
-        assert_eq!(decode(record(1, b"")), Some(expected.clone()));
+        assert_eq!(decode(record(2, b"")), Some(expected.clone()));
         let with_metadata = SessionRecord {
             metadata: Some(Bytes::from_static(b"{}")),
             ..expected
         };
-        assert_eq!(decode(record(1, b"{}")), Some(with_metadata.clone()));
+        assert_eq!(decode(record(2, b"{}")), Some(with_metadata.clone()));
         let full = SessionRecord {
             ends_at: Some(at(0xFFFF_FFFF_FFFF)),
             ..with_metadata
         };
         let tail = [255, 255, 255, 255, 255, 255, b'{', b'}'];
-        assert_eq!(decode(record(2, &tail)), Some(full));
+        assert_eq!(decode(record(3, &tail)), Some(full));
     }
 
     #[test]
     fn what_is_not_a_record_is_none() {
-        let mut short = record(1, b"");
+        let mut short = record(2, b"");
         short.pop();
-        let other_versions = [record(0, &[0; 9]), record(3, &[0; 9])];
-        for bad in [vec![], vec![0; 6], vec![1; 7], short, record(2, &[0; 5])] {
+        let other_versions = [record(1, &[0; 9]), record(4, &[0; 9])];
+        for bad in [vec![], vec![0; 6], vec![2; 7], short, record(3, &[0; 5])] {
             assert_eq!(decode(bad), None);
         }
         assert_eq!(other_versions.map(decode), [None, None]);

@@ -1,8 +1,15 @@
 //! Checks that run at the same time, which share pipelines.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, mpsc},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
+    sync::oneshot,
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -15,6 +22,7 @@ on_every_server!(
     each_check_gets_its_own_answer,
     an_error_is_of_the_check_that_met_it,
     checks_that_are_given_up_harm_no_others,
+    a_blocked_thread_holds_up_nobody_else,
     a_frozen_server_lets_all_checks_fail,
 );
 
@@ -127,6 +135,32 @@ async fn checks_that_are_given_up_harm_no_others(backend: &impl Server) {
         }
         assert!(answered >= 25, "only {answered} of 25 were answered");
     }
+}
+
+/// A task that began to share a pipeline, and then does not let go of its thread.
+async fn a_blocked_thread_holds_up_nobody_else(backend: &impl Server) {
+    let store = Arc::new(backend.store().await);
+    log_in(&*store, "al", &token_id(1)).await;
+    backend.server().freeze();
+    let first = tokio::spawn(is_al(&store));
+    // Until it is under way.
+    sleep(Duration::from_millis(50)).await;
+    let (begun, wait_for_begun) = oneshot::channel();
+    let (done, wait_for_done) = mpsc::channel();
+    let second = is_al(&store);
+    let blocked = tokio::spawn(async move {
+        let mut second = pin!(second);
+        let polled = poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+        begun.send(()).unwrap();
+        wait_for_done.recv_timeout(PATIENCE).is_ok() && second.await
+    });
+    wait_for_begun.await.unwrap();
+    backend.server().thaw();
+    sleep(Duration::from_millis(5)).await;
+    let third = tokio::spawn(is_al(&store)).await;
+    done.send(()).expect("the other one waits for this one");
+    assert!(third.unwrap() && blocked.await.unwrap() && first.await.unwrap());
 }
 
 /// All at once, none later than its deadline; and when it goes on, so do checks.

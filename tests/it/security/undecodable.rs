@@ -209,12 +209,13 @@ fn unreadable() -> Vec<Vec<u8>> {
         b"\xff\xff\xff\xff\xff\xff".to_vec(),
         b"{\"expires\":99999999999999}".to_vec(),
         record(0, 18),
-        record(3, 18),
+        record(1, 18),
+        record(4, 18),
         record(255, 100),
         // Their headers are cut off.
-        record(1, 0),
-        record(1, 11),
-        record(2, 17),
+        record(2, 0),
+        record(2, 11),
+        record(3, 17),
     ]
 }
 

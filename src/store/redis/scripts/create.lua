@@ -47,10 +47,10 @@ else
   end
 end
 
-local version, tail, expires = 1, ARGV[4], now + tonumber(ARGV[2])
+local version, tail, expires = 2, ARGV[4], now + tonumber(ARGV[2])
 if ARGV[3] ~= '0' then
   local ends = now + tonumber(ARGV[3])
-  version, tail, expires = 2, struct.pack('>I6', ends) .. tail, math.min(expires, ends)
+  version, tail, expires = 3, struct.pack('>I6', ends) .. tail, math.min(expires, ends)
 end
 local record = struct.pack('>I6BI6I6', expires, version, now, now) .. tail
 put(key, id, record)

@@ -12,7 +12,7 @@ end
 
 local function readable(record)
   local version = record:byte(7)
-  return version == 1 and #record >= 19 or version == 2 and #record >= 25
+  return version == 2 and #record >= 19 or version == 3 and #record >= 25
 end
 
 -- Stores a record, and lets its hash live at least as long.

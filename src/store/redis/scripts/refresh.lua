@@ -6,7 +6,7 @@ if not record or not readable(record) or expiry(record) <= now then
   return 0
 end
 local version, expires = record:byte(7), now + tonumber(ARGV[2])
-if version == 2 then
+if version == 3 then
   expires = math.min(expires, (struct.unpack('>I6', record, 20)))
 end
 local created = struct.unpack('>I6', record, 8)
