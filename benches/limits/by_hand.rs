@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     load::Laps,
-    subject::{Profile, Subject, USER},
+    subject::{self, Profile, Subject, USER},
 };
 
 type Reply = Option<Vec<u8>>;
@@ -71,6 +71,25 @@ pub(crate) fn checks(
         while laps.next() {
             let (_, session, user) = ask(&mut connection, &keys, &token_id).await;
             assert!(session.is_some() && user.is_some());
+        }
+        laps
+    }
+}
+
+/// Does again and again what [`Subject::check`] does, for one user after the other.
+pub(crate) fn checks_in_turn(
+    connection: &MultiplexedConnection,
+    users: &Arc<[Subject]>,
+    mut laps: Laps,
+) -> impl Future<Output = Laps> + use<> {
+    let (mut connection, users) = (connection.clone(), Arc::clone(users));
+    async move {
+        let mut turns = subject::turns(&users);
+        while laps.next() {
+            let user = turns.next().unwrap();
+            let keys = keys(&user.user_id);
+            let (_, session, cached) = ask(&mut connection, &keys, &user.token_id).await;
+            assert!(session.is_some() && cached.is_some());
         }
         laps
     }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{poll_fn, ready},
+    sync::Arc,
 };
 
 use ::http::{Extensions, Request, Response, header::AUTHORIZATION};
@@ -16,12 +17,19 @@ use super::{
     load::{COLUMNS, Laps, Load, many_threads},
     report::Report,
     rounds::{Rounds, Variant},
-    subject::Subject,
+    subject::{self, Subject},
 };
 
 /// Tasks, operations of all together, and rounds. Rounds are short where it counts whether the kernel just has client
 /// and server on one CPU or on two.
-const LOADS: [(usize, usize, usize); 3] = [(1, 200, 301), (64, 6_400, 61), (256, 6_400, 61)];
+const LOADS: [(usize, usize, usize); 4] = [
+    (1, 200, 301),
+    (4, 800, 301),
+    (64, 6_400, 61),
+    (256, 6_400, 61),
+];
+/// More than a manager remembers.
+const USERS: usize = 10_000;
 
 pub(crate) fn run(report: &mut Report) {
     report.group(
@@ -52,6 +60,35 @@ pub(crate) fn run(report: &mut Report) {
         ];
         let rounds = Rounds::measure(rounds, variants);
         report.table(&format!("{tasks} at a time"), &COLUMNS, &rounds);
+    }
+    let users: Arc<[Subject]> = runtime.block_on(subject.others(USERS)).into();
+    let load = Load {
+        runtime: &runtime,
+        tasks: 64,
+        operations: 6_400,
+        client: Cpu::Own,
+        server: Cpu::of(&server),
+    };
+    let variants = vec![
+        Variant::new("pipeline by hand", || {
+            load.run(|laps| by_hand::checks_in_turn(&connection, &users, laps))
+        }),
+        Variant::new("check_token_or_update_user", || {
+            load.run(|laps| checks_in_turn(&users, laps))
+        }),
+    ];
+    let rounds = Rounds::measure(31, variants);
+    report.table("64 at a time, of 10,000 users", &COLUMNS, &rounds);
+}
+
+fn checks_in_turn(users: &Arc<[Subject]>, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
+    let users = Arc::clone(users);
+    async move {
+        let mut turns = subject::turns(&users);
+        while laps.next() {
+            turns.next().unwrap().check().await;
+        }
+        laps
     }
 }
 

@@ -1,6 +1,10 @@
 //! What is measured: a manager, with a user who is logged in and cached.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    hash::{BuildHasher, RandomState},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tower_bearer_session::{RedisStore, SessionStore, TokenManager};
@@ -21,6 +25,7 @@ pub(crate) struct Profile {
 #[derive(Clone)]
 pub(crate) struct Subject {
     pub(crate) manager: TokenManager<Profile>,
+    pub(crate) user_id: String,
     pub(crate) token: String,
     pub(crate) token_id: String,
 }
@@ -31,6 +36,7 @@ impl Subject {
         let token = manager.set_token(USER, None).await.unwrap();
         let subject = Self {
             manager,
+            user_id: USER.to_owned(),
             token: token.expose_secret().to_owned(),
             token_id: token.id().as_str().to_owned(),
         };
@@ -43,7 +49,25 @@ impl Subject {
         Self::on(redis_store(url).await).await
     }
 
-    async fn check(&self) {
+    /// So many other users of the same manager, logged in and cached.
+    pub(crate) async fn others(&self, count: usize) -> Vec<Self> {
+        let mut others = Vec::new();
+        for n in 0..count {
+            let user_id = format!("user-{n}");
+            let token = self.manager.set_token(&user_id, None).await.unwrap();
+            let other = Self {
+                manager: self.manager.clone(),
+                user_id,
+                token: token.expose_secret().to_owned(),
+                token_id: token.id().as_str().to_owned(),
+            };
+            other.check().await;
+            others.push(other);
+        }
+        others
+    }
+
+    pub(crate) async fn check(&self) {
         let checked = self.manager.check_token_or_update_user(&self.token, None);
         assert!(checked.await.unwrap().is_some());
     }
@@ -76,4 +100,10 @@ pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
     };
     let builder = TokenManager::builder(store).load_user(load);
     builder.build().unwrap()
+}
+
+/// All of them in turn, for ever, from any one on.
+pub(crate) fn turns(users: &[Subject]) -> impl Iterator<Item = &Subject> {
+    let first = RandomState::new().hash_one(0) as usize % users.len();
+    users.iter().cycle().skip(first)
 }
