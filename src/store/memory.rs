@@ -1,5 +1,4 @@
 use std::{
-    collections::{BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -8,15 +7,13 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use self::state::State;
 use super::{
-    Checked, Created, NewSession, OnFull, PutMode, SessionLimit, SessionRecord, SessionStore,
-    earlier,
+    Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore, earlier,
 };
 use crate::{Error, TokenId};
 
-/// How many expired entries one call frees at most. A call adds at most one, so dead entries get fewer
-/// with every call.
-const PURGE_PER_CALL: usize = 8;
+mod state;
 
 /// Sessions in this process's memory: the embedded default, for one process, tests and development.
 ///
@@ -30,19 +27,6 @@ const PURGE_PER_CALL: usize = 8;
 pub struct MemoryStore {
     started: (SystemTime, Instant),
     state: Arc<Mutex<State>>,
-}
-
-#[derive(Default)]
-struct State {
-    users: HashMap<Arc<str>, UserEntry>,
-    /// One entry for each session (`Some`) and cached value (`None`) in `users`.
-    expiries: BTreeSet<(SystemTime, Arc<str>, Option<TokenId>)>,
-}
-
-#[derive(Default)]
-struct UserEntry {
-    sessions: HashMap<TokenId, SessionRecord>,
-    cached: Option<(Bytes, SystemTime)>,
 }
 
 impl MemoryStore {
@@ -209,135 +193,5 @@ impl SessionStore for MemoryStore {
         }
         state.put_cached(user_id, Bytes::copy_from_slice(value), now + ttl);
         Ok(true)
-    }
-}
-
-impl UserEntry {
-    fn live(&self, token_id: &TokenId, now: SystemTime) -> Option<&SessionRecord> {
-        let session = self.sessions.get(token_id)?;
-        (now < session.expires_at).then_some(session)
-    }
-
-    fn cached(&self, now: SystemTime) -> Option<&Bytes> {
-        let (value, expires_at) = self.cached.as_ref()?;
-        (now < *expires_at).then_some(value)
-    }
-}
-
-impl State {
-    fn sessions(&self, user_id: &str) -> impl Iterator<Item = (&TokenId, &SessionRecord)> {
-        self.users
-            .get(user_id)
-            .into_iter()
-            .flat_map(|user| &user.sessions)
-    }
-
-    fn live(&self, user_id: &str, token_id: &TokenId, now: SystemTime) -> Option<&SessionRecord> {
-        self.users.get(user_id)?.live(token_id, now)
-    }
-
-    fn live_sessions(&self, user_id: &str, now: SystemTime) -> Vec<(TokenId, SessionRecord)> {
-        self.sessions(user_id)
-            .filter(|(_, session)| now < session.expires_at)
-            .map(|(id, session)| (*id, session.clone()))
-            .collect()
-    }
-
-    fn cached(&self, user_id: &str, now: SystemTime) -> Option<&Bytes> {
-        self.users.get(user_id)?.cached(now)
-    }
-
-    /// Evicts what must go for one more session, or says that there is no room.
-    fn make_room(
-        &mut self,
-        user_id: &str,
-        limit: SessionLimit,
-        now: SystemTime,
-    ) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let mut live = self.live_sessions(user_id, now);
-        let max = limit.max.get() as usize;
-        if live.len() < max {
-            return Ok(Vec::new());
-        }
-        match limit.on_full {
-            OnFull::Reject => return Err(Error::session_limit()),
-            OnFull::EvictOldest => live.sort_by_key(|(id, session)| (session.created_at, *id)),
-            OnFull::EvictLeastRecentlyRefreshed => {
-                live.sort_by_key(|(id, session)| (session.refreshed_at, *id));
-            }
-        }
-        live.truncate(live.len() + 1 - max);
-        for (id, _) in &live {
-            self.remove_session(user_id, id);
-        }
-        Ok(live)
-    }
-
-    fn put_session(&mut self, user_id: &str, token_id: &TokenId, session: SessionRecord) {
-        self.remove_session(user_id, token_id);
-        let user_id = self.intern(user_id);
-        self.expiries
-            .insert((session.expires_at, Arc::clone(&user_id), Some(*token_id)));
-        let user = self.users.entry(user_id).or_default();
-        user.sessions.insert(*token_id, session);
-    }
-
-    fn remove_session(&mut self, user_id: &str, token_id: &TokenId) {
-        if let Some(user) = self.users.get_mut(user_id)
-            && let Some(session) = user.sessions.remove(token_id)
-        {
-            self.forget(user_id, session.expires_at, Some(*token_id));
-        }
-    }
-
-    fn put_cached(&mut self, user_id: &str, value: Bytes, expires_at: SystemTime) {
-        self.remove_cached(user_id);
-        let user_id = self.intern(user_id);
-        self.expiries
-            .insert((expires_at, Arc::clone(&user_id), None));
-        self.users.entry(user_id).or_default().cached = Some((value, expires_at));
-    }
-
-    fn remove_cached(&mut self, user_id: &str) {
-        if let Some(user) = self.users.get_mut(user_id)
-            && let Some((_, expires_at)) = user.cached.take()
-        {
-            self.forget(user_id, expires_at, None);
-        }
-    }
-
-    /// Drops the expiry entry of something removed, and the user with its last one.
-    fn forget(&mut self, user_id: &str, expires_at: SystemTime, token_id: Option<TokenId>) {
-        let user_id = self.intern(user_id);
-        if let Some(user) = self.users.get(&user_id)
-            && user.sessions.is_empty()
-            && user.cached.is_none()
-        {
-            self.users.remove(&user_id);
-        }
-        self.expiries.remove(&(expires_at, user_id, token_id));
-    }
-
-    /// The shared copy of a user id, if the user has one already.
-    fn intern(&self, user_id: &str) -> Arc<str> {
-        match self.users.get_key_value(user_id) {
-            Some((user_id, _)) => Arc::clone(user_id),
-            None => user_id.into(),
-        }
-    }
-
-    fn purge(&mut self, now: SystemTime) {
-        for _ in 0..PURGE_PER_CALL {
-            match self.expiries.first() {
-                Some((expires_at, user_id, token_id)) if *expires_at <= now => {
-                    let (user_id, token_id) = (Arc::clone(user_id), *token_id);
-                    match token_id {
-                        Some(token_id) => self.remove_session(&user_id, &token_id),
-                        None => self.remove_cached(&user_id),
-                    }
-                }
-                _ => break,
-            }
-        }
     }
 }

@@ -19,7 +19,8 @@ use tokio::{
 };
 
 use self::{
-    map::{Range, redirection, slot_of},
+    map::{Range, slot_of},
+    redirect::{Redirect, is_unfit},
     refresh::Refresher,
 };
 use super::{
@@ -34,6 +35,7 @@ use super::{
 use crate::{Error, ErrorKind};
 
 mod map;
+mod redirect;
 mod refresh;
 
 /// After so many redirections nodes seem to disagree, as they do for a moment when a slot has moved.
@@ -321,37 +323,6 @@ impl Shared {
             let node = Node::start(Arc::clone(&self.config), source);
             (Arc::new(node), Instant::now())
         })
-    }
-}
-
-/// Whether a node says that it is not the one to ask.
-fn is_unfit(value: &Value) -> bool {
-    let codes = ["MOVED", "CLUSTERDOWN", "MASTERDOWN", "READONLY"];
-    matches!(value, Value::ServerError(error) if codes.contains(&server_code(error)))
-}
-
-/// Where else commands have to go.
-enum Redirect {
-    /// For ever: all of them.
-    Moved(Address),
-    /// For now: those that it is the answer to.
-    Ask(Address),
-}
-
-impl Redirect {
-    fn of(answer: &Answer) -> Option<Self> {
-        let asked = &answer.live.connected.address;
-        let find = |wanted: &str| {
-            answer.values.iter().find_map(|value| match value {
-                Value::ServerError(error) if server_code(error) == wanted => {
-                    redirection(error.details().unwrap_or_default(), asked)
-                }
-                _ => None,
-            })
-        };
-        // If the move ended in between, then the first of them was to ask, and the rest have moved.
-        let moved = find("MOVED").map(Self::Moved);
-        moved.or_else(|| find("ASK").map(Self::Ask))
     }
 }
 
