@@ -39,7 +39,7 @@ if limit > 0 and redis.call('HLEN', key) >= limit then
   end
 else
   -- Frees some of what has expired, without reading the whole of a big hash.
-  local sample = redis.call('HRANDFIELD', key, 16, 'WITHVALUES')
+  local sample = redis.call('HRANDFIELD', key, 8, 'WITHVALUES')
   for i = 1, #sample, 2 do
     if expiry(sample[i + 1]) <= now then
       gone[#gone + 1] = sample[i]
