@@ -177,10 +177,11 @@ async fn it_refuses_like_the_other_layer() {
     let twice = ask(request().header("authorization", &bearer)).await;
     assert_eq!(twice.status(), StatusCode::BAD_REQUEST);
     let missing = ask(Request::builder()).await;
-    assert!(matches!(
-        missing.extensions().get(),
-        Some(Rejection::MissingToken)
-    ));
+    assert_eq!(missing.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        missing.headers().get("www-authenticate"),
+        Rejection::MissingToken.challenge().as_ref()
+    );
     let grpc = ask(Request::builder().header("content-type", "application/grpc")).await;
     assert_eq!(grpc.status(), StatusCode::OK);
     assert_eq!(grpc.headers()["grpc-status"], "16");

@@ -37,8 +37,8 @@ async fn a_token_is_never_adopted(backend: &impl Backend) {
     assert_eq!(manager.list_user_tokens("al").await.unwrap().len(), 2);
 }
 
-/// CVE-2015-5143: 10,000 well-formed tokens of a thousand users cost the three reads of a check each,
-/// and leave neither a key nor a loaded user.
+/// CVE-2015-5143: 10,000 well-formed tokens of a thousand users cost at most the three reads of a check each (checks
+/// at the same time share the time), and leave neither a key nor a loaded user.
 async fn ten_thousand_bogus_tokens_write_nothing(backend: &impl Server) {
     const TASKS: usize = 50;
     const EACH: usize = 10_000 / TASKS;
@@ -53,11 +53,10 @@ async fn ten_thousand_bogus_tokens_write_nothing(backend: &impl Server) {
             }
         }
     });
-    let (commands, _) = commands_of(backend.server(), checks).await;
-    assert_eq!(
-        commands,
-        calls([("get", 10_000), ("hget", 10_000), ("time", 10_000)])
-    );
+    let (mut commands, _) = commands_of(backend.server(), checks).await;
+    let times = commands.remove("time").expect("the time of checks");
+    assert!(times <= 10_000, "{times}");
+    assert_eq!(commands, calls([("get", 10_000), ("hget", 10_000)]));
     assert_eq!(keys(backend).await, 0);
     assert_eq!(loads.load(SeqCst), 0);
 }
