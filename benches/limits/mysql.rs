@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
-use tower_bearer_session::{MySqlStore, TokenManager};
+use tower_bearer_session::MySqlStore;
 
 use super::{
     cpu::Cpu,
     harness::MariaDb,
-    load::{COLUMNS, Laps, Load},
+    load::{COLUMNS, Load},
     report::Report,
     rounds::{Rounds, Variant},
-    subject::{DEADLINE, Profile, Subject, manager},
+    subject::{DEADLINE, Subject, checks_in_turn},
 };
 
 /// Tasks, operations of all together, and rounds.
@@ -29,8 +29,7 @@ pub(crate) async fn subject(server: &MariaDb) -> Subject {
 
 /// Checks in tables of a thousand sessions and cached users, and of a million.
 pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
-    let crowds =
-        ["thousand_", "million_"].map(|prefix| runtime.block_on(Crowd::new(server, prefix)));
+    let crowds = ["thousand_", "million_"].map(|prefix| runtime.block_on(crowd(server, prefix)));
     runtime.block_on(fill(server));
     for (tasks, operations, rounds) in LOADS {
         let load = &Load {
@@ -43,7 +42,9 @@ pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
         let variants = ["a thousand sessions", "a million sessions"]
             .into_iter()
             .zip(&crowds)
-            .map(|(name, crowd)| Variant::new(name, || load.run(|laps| crowd.checks(laps))));
+            .map(|(name, crowd)| {
+                Variant::new(name, || load.run(|laps| checks_in_turn(crowd, laps)))
+            });
         let rounds = Rounds::measure(rounds, variants.collect());
         let columns = &COLUMNS[..COLUMNS.len() - 1];
         report.table(&format!("MariaDB, {tasks} at a time"), columns, &rounds);
@@ -51,50 +52,9 @@ pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
 }
 
 /// Users who are logged in and cached.
-#[derive(Clone)]
-struct Crowd {
-    manager: TokenManager<Profile>,
-    tokens: Arc<Vec<String>>,
-}
-
-impl Crowd {
-    async fn new(server: &MariaDb, prefix: &str) -> Self {
-        let manager = manager(store(server, prefix).await);
-        let mut tokens = Vec::new();
-        for user in 0..USERS {
-            let token = manager
-                .set_token(&format!("user-{user}"), None)
-                .await
-                .unwrap();
-            tokens.push(token.expose_secret().to_owned());
-        }
-        let crowd = Self {
-            manager,
-            tokens: Arc::new(tokens),
-        };
-        for user in 0..USERS {
-            crowd.check(user).await;
-        }
-        crowd
-    }
-
-    async fn check(&self, turn: usize) {
-        let token = &self.tokens[turn * 7919 % USERS];
-        let checked = self.manager.check_token_or_update_user(token, None).await;
-        assert!(checked.unwrap().is_some());
-    }
-
-    fn checks(&self, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
-        let crowd = self.clone();
-        async move {
-            let mut turn = 0;
-            while laps.next() {
-                crowd.check(turn).await;
-                turn += 1;
-            }
-            laps
-        }
-    }
+async fn crowd(server: &MariaDb, prefix: &str) -> Arc<[Subject]> {
+    let one = Subject::on(store(server, prefix).await).await;
+    one.others(USERS).await.into()
 }
 
 async fn store(server: &MariaDb, prefix: &str) -> MySqlStore {

@@ -74,22 +74,11 @@ pub(crate) fn run(report: &mut Report) {
             load.run(|laps| by_hand::checks_in_turn(&connection, &users, laps))
         }),
         Variant::new("check_token_or_update_user", || {
-            load.run(|laps| checks_in_turn(&users, laps))
+            load.run(|laps| subject::checks_in_turn(&users, laps))
         }),
     ];
     let rounds = Rounds::measure(31, variants);
     report.table("64 at a time, of 10,000 users", &COLUMNS, &rounds);
-}
-
-fn checks_in_turn(users: &Arc<[Subject]>, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
-    let users = Arc::clone(users);
-    async move {
-        let mut turns = subject::turns(&users);
-        while laps.next() {
-            turns.next().unwrap().check().await;
-        }
-        laps
-    }
 }
 
 /// Sends a request to a service behind the layer, again and again.

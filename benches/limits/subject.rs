@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     hash::{BuildHasher, RandomState},
+    sync::Arc,
     time::Duration,
 };
 
@@ -102,8 +103,23 @@ pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
     builder.build().unwrap()
 }
 
-/// All of them in turn, for ever, from any one on.
+/// All of them in turn, for ever, from any one on; neighbors are not next to each other.
 pub(crate) fn turns(users: &[Subject]) -> impl Iterator<Item = &Subject> {
     let first = RandomState::new().hash_one(0) as usize % users.len();
-    users.iter().cycle().skip(first)
+    (0..).map(move |turn| &users[(first + turn * 7919) % users.len()])
+}
+
+/// Checks one user after the other, again and again.
+pub(crate) fn checks_in_turn(
+    users: &Arc<[Subject]>,
+    mut laps: Laps,
+) -> impl Future<Output = Laps> + use<> {
+    let users = Arc::clone(users);
+    async move {
+        let mut turns = turns(&users);
+        while laps.next() {
+            turns.next().unwrap().check().await;
+        }
+        laps
+    }
 }

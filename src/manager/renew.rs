@@ -69,11 +69,9 @@ impl<D> Renewal<D> {
     async fn renew(&self, user_id: &str) -> Result<(), Error> {
         let (inner, token_id) = (&*self.manager.inner, &self.token_id);
         // The request itself may have changed the session meanwhile, or ended it.
-        let checked = self.manager.look_up(&user_id.into(), token_id);
-        let state = checked
-            .wait()
-            .await?
-            .map(|checked| TokenState::of(*token_id, &checked));
+        let lookup = self.manager.look_up(&user_id.into(), token_id);
+        let checked = lookup.wait().await?;
+        let state = checked.map(|checked| TokenState::of(*token_id, &checked));
         let Some(ttl) = state.and_then(|state| due(&state, self.below)) else {
             return Ok(());
         };
