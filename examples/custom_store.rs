@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use tower_bearer_session::{
     Error, ErrorKind, OnFull, SessionStore, TokenId, TokenManager,
-    store::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord},
+    store::{Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord},
 };
 
 #[tokio::main]
@@ -137,19 +137,15 @@ impl SessionStore for TableStore {
         Ok(session.map(|session| Checked::new(now, session.clone(), user)))
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
         let (mut tables, now) = self.begin();
-        let Some(session) = tables.sessions.get_mut(&key(user_id, token_id)) else {
-            return Ok(false);
-        };
-        session.refreshed_at = now;
-        session.expires_at = session.ends_at.map_or(now + ttl, |end| end.min(now + ttl));
-        Ok(true)
+        let session = tables.sessions.get_mut(&key(user_id, token_id));
+        Ok(session.is_some_and(|session| session.apply(change, now)))
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -193,6 +189,10 @@ impl SessionStore for TableStore {
         let value = Bytes::copy_from_slice(value);
         tables.users.insert(user_id.to_owned(), (value, now + ttl));
         Ok(true)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{TokenId, store::Checked};
+use crate::{
+    TokenId,
+    store::{Checked, SessionVersion},
+};
 
 /// A user as a check found it: who it is, what your loader knows of it, and how long its token lives.
 ///
@@ -36,6 +39,13 @@ impl TokenState {
             expires_at: session.expires_at,
             refreshed_at: session.refreshed_at,
             ends_at: session.ends_at,
+        }
+    }
+
+    pub(crate) fn version(&self) -> SessionVersion {
+        SessionVersion {
+            refreshed_at: self.refreshed_at,
+            expires_at: self.expires_at,
         }
     }
 

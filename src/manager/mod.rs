@@ -243,6 +243,16 @@ impl<D> TokenManager<D> {
         self.delete_all_but(user_id, None).await
     }
 
+    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, no write.
+    ///
+    /// # Errors
+    ///
+    /// Faults, and [`ErrorKind::Config`](crate::ErrorKind::Config) from a store that is not set up, such as a MySQL
+    /// database without the tables.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.inner.store.ping().await
+    }
+
     pub(crate) async fn refresh_user_token(
         &self,
         user_id: &str,

@@ -9,7 +9,7 @@ use std::{
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{Event, TokenManager};
-use crate::{Error, TokenId, User, user::TokenState};
+use crate::{Error, TokenId, User, store::SessionChange, user::TokenState};
 
 /// A renewal that takes longer is given up, so that a later request may try again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ impl Renewals {
 struct Renewal<D> {
     manager: TokenManager<D>,
     token_id: TokenId,
-    below: Duration,
+    change: SessionChange,
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
@@ -40,13 +40,19 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        if due(token, below).is_none() || !self.inner.renewals.running().insert(token.id) {
+        let Some(ttl) = due(token, below) else { return };
+        if !self.inner.renewals.running().insert(token.id) {
             return;
         }
+        // Whatever the request itself makes of its session stands: a refresh for longer or shorter, a logout.
+        let change = SessionChange {
+            if_version: Some(token.version()),
+            ..SessionChange::refresh(ttl)
+        };
         let renewal = Renewal {
             manager: self.clone(),
             token_id: token.id,
-            below,
+            change,
         };
         runtime.spawn(renewal.run(user.clone()));
     }
@@ -68,14 +74,7 @@ impl<D> Renewal<D> {
 
     async fn renew(&self, user_id: &str) -> Result<(), Error> {
         let (inner, token_id) = (&*self.manager.inner, &self.token_id);
-        // The request itself may have changed the session meanwhile, or ended it.
-        let lookup = self.manager.look_up(&user_id.into(), token_id);
-        let checked = lookup.wait().await?;
-        let state = checked.map(|checked| TokenState::of(*token_id, &checked));
-        let Some(ttl) = state.and_then(|state| due(&state, self.below)) else {
-            return Ok(());
-        };
-        if inner.store.refresh(user_id, token_id, ttl).await? {
+        if inner.store.update(user_id, token_id, &self.change).await? {
             self.manager.tell(&Event::Refreshed { user_id, token_id });
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Event, Refusal, TokenManager};
 use crate::{
     Error, TokenId,
+    store::SessionChange,
     token::{ParsedToken, check_user_id},
 };
 
@@ -15,7 +16,8 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
         ttl: Duration,
     ) -> Result<bool, Error> {
-        let refreshed = self.inner.store.refresh(user_id, token_id, ttl).await?;
+        let change = SessionChange::refresh(ttl);
+        let refreshed = self.inner.store.update(user_id, token_id, &change).await?;
         if refreshed {
             self.tell(&Event::Refreshed { user_id, token_id });
         } else {

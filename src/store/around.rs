@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use super::{
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+};
 use crate::{Error, TokenId};
 
 /// What is to happen around every call of a store: measure it, log it, delay it, let it fail.
@@ -56,8 +58,8 @@ pub trait AroundStore: Send + Sync + 'static {
 pub struct Operation<'a> {
     /// The name of the method of [`SessionStore`].
     pub name: &'static str,
-    /// Whom it is about.
-    pub user_id: &'a str,
+    /// The user whom it is about; `None` for one that is about the store.
+    pub user_id: Option<&'a str>,
 }
 
 /// A store with something around its calls.
@@ -105,14 +107,14 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         self.around.around_now(named("check", user_id), call)
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
-        let call = self.store.refresh(user_id, token_id, ttl);
-        self.around.around(named("refresh", user_id), call).await
+        let call = self.store.update(user_id, token_id, change);
+        self.around.around(named("update", user_id), call).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -145,8 +147,17 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         let call = self.store.put_user(user_id, value, ttl, mode);
         self.around.around(named("put_user", user_id), call).await
     }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let ping = Operation {
+            name: "ping",
+            user_id: None,
+        };
+        self.around.around(ping, self.store.ping()).await
+    }
 }
 
 fn named<'a>(name: &'static str, user_id: &'a str) -> Operation<'a> {
+    let user_id = Some(user_id);
     Operation { name, user_id }
 }

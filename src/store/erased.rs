@@ -2,7 +2,9 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use super::{
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+};
 use crate::{Error, TokenId};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
@@ -54,11 +56,11 @@ pub(crate) trait ErasedStore: Send + Sync {
         token_id: TokenId,
     ) -> BoxFuture<'static, Option<Checked>>;
 
-    fn refresh<'a>(
+    fn update<'a>(
         &'a self,
         user_id: &'a str,
         token_id: &'a TokenId,
-        ttl: Duration,
+        change: &'a SessionChange,
     ) -> BoxFuture<'a, bool>;
 
     fn delete<'a>(&'a self, user_id: &'a str, token_id: &'a TokenId) -> BoxFuture<'a, bool>;
@@ -80,6 +82,8 @@ pub(crate) trait ErasedStore: Send + Sync {
         ttl: Duration,
         mode: PutMode<'a>,
     ) -> BoxFuture<'a, bool>;
+
+    fn ping(&self) -> BoxFuture<'_, ()>;
 }
 
 impl<S: SessionStore> ErasedStore for S {
@@ -109,13 +113,13 @@ impl<S: SessionStore> ErasedStore for S {
         Box::pin(async move { SessionStore::check(&*self, &user_id, &token_id).await })
     }
 
-    fn refresh<'a>(
+    fn update<'a>(
         &'a self,
         user_id: &'a str,
         token_id: &'a TokenId,
-        ttl: Duration,
+        change: &'a SessionChange,
     ) -> BoxFuture<'a, bool> {
-        Box::pin(SessionStore::refresh(self, user_id, token_id, ttl))
+        Box::pin(SessionStore::update(self, user_id, token_id, change))
     }
 
     fn delete<'a>(&'a self, user_id: &'a str, token_id: &'a TokenId) -> BoxFuture<'a, bool> {
@@ -146,5 +150,9 @@ impl<S: SessionStore> ErasedStore for S {
         mode: PutMode<'a>,
     ) -> BoxFuture<'a, bool> {
         Box::pin(SessionStore::put_user(self, user_id, value, ttl, mode))
+    }
+
+    fn ping(&self) -> BoxFuture<'_, ()> {
+        Box::pin(SessionStore::ping(self))
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use self::state::State;
 use super::{
-    Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore, earlier,
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
 };
 use crate::{Error, TokenId};
 
@@ -128,20 +128,21 @@ impl SessionStore for MemoryStore {
         Some(Ok(self.look_up(user_id, token_id)))
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
         let (mut state, now) = self.begin();
         let Some(mut session) = state.live(user_id, token_id, now).cloned() else {
             return Ok(false);
         };
-        session.refreshed_at = now;
-        session.expires_at = earlier(now + ttl, session.ends_at);
-        state.put_session(user_id, token_id, session);
-        Ok(true)
+        let applied = session.apply(change, now);
+        if applied {
+            state.put_session(user_id, token_id, session);
+        }
+        Ok(applied)
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -193,5 +194,9 @@ impl SessionStore for MemoryStore {
         }
         state.put_cached(user_id, Bytes::copy_from_slice(value), now + ttl);
         Ok(true)
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        Ok(())
     }
 }

@@ -114,15 +114,32 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// Makes a live session expire `ttl` from now, but never after its [`ends_at`](SessionRecord::ends_at).
+    /// Changes a live session, in **one atomic step** with the condition in `change`.
     ///
-    /// `false` if no such session is live: a refresh never brings one back and never creates one.
+    /// `false` if no such session is live, or if the condition does not hold; then nothing was changed. An update
+    /// never brings a session back, never creates one, and never moves its expiry past its
+    /// [`ends_at`](SessionRecord::ends_at).
+    fn update(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+        change: &SessionChange,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Makes a live session expire `ttl` from now, by an [`update`](Self::update) without a condition.
+    ///
+    /// `false` if no such session is live.
     fn refresh(
         &self,
         user_id: &str,
         token_id: &TokenId,
         ttl: Duration,
-    ) -> impl Future<Output = Result<bool, Error>> + Send;
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        async move {
+            let change = SessionChange::refresh(ttl);
+            self.update(user_id, token_id, &change).await
+        }
+    }
 
     /// Ends a session. `true` if this call ended a live one.
     fn delete(
@@ -165,6 +182,9 @@ pub trait SessionStore: Send + Sync + 'static {
         ttl: Duration,
         mode: PutMode<'_>,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, no write.
+    fn ping(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// What a new session is to be like.
@@ -194,6 +214,26 @@ pub struct SessionRecord {
     pub ends_at: Option<SystemTime>,
     /// The bytes it was created with.
     pub metadata: Option<Bytes>,
+}
+
+/// How to change a live session; for [`SessionStore::update`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SessionChange {
+    /// How long the session lives from now on unless it is refreshed again; at least 1 ms. The moment of the change
+    /// becomes its [`refreshed_at`](SessionRecord::refreshed_at).
+    pub ttl: Duration,
+    /// Change the session only if this is still its version (compare-and-set). `None`: whatever its version.
+    pub if_version: Option<SessionVersion>,
+}
+
+/// What tells two states of one session apart: the times that a change sets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionVersion {
+    /// Its [`refreshed_at`](SessionRecord::refreshed_at).
+    pub refreshed_at: SystemTime,
+    /// Its [`expires_at`](SessionRecord::expires_at).
+    pub expires_at: SystemTime,
 }
 
 /// The answer of [`SessionStore::create`].
@@ -259,6 +299,16 @@ impl NewSession {
     }
 }
 
+impl SessionChange {
+    /// A session that expires `ttl` from now, whatever its version.
+    pub fn refresh(ttl: Duration) -> Self {
+        Self {
+            ttl,
+            if_version: None,
+        }
+    }
+}
+
 impl Created {
     /// The answer for this session and those that it displaced.
     pub fn new(session: SessionRecord, evicted: Vec<(TokenId, SessionRecord)>) -> Self {
@@ -292,9 +342,31 @@ impl SessionRecord {
             metadata: new.metadata.clone().filter(|bytes| !bytes.is_empty()),
         }
     }
+
+    /// The version of this state of the session, for a [`SessionChange`] that depends on it.
+    pub fn version(&self) -> SessionVersion {
+        SessionVersion {
+            refreshed_at: self.refreshed_at,
+            expires_at: self.expires_at,
+        }
+    }
+
+    /// Applies a change at `now`, by the store's clock; `false`, and nothing is changed, if its condition does not
+    /// hold. For stores that read a record, change it and write it back in one atomic step.
+    pub fn apply(&mut self, change: &SessionChange, now: SystemTime) -> bool {
+        if change
+            .if_version
+            .is_some_and(|version| version != self.version())
+        {
+            return false;
+        }
+        self.refreshed_at = now;
+        self.expires_at = earlier(now + change.ttl, self.ends_at);
+        true
+    }
 }
 
 /// `time`, but not after `end`.
-pub(crate) fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
+fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
     end.map_or(time, |end| time.min(end))
 }

@@ -50,15 +50,16 @@ struct Failure {
     calls: Option<u64>,
 }
 
-const OPERATIONS: [&str; 8] = [
+const OPERATIONS: [&str; 9] = [
     "create",
     "check",
-    "refresh",
+    "update",
     "delete",
     "delete_all",
     "list",
     "get_user",
     "put_user",
+    "ping",
 ];
 
 impl Faults {

@@ -170,7 +170,7 @@ async fn every_operation_has_a_name() {
     manager.delete_user_tokens("alice").await.unwrap();
     let names = [
         "create",
-        "refresh",
+        "update",
         "check",
         "get_user",
         "put_user",

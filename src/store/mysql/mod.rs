@@ -13,7 +13,9 @@ use self::{
     record::span,
     sql::PAGE,
 };
-use super::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord, SessionStore};
+use super::{
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+};
 use crate::{Error, TokenId};
 
 mod client;
@@ -115,20 +117,6 @@ impl MySqlStore {
         }
     }
 
-    /// Asks the server whether it answers and has the tables, for a readiness probe: one round trip.
-    ///
-    /// # Errors
-    ///
-    /// Those of any operation.
-    pub async fn ping(&self) -> Result<(), Error> {
-        let sql = &self.client.sql;
-        let ping = |mut link: Link| async move {
-            schema::check(&mut link.connection, sql).await?;
-            Ok((link, ()))
-        };
-        self.client.run(WhenUnsure::Repeat, ping).await
-    }
-
     /// The rows that one statement returns.
     async fn rows<'a>(
         &self,
@@ -190,18 +178,31 @@ impl SessionStore for MySqlStore {
         Ok(checked.map_err(Failure::Driver)?.flatten())
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
-        let (id, ttl) = (record::bytes(token_id), span(ttl));
-        let refresh = || {
-            let refresh = query(&self.client.sql.refresh).bind(ttl).bind(ttl);
-            refresh.bind(user_id.as_bytes()).bind(&id[..])
+        let (id, ttl) = (record::bytes(token_id), span(change.ttl));
+        let version = change
+            .if_version
+            .map(|version| [version.refreshed_at, version.expires_at].map(record::millis));
+        let update = || {
+            let sql = &self.client.sql;
+            let text = if version.is_some() {
+                &sql.update_version
+            } else {
+                &sql.update
+            };
+            let update = query(text).bind(ttl).bind(ttl);
+            let update = update.bind(user_id.as_bytes()).bind(&id[..]);
+            version
+                .iter()
+                .flatten()
+                .fold(update, |update, &time| update.bind(time))
         };
-        self.found(refresh).await
+        self.found(update).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -279,5 +280,15 @@ impl SessionStore for MySqlStore {
             Ok((link, done))
         };
         self.client.run(WhenUnsure::Repeat, put).await
+    }
+
+    /// An error of kind [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are not those of this version.
+    async fn ping(&self) -> Result<(), Error> {
+        let sql = &self.client.sql;
+        let ping = |mut link: Link| async move {
+            schema::check(&mut link.connection, sql).await?;
+            Ok((link, ()))
+        };
+        self.client.run(WhenUnsure::Repeat, ping).await
     }
 }

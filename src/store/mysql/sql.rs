@@ -50,7 +50,8 @@ pub(super) struct Sql {
     pub(super) live_all: SqlStr,
     pub(super) insert: SqlStr,
     sessions: String,
-    pub(super) refresh: SqlStr,
+    pub(super) update: SqlStr,
+    pub(super) update_version: SqlStr,
     pub(super) delete: SqlStr,
     pub(super) delete_all: SqlStr,
     pub(super) delete_others: SqlStr,
@@ -81,6 +82,12 @@ impl Sql {
         );
         let dead = format!(
             "WHERE expires_at <= {BEGUN} ORDER BY expires_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+        );
+        // Assignments are done from left to right.
+        let update = format!(
+            "UPDATE {sessions} SET refreshed_at = {REACHED}, \
+             expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
+             WHERE user_id = ? AND token_id = ? AND expires_at > {REACHED}"
         );
         Self {
             setup: text(format!(
@@ -116,12 +123,8 @@ impl Sql {
                  created_at = VALUES(created_at), refreshed_at = VALUES(refreshed_at), \
                  expires_at = VALUES(expires_at), ends_at = VALUES(ends_at), metadata = VALUES(metadata)"
             )),
-            // Assignments are done from left to right.
-            refresh: text(format!(
-                "UPDATE {sessions} SET refreshed_at = {REACHED}, \
-                 expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
-                 WHERE user_id = ? AND token_id = ? AND expires_at > {REACHED}"
-            )),
+            update_version: text(format!("{update} AND refreshed_at = ? AND expires_at = ?")),
+            update: text(update),
             delete: text(format!(
                 "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ? AND expires_at > {REACHED}"
             )),

@@ -21,7 +21,8 @@ pub use self::{
     health::{RedisHealth, RedisPrimary, RedisTopology},
 };
 use super::{
-    Checked, Created, NewSession, OnFull, PutMode, SessionLimit, SessionRecord, SessionStore,
+    Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,
+    SessionStore,
 };
 use crate::{Error, ErrorKind, TokenId};
 
@@ -188,16 +189,20 @@ impl SessionStore for RedisStore {
             }))
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
-        let call = script::REFRESH
+        let version = change.if_version.map_or([0, 0], |version| {
+            [version.refreshed_at, version.expires_at].map(record::millis)
+        });
+        let call = script::UPDATE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
-            .arg(millis(ttl));
+            .arg(millis(change.ttl))
+            .arg(&version);
         let Done { reply, live } = self.client.script(&call, OnDrop::Retry).await?;
         if reply {
             self.client.confirm(call.key(), &live).await?;
@@ -297,6 +302,15 @@ impl SessionStore for RedisStore {
         let done = self.client.query(&key, Lane::Requests, &commands).await?;
         let (written,): (Option<String>,) = done.reply;
         Ok(written.is_some())
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        let key = self.keys.probe();
+        let mut commands = Pipeline::with_capacity(1);
+        commands.get(&key);
+        let done: Done<(Reply,)> = self.client.query(&key, Lane::Requests, &commands).await?;
+        drop(done);
+        Ok(())
     }
 }
 

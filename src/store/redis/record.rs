@@ -37,6 +37,12 @@ pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
     })
 }
 
+/// A time as records have it.
+pub(super) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}
+
 fn time(record: &[u8], at: usize) -> Option<SystemTime> {
     let bytes: &[u8; 6] = record.get(at..)?.first_chunk()?;
     let millis = bytes

@@ -15,7 +15,7 @@ macro_rules! script {
 }
 
 pub(super) static CREATE: LazyLock<Script> = script!("scripts/prelude.lua", "scripts/create.lua");
-pub(super) static REFRESH: LazyLock<Script> = script!("scripts/prelude.lua", "scripts/refresh.lua");
+pub(super) static UPDATE: LazyLock<Script> = script!("scripts/prelude.lua", "scripts/update.lua");
 pub(super) static DELETE_ALL: LazyLock<Script> =
     script!("scripts/prelude.lua", "scripts/delete_all.lua");
 pub(super) static PUT_USER: LazyLock<Script> = script!("scripts/put_user.lua");

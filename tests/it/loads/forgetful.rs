@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use tower_bearer_session::{
     Error, SessionStore, TokenId,
-    store::{Checked, Created, NewSession, PutMode, SessionLimit, SessionRecord},
+    store::{Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord},
 };
 
 /// A store whose checks do not find cached users, as if they had looked a moment earlier.
@@ -53,13 +53,13 @@ impl<S: SessionStore> SessionStore for Forgetful<S> {
         Ok(checked)
     }
 
-    async fn refresh(
+    async fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        ttl: Duration,
+        change: &SessionChange,
     ) -> Result<bool, Error> {
-        self.store.refresh(user_id, token_id, ttl).await
+        self.store.update(user_id, token_id, change).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -86,5 +86,9 @@ impl<S: SessionStore> SessionStore for Forgetful<S> {
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
         self.store.put_user(user_id, value, ttl, mode).await
+    }
+
+    async fn ping(&self) -> Result<(), Error> {
+        self.store.ping().await
     }
 }

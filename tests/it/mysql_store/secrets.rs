@@ -1,4 +1,4 @@
-use tower_bearer_session::{ErrorKind, MySqlStore, MySqlStoreBuilder};
+use tower_bearer_session::{ErrorKind, MySqlStore, MySqlStoreBuilder, SessionStore};
 
 use crate::harness::{MariaDb, Pki};
 

@@ -59,7 +59,7 @@ impl Spy {
 
     /// The same for refreshes.
     fn refreshes(&self) -> u64 {
-        let refreshes = self.faults.on("refresh").calls();
+        let refreshes = self.faults.on("update").calls();
         refreshes - self.seen[1].swap(refreshes, Ordering::Relaxed)
     }
 
