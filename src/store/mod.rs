@@ -27,10 +27,10 @@ use crate::{Error, TokenId};
 
 pub(crate) use self::erased::{BoxFuture, ErasedStore, Lookup};
 #[cfg(feature = "mysql")]
-#[doc(no_inline)]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
 pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
-#[doc(no_inline)]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
 pub use self::{
     around::{AroundStore, Operation, WrappedStore},
