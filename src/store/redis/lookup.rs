@@ -159,10 +159,20 @@ impl Found {
 
     /// Whether the server refused a part of it.
     pub(super) fn has_error(&self) -> bool {
-        let values = [&self.session, &self.user];
-        values
-            .iter()
-            .any(|value| matches!(value, Value::ServerError(_)))
+        let mut replies = self.replies().into_iter();
+        replies.any(|reply| matches!(reply, Value::ServerError(_)))
+    }
+
+    /// The replies to the two reads.
+    pub(super) fn replies(&self) -> [&Value; 2] {
+        [&self.session, &self.user]
+    }
+
+    /// The replies to all commands of the lookup, in their order.
+    pub(super) fn into_values(self) -> Vec<Value> {
+        let (seconds, micros) = self.now;
+        let now = [seconds, micros].map(|part| Value::Int(part as i64));
+        vec![Value::Array(now.to_vec()), self.session, self.user]
     }
 
     /// The time, the record of the session and the cached value of the user.

@@ -2,6 +2,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{
     confirm::Confirmer,
+    dial::Address,
     health::RedisPrimary,
     link::{Link, LinkConfig},
     topology::Source,
@@ -58,6 +59,11 @@ impl Node {
     pub(super) fn confirmer(&self) -> &Confirmer {
         let start = || Confirmer::start(&self.config, self.source.clone());
         self.confirmer.get_or_init(start)
+    }
+
+    /// The address of the server that is meant at the moment, if that is known.
+    pub(super) fn address(&self) -> Option<Address> {
+        self.source.address()
     }
 
     /// `None` as long as nobody knows where it is.

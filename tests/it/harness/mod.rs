@@ -2,6 +2,7 @@
 
 mod admin;
 mod cluster;
+pub(crate) mod fake;
 mod mariadb;
 mod migration;
 mod process;

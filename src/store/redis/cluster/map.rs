@@ -50,7 +50,8 @@ pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<C
         epochs.insert(id, epoch.parse().ok()?);
     }
     let rows = Vec::<Vec<Value>>::from_redis_value(slots).ok()?;
-    let claims = rows.into_iter().map(|row| {
+    let mut claims = Vec::with_capacity(rows.len());
+    for row in rows {
         let mut row = row.into_iter();
         let first = u16::from_redis_value(row.next()?).ok()?;
         let last = u16::from_redis_value(row.next()?).ok()?;
@@ -60,26 +61,34 @@ pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<C
         let host = Option::<String>::from_redis_value(primary.next()?).ok()?;
         let port = u16::from_redis_value(primary.next()?).ok()?;
         let id = String::from_redis_value(primary.next()?).ok()?;
-        Some(Claim {
-            first,
-            last,
-            epoch: *epochs.get(&*id)?,
-            primary: address(host.as_deref().unwrap_or_default(), port, asked),
-        })
-    });
-    claims.collect()
+        let epoch = *epochs.get(&*id)?;
+        // Another node may know the endpoint.
+        claims.extend(
+            address(host.as_deref().unwrap_or_default(), port, asked).map(|primary| Claim {
+                first,
+                last,
+                epoch,
+                primary,
+            }),
+        );
+    }
+    Some(claims)
 }
 
-/// A node's address in an answer of another one, which leaves the host out if it is its own.
-pub(super) fn address(host: &str, port: u16, asked: &Address) -> Address {
+/// The address of a node, as the node that was `asked` tells it; `None` if that one does not know it
+/// ([`CLUSTER SLOTS`](https://redis.io/docs/latest/commands/cluster-slots/)).
+fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
     let host = match host {
-        "" | "?" => &asked.host,
+        // Null and the empty string mean the host of the node that was asked.
+        "" => &asked.host,
+        // A node without a hostname in a cluster that prefers hostnames: it may be anywhere.
+        "?" => return None,
         host => host,
     };
-    Address {
+    Some(Address {
         host: host.to_owned(),
         port,
-    }
+    })
 }
 
 /// Of each slot the claim of the highest epoch, as the nodes themselves settle it: who does not know of a
@@ -121,10 +130,10 @@ pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     ranges
 }
 
-/// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`.
+/// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`; `None` if it does not say where to go.
 pub(super) fn redirection(details: &str, asked: &Address) -> Option<Address> {
     let (host, port) = details.split(' ').nth(1)?.rsplit_once(':')?;
-    Some(address(host, port.parse().ok()?, asked))
+    address(host, port.parse().ok()?, asked)
 }
 
 #[cfg(test)]
@@ -132,7 +141,7 @@ mod tests {
     use super::*;
 
     fn node(host: &str, port: u16) -> Address {
-        address(host, port, &Address::parse("asked", 1).unwrap())
+        address(host, port, &Address::parse("asked", 1).unwrap()).unwrap()
     }
 
     fn claim(first: u16, last: u16, epoch: u64, port: u16) -> Claim {
@@ -215,7 +224,7 @@ mod tests {
                 Some(node("redis-1.example", 6381)),
             ),
             ("3999 :6381", Some(node("asked", 6381))),
-            ("3999 ?:6381", Some(node("asked", 6381))),
+            ("3999 ?:6381", None),
             ("3999", None),
             ("3999 nowhere", None),
         ] {

@@ -1,8 +1,8 @@
 //! Redis Cluster: every slot has a primary, and every primary a supervised connection of its own.
 //!
-//! The primaries are asked for the map of the slots every two seconds, and at once when one of them points
-//! elsewhere, does not answer or cannot be reached. Operations do not wait for that: where a node says that a
-//! slot is elsewhere they go there.
+//! The primaries are asked for the map of the slots every two seconds, and earlier, but a few times a second at the
+//! most, when one of them points elsewhere, does not answer or cannot be reached. Operations do not wait for that: where
+//! a node says that a slot is elsewhere they go there, and so does whatever is sent to that slot afterwards.
 
 use std::{
     borrow::Cow,
@@ -11,36 +11,32 @@ use std::{
     time::Duration,
 };
 
-use redis::{Pipeline, Value};
 use tokio::{
     sync::{Notify, watch},
-    task::AbortHandle,
-    time::{Instant, sleep_until, timeout_at},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, timeout_at},
 };
 
 use self::{
     map::{Range, slot_of},
-    redirect::{Redirect, is_unfit},
     refresh::Refresher,
+    slots::SlotMap,
 };
 use super::{
     dial::Address,
-    errors::server_code,
     health::RedisPrimary,
-    link::{Answer, Failure, LinkConfig, OnDrop, runtime_is_gone},
-    lookup::{Found, Sought},
-    node::{Lane, Node},
+    link::{Failure, LinkConfig, runtime_is_gone},
+    node::Node,
     topology::Source,
 };
 use crate::{Error, ErrorKind};
 
 mod map;
+mod operations;
 mod redirect;
 mod refresh;
+mod slots;
 
-/// After so many redirections nodes seem to disagree, as they do for a moment when a slot has moved.
-const HASTY_REDIRECTIONS: u32 = 2;
-const PAUSE: Duration = Duration::from_millis(20);
 /// How many keys are looked at to find one in a slot that a node holds, and how many are wanted.
 const MAX_TRIED_KEYS: u32 = 1000;
 const MAX_KEYS: usize = 3;
@@ -63,14 +59,9 @@ struct Shared {
 
 enum MapState {
     Asking,
-    Known(Arc<SlotMap>),
+    Known(Arc<SlotMap<Arc<Node>>>),
     /// No node could be asked, ever.
     Unknown(Error),
-}
-
-/// Which node holds which slot.
-struct SlotMap {
-    ranges: Vec<(Range, Arc<Node>)>,
 }
 
 impl Cluster {
@@ -96,112 +87,19 @@ impl Cluster {
     /// Waits until one of the primaries can be used, or none can.
     pub(super) async fn ready(&self) -> Result<(), Error> {
         let map = self.map().await?;
+        let mut attempts = JoinSet::new();
+        for (_, node) in map.primaries() {
+            let node = Arc::clone(node);
+            attempts.spawn(async move { node.requests.ready().await });
+        }
         let mut outcome = Err(unavailable("no node of the cluster holds any slot"));
-        for node in map.nodes() {
-            outcome = node.requests.ready().await;
+        while let Some(attempt) = attempts.join_next().await {
+            outcome = attempt.unwrap_or_else(|_| Err(runtime_is_gone()));
             if outcome.is_ok() {
                 break;
             }
         }
         outcome
-    }
-
-    /// Looks a session and its user up at the node that holds them.
-    pub(super) async fn look_up(
-        &self,
-        deadline: Instant,
-        sought: &Sought<'_>,
-    ) -> Result<Found, Failure> {
-        let node = self.find(sought.sessions, deadline).await?;
-        match node.requests.look_up(deadline, sought).await {
-            Ok(found) if !found.has_error() => Ok(found),
-            Err(failure) => {
-                self.shared.outdated.notify_one();
-                Err(failure)
-            }
-            // Those that are to go elsewhere share no pipeline.
-            Ok(_) => {
-                let (key, commands) = (sought.sessions, &sought.commands());
-                let answer = self.send(key, Lane::Requests, deadline, commands, OnDrop::Retry);
-                Found::of(answer.await?)
-            }
-        }
-    }
-
-    /// Sends commands to the node that holds `key`, and those that it does not execute to where it says; all of
-    /// them are about keys in the slot of `key`, or about none.
-    pub(super) async fn send(
-        &self,
-        key: &str,
-        lane: Lane,
-        deadline: Instant,
-        commands: &Pipeline,
-        on_drop: OnDrop,
-    ) -> Result<Answer, Failure> {
-        let node = self.find(key, deadline).await?;
-        let send = async |node: &Node| {
-            let sent = node.lane(lane).send(deadline, commands, on_drop).await;
-            if !sent
-                .as_ref()
-                .is_ok_and(|answer| !answer.values.iter().any(is_unfit))
-            {
-                self.shared.outdated.notify_one();
-            }
-            sent
-        };
-        let mut answer = send(&node).await?;
-        for redirections in 1.. {
-            let Some(redirect) = Redirect::of(&answer) else {
-                return Ok(answer);
-            };
-            if redirections > HASTY_REDIRECTIONS {
-                sleep_until(deadline.min(Instant::now() + PAUSE)).await;
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-            match redirect {
-                Redirect::Moved(address) => answer = send(&self.shared.node_at(address)).await?,
-                Redirect::Ask(address) => {
-                    let other = self.shared.node_at(address);
-                    self.ask(&other, lane, deadline, commands, &mut answer, on_drop)
-                        .await?;
-                }
-            }
-        }
-        let message = "the nodes of the cluster do not agree on which of them holds a slot";
-        Err(Failure::Down(unavailable(message)))
-    }
-
-    /// While a slot is on the move each of its keys is here or there. Sends what is there to there, and puts the
-    /// answers in place.
-    async fn ask(
-        &self,
-        other: &Node,
-        lane: Lane,
-        deadline: Instant,
-        commands: &Pipeline,
-        answer: &mut Answer,
-        on_drop: OnDrop,
-    ) -> Result<(), Failure> {
-        let mut asking = Pipeline::new();
-        let mut places = Vec::new();
-        for (place, command) in commands.cmd_iter().enumerate() {
-            if matches!(&answer.values[place], Value::ServerError(error) if server_code(error) == "ASK")
-            {
-                asking.cmd("ASKING").add_command(command.clone());
-                places.push(place);
-            }
-        }
-        let there = other.lane(lane).send(deadline, &asking, on_drop).await?;
-        for (place, value) in places
-            .into_iter()
-            .zip(there.values.into_iter().skip(1).step_by(2))
-        {
-            answer.values[place] = value;
-        }
-        answer.live = there.live;
-        Ok(())
     }
 
     /// The node that answered from this address.
@@ -218,20 +116,24 @@ impl Cluster {
         let keys = (0..MAX_TRIED_KEYS).map(move |number| format!("{prefix}:{{{number}}}"));
         let is_here = move |key: &String| {
             let map = map.as_ref();
-            map.is_some_and(|map| map.primary(slot_of(key)) == Some(address))
+            let primary = map.and_then(|map| map.primary(slot_of(key)));
+            primary.is_some_and(|(primary, _)| primary == address)
         };
         keys.filter(is_here).take(MAX_KEYS)
     }
 
     pub(super) fn health(&self) -> Vec<RedisPrimary> {
         match &*self.shared.map.borrow() {
-            MapState::Known(map) => map.nodes().filter_map(|node| node.health()).collect(),
+            MapState::Known(map) => {
+                let primaries = map.primaries();
+                primaries.filter_map(|(_, node)| node.health()).collect()
+            }
             MapState::Asking | MapState::Unknown(_) => Vec::new(),
         }
     }
 
     /// The map, as soon as there is one.
-    async fn map(&self) -> Result<Arc<SlotMap>, Error> {
+    async fn map(&self) -> Result<Arc<SlotMap<Arc<Node>>>, Error> {
         if let MapState::Known(map) = &*self.shared.map.borrow() {
             return Ok(Arc::clone(map));
         }
@@ -252,36 +154,12 @@ impl Cluster {
             Err(_) => return Err(Failure::Deadline),
         };
         let slot = slot_of(key);
-        map.holder(slot).cloned().ok_or_else(|| {
+        let Some((_, node)) = map.primary(slot) else {
             self.shared.outdated.notify_one();
             let message = format!("no node of the cluster holds slot {slot}");
-            Failure::Down(unavailable(message))
-        })
-    }
-}
-
-impl SlotMap {
-    fn holder(&self, slot: u16) -> Option<&Arc<Node>> {
-        self.find(slot).map(|(_, node)| node)
-    }
-
-    fn find(&self, slot: u16) -> Option<&(Range, Arc<Node>)> {
-        let next = self.ranges.partition_point(|(range, _)| range.last < slot);
-        let found = self.ranges.get(next)?;
-        (found.0.first <= slot).then_some(found)
-    }
-
-    fn primary(&self, slot: u16) -> Option<&Address> {
-        let (range, _) = self.find(slot)?;
-        Some(&range.primary)
-    }
-
-    /// Each primary once.
-    fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
-        let mut nodes: Vec<_> = self.ranges.iter().map(|(_, node)| node).collect();
-        nodes.sort_by_key(|node| Arc::as_ptr(node));
-        nodes.dedup_by_key(|node| Arc::as_ptr(node));
-        nodes.into_iter()
+            return Err(Failure::Down(unavailable(message)));
+        };
+        Ok(Arc::clone(node))
     }
 }
 
@@ -294,20 +172,32 @@ impl Shared {
         Arc::clone(node)
     }
 
+    /// Notes where the slot of `key` has moved to, so that nobody is sent there by way of its old primary; the next
+    /// map tells all the rest.
+    fn note_move(&self, key: &str, to: &Address, node: &Arc<Node>) {
+        let slot = slot_of(key);
+        self.map.send_if_modified(|state| {
+            let MapState::Known(map) = state else {
+                return false;
+            };
+            let news = map.primary(slot).is_none_or(|(primary, _)| primary != to);
+            if news {
+                *map = Arc::new(map.with_moved(slot, to, node));
+            }
+            news
+        });
+    }
+
     /// Puts a new map in place; connects to those in it that are new, and forgets those that nobody needs.
-    fn adopt(&self, ranges: Vec<Range>) {
+    fn adopt(&self, ranges: &[Range]) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let ranges: Vec<_> = ranges
-            .into_iter()
-            .map(|range| {
-                let (node, _) = self.node(&mut nodes, range.primary.clone());
-                let node = Arc::clone(node);
-                (range, node)
-            })
-            .collect();
-        let map = SlotMap { ranges };
+        let map = SlotMap::new(ranges, |primary| {
+            let (node, _) = self.node(&mut nodes, primary.clone());
+            Arc::clone(node)
+        });
         nodes.retain(|_, (node, used)| {
-            used.elapsed() < KEEP_UNUSED || map.nodes().any(|held| Arc::ptr_eq(held, node))
+            let mut primaries = map.primaries();
+            used.elapsed() < KEEP_UNUSED || primaries.any(|(_, held)| Arc::ptr_eq(held, node))
         });
         drop(nodes);
         self.map.send_replace(MapState::Known(Arc::new(map)));

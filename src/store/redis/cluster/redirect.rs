@@ -20,10 +20,14 @@ pub(super) enum Redirect {
 }
 
 impl Redirect {
-    pub(super) fn of(answer: &Answer) -> Option<Self> {
-        let asked = &answer.live.connected.address;
+    /// Where the node that answered from this address sends the commands of these replies; `None` if nowhere, or if it
+    /// does not know the address.
+    pub(super) fn of<'a>(
+        replies: impl IntoIterator<Item = &'a Value> + Clone,
+        asked: &Address,
+    ) -> Option<Self> {
         let find = |wanted: &str| {
-            answer.values.iter().find_map(|value| match value {
+            replies.clone().into_iter().find_map(|value| match value {
                 Value::ServerError(error) if server_code(error) == wanted => {
                     redirection(error.details().unwrap_or_default(), asked)
                 }
@@ -33,5 +37,10 @@ impl Redirect {
         // If the move ended in between, then the first of them was to ask, and the rest have moved.
         let moved = find("MOVED").map(Self::Moved);
         moved.or_else(|| find("ASK").map(Self::Ask))
+    }
+
+    /// The same of an answer.
+    pub(super) fn of_answer(answer: &Answer) -> Option<Self> {
+        Self::of(&answer.values, &answer.live.connected.address)
     }
 }

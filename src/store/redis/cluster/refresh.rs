@@ -3,12 +3,13 @@ use std::{sync::Arc, time::Duration};
 use redis::{Pipeline, RedisError, Value};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    MapState, Shared, SlotMap,
+    MapState, Shared,
     map::{Claim, claims, settle},
+    slots::SlotMap,
 };
 use crate::{
     Error, ErrorKind,
@@ -16,10 +17,14 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_secs(2);
-/// The least time between two refreshes.
-const PAUSE: Duration = Duration::from_millis(50);
+/// The least time from one refresh to the next, however many operations fail. A random part is added, so that the
+/// processes that see the same fault do not go on in step.
+const PAUSE: Duration = Duration::from_millis(250);
+const JITTER: Duration = Duration::from_millis(250);
 /// How long a node that is connected may take to answer.
 const TIMEOUT: Duration = Duration::from_millis(500);
+/// When one seed has answered, the others have so much more time.
+const SEED_GRACE: Duration = Duration::from_millis(100);
 /// So many nodes are asked at a time, at the most.
 const MAX_ASKED: usize = 5;
 
@@ -35,12 +40,13 @@ pub(super) struct Refresher {
 impl Refresher {
     pub(super) async fn run(self) {
         for round in 0.. {
+            let next = Instant::now() + pause();
             self.refresh(round).await;
             tokio::select! {
                 () = self.shared.outdated.notified() => {}
                 () = sleep(POLL) => {}
             }
-            sleep(PAUSE).await;
+            sleep_until(next).await;
         }
     }
 
@@ -69,13 +75,13 @@ impl Refresher {
                 }
             }
         }
-        self.shared.adopt(settle(&said));
+        self.shared.adopt(&settle(&said));
     }
 
     /// Asks primaries, over the connections that there are; nothing, if less than half of them answer: they may
     /// be the ones that were cut off.
-    async fn ask_primaries(&self, map: &SlotMap, round: usize) -> Vec<Said> {
-        let nodes: Vec<Arc<Node>> = map.nodes().cloned().collect();
+    async fn ask_primaries(&self, map: &SlotMap<Arc<Node>>, round: usize) -> Vec<Said> {
+        let nodes: Vec<Arc<Node>> = map.primaries().map(|(_, node)| Arc::clone(node)).collect();
         let asked = nodes.len().min(MAX_ASKED);
         let from = round * MAX_ASKED % nodes.len().max(1);
         let mut tasks = JoinSet::new();
@@ -99,7 +105,7 @@ impl Refresher {
         }
     }
 
-    /// Asks the nodes that were configured, over new connections.
+    /// Asks the nodes that were configured, over new connections, until one has answered and the others had their chance.
     async fn ask_seeds(&self) -> Result<Vec<Said>, Error> {
         let mut tasks = JoinSet::new();
         for seed in self.seeds.clone() {
@@ -107,10 +113,21 @@ impl Refresher {
             tasks.spawn(async move { shared.ask_seed(seed).await });
         }
         let (mut said, mut errors) = (Vec::new(), Vec::new());
-        for outcome in tasks.join_all().await {
-            match outcome {
-                Ok(answer) => said.push(answer),
-                Err(error) => errors.push(error),
+        let mut until = None;
+        loop {
+            let next = match until {
+                None => tasks.join_next().await,
+                Some(until) => timeout_at(until, tasks.join_next()).await.unwrap_or(None),
+            };
+            match next {
+                None => break,
+                Some(Ok(Ok(answer))) => {
+                    said.push(answer);
+                    until.get_or_insert_with(|| Instant::now() + SEED_GRACE);
+                }
+                Some(Ok(Err(error))) => errors.push(error),
+                // Cannot be: these tasks neither panic nor are they aborted while anybody waits.
+                Some(Err(_)) => {}
             }
         }
         match errors.first() {
@@ -147,6 +164,11 @@ impl Shared {
             )),
         }
     }
+}
+
+fn pause() -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    PAUSE + JITTER.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 fn question() -> Pipeline {

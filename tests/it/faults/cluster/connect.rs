@@ -1,12 +1,14 @@
 use std::time::{Duration, Instant};
 
-use tower_bearer_session::{Error, ErrorKind, RedisStore};
+use tower_bearer_session::{Error, ErrorKind, RedisStore, RedisStoreBuilder};
 
 use super::{
     super::{PATIENCE, eventually, everything, is_unavailable},
-    everything_works, manager,
+    everything_works,
+    fake::{Endpoint, Slots, empty, map_of},
+    manager,
 };
-use crate::harness::{Cluster, Flavor, RedisServer};
+use crate::harness::{Cluster, Flavor, RedisServer, fake::FakeServer};
 
 /// What is wrong with the nodes is said clearly, without the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -104,6 +106,34 @@ async fn a_hung_primary_does_not_keep_a_store_from_connecting() {
     println!("logged in after {took:?}");
     manager.delete_user_tokens("al").await.unwrap();
     everything_works(&manager, "al").await;
+}
+
+/// Whoever hangs, seeds or primaries, one that answers is enough, and is not kept waiting for the others.
+#[tokio::test]
+async fn one_node_that_answers_is_enough_whoever_hangs() {
+    let (good, mut hung) = (FakeServer::start().await, Vec::new());
+    for _ in 0..8 {
+        hung.push(FakeServer::start().await);
+    }
+    let nodes: Vec<_> = hung.iter().chain([&good]).collect();
+    let part = 16384 / nodes.len() as u16;
+    let slots = nodes.iter().zip(0..).map(|(node, n)| {
+        let first = part * n;
+        (first..=first + part - 1, Endpoint::of(node))
+    });
+    let slots: Slots = slots.collect();
+    good.answer(move |words| map_of(&slots, words).or_else(|| empty(words)));
+    for seeds in [&nodes[8..], &nodes[..]] {
+        let seeds: Vec<_> = seeds
+            .iter()
+            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .collect();
+        // Whoever waits for one that hangs, waits for too long.
+        let store = RedisStoreBuilder::cluster(seeds).connect_timeout(4 * PATIENCE);
+        let connecting = tokio::time::timeout(PATIENCE, store.connect());
+        let store = connecting.await.expect("a store soon").unwrap();
+        assert!(store.is_connected());
+    }
 }
 
 /// A store that connects lazily finds a cluster that starts later.

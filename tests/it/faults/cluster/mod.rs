@@ -2,16 +2,20 @@
 
 mod confirm;
 mod connect;
+mod endpoints;
 mod failover;
+mod fake;
 mod halves;
 mod health;
 mod idle;
 mod loss;
 mod membership;
 mod others;
+mod redirections;
 mod replacing;
 mod resharding;
 mod scripts;
+mod storms;
 mod user_ids;
 
 use std::{

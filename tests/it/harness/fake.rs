@@ -1,0 +1,229 @@
+//! A server that says what a test tells it to, for what a real one cannot be made to say.
+
+use std::{
+    fmt,
+    future::pending,
+    net::Ipv4Addr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{
+    io::{self, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    sync::broadcast,
+    task::{JoinHandle, JoinSet},
+};
+
+/// The reply to a command, as it is sent; `None`: the connection hangs from then on.
+pub(crate) type Reply = Option<String>;
+
+type Answer = dyn Fn(&[&str]) -> Reply + Send + Sync;
+
+/// A server on a loopback port of its own; ends when dropped.
+///
+/// It greets clients as a master, tells the time, and lets clients subscribe to any channel unless the test refuses.
+pub(crate) struct FakeServer {
+    port: u16,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    answer: Mutex<Arc<Answer>>,
+    commands: Mutex<Vec<String>>,
+    connections: AtomicUsize,
+    pushes: broadcast::Sender<String>,
+}
+
+impl FakeServer {
+    /// Starts a server that never answers, until [`answer`](Self::answer) says otherwise.
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+        let listener = listener.expect("a free port");
+        let port = listener.local_addr().expect("a bound address").port();
+        let shared = Arc::new(Shared {
+            answer: Mutex::new(Arc::new(|_: &[&str]| None)),
+            commands: Mutex::default(),
+            connections: AtomicUsize::new(0),
+            pushes: broadcast::Sender::new(1024),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Self {
+            port,
+            shared,
+            accepting,
+        }
+    }
+
+    /// From now on commands are answered like this.
+    pub(crate) fn answer(&self, answer: impl Fn(&[&str]) -> Reply + Send + Sync + 'static) {
+        *lock(&self.shared.answer) = Arc::new(answer);
+    }
+
+    /// The port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many connections were accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// How many commands came that begin with these words.
+    pub(crate) fn calls(&self, words: &str) -> usize {
+        let commands = lock(&self.shared.commands);
+        let calls = commands.iter().filter(|command| command.starts_with(words));
+        calls.count()
+    }
+
+    /// Sends a message of a channel to all clients; tells how many there are.
+    pub(crate) fn publish(&self, channel: &str, message: &str) -> usize {
+        let push = format!(
+            ">3\r\n{}{}{}",
+            bulk("message"),
+            bulk(channel),
+            bulk(message)
+        );
+        self.shared.pushes.send(push).unwrap_or(0)
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl fmt::Debug for FakeServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeServer")
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A string.
+pub(crate) fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
+}
+
+/// An array of replies.
+pub(crate) fn array(items: impl IntoIterator<Item = String>) -> String {
+    let items: Vec<_> = items.into_iter().collect();
+    format!("*{}\r\n{}", items.len(), items.concat())
+}
+
+/// An error, beginning with its code.
+pub(crate) fn error(text: &str) -> String {
+    format!("-{text}\r\n")
+}
+
+/// Nil.
+pub(crate) const NIL: &str = "_\r\n";
+
+/// Accepts connections for ever; they end together with this.
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    let mut clients = JoinSet::new();
+    loop {
+        let (client, _) = listener.accept().await.expect("a connection");
+        shared.connections.fetch_add(1, Ordering::SeqCst);
+        clients.spawn(serve(client, Arc::clone(&shared)));
+    }
+}
+
+/// Answers one client until it goes.
+async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
+    let mut pushes = shared.pushes.subscribe();
+    let (reader, mut writer) = client.into_split();
+    let mut commands = command_stream(reader);
+    loop {
+        tokio::select! {
+            push = pushes.recv() => {
+                let push = push.expect("a test that publishes less");
+                writer.write_all(push.as_bytes()).await?;
+            }
+            command = commands.recv() => {
+                let Some(command) = command else { return Ok(()) };
+                let words: Vec<&str> = command.iter().map(String::as_str).collect();
+                lock(&shared.commands).push(words.join(" "));
+                let answer = Arc::clone(&lock(&shared.answer));
+                let greeting = greeting(&words);
+                let reply = greeting.or_else(|| answer(&words).or_else(|| subscribed(&words)));
+                match reply {
+                    Some(reply) => writer.write_all(reply.as_bytes()).await?,
+                    None => pending().await,
+                }
+            }
+        }
+    }
+}
+
+/// What every server says.
+fn greeting(words: &[&str]) -> Reply {
+    Some(match words {
+        ["HELLO", ..] => {
+            let [proto, role, master] = ["proto", "role", "master"].map(bulk);
+            format!("%2\r\n{proto}:3\r\n{role}{master}")
+        }
+        ["CLIENT" | "SELECT" | "ASKING", ..] => "+OK\r\n".to_owned(),
+        ["TIME"] => array(["2000000000", "0"].map(bulk)),
+        _ => return None,
+    })
+}
+
+/// What every server says to who subscribes, unless the test has it refuse.
+fn subscribed(words: &[&str]) -> Reply {
+    let ["SUBSCRIBE", channels @ ..] = words else {
+        return None;
+    };
+    let confirmed = channels
+        .iter()
+        .map(|channel| format!(">3\r\n{}{}:1\r\n", bulk("subscribe"), bulk(channel)));
+    Some(confirmed.collect())
+}
+
+/// The commands of a client, read by a task of their own: reading one must not be cut short.
+fn command_stream(
+    reader: impl io::AsyncRead + Unpin + Send + 'static,
+) -> tokio::sync::mpsc::Receiver<Vec<String>> {
+    let (sender, commands) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(reader);
+        while let Ok(command) = read_command(&mut reader).await {
+            if sender.send(command).await.is_err() {
+                return;
+            }
+        }
+    });
+    commands
+}
+
+async fn read_command(
+    reader: &mut BufReader<impl io::AsyncRead + Unpin>,
+) -> io::Result<Vec<String>> {
+    let mut command = Vec::new();
+    for _ in 0..read_number(reader).await? {
+        let mut word = vec![0; read_number(reader).await? + 2];
+        reader.read_exact(&mut word).await?;
+        word.truncate(word.len() - 2);
+        command.push(String::from_utf8_lossy(&word).into_owned());
+    }
+    Ok(command)
+}
+
+/// The number in a line such as `*3`.
+async fn read_number(reader: &mut BufReader<impl io::AsyncRead + Unpin>) -> io::Result<usize> {
+    let mut line = String::new();
+    reader.read_line(&mut line).await?;
+    let number = line.trim_end().get(1..).unwrap_or_default().parse();
+    number.map_err(io::Error::other)
+}
+
+/// Locks; no holder of these locks can panic.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
