@@ -129,6 +129,7 @@ async fn dial_master(
         let message = format!("the master that the sentinels name is a {role}, at {address}");
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
+    sentinels.verify(address, &mut connected.connection).await?;
     let guard = guard(
         Arc::clone(sentinels),
         address.clone(),

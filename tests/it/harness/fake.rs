@@ -35,7 +35,8 @@ struct Shared {
     answer: Mutex<Arc<Answer>>,
     commands: Mutex<Vec<String>>,
     connections: AtomicUsize,
-    pushes: broadcast::Sender<String>,
+    /// Channels and messages.
+    pushes: broadcast::Sender<(String, String)>,
 }
 
 impl FakeServer {
@@ -80,15 +81,11 @@ impl FakeServer {
         calls.count()
     }
 
-    /// Sends a message of a channel to all clients; tells how many there are.
-    pub(crate) fn publish(&self, channel: &str, message: &str) -> usize {
-        let push = format!(
-            ">3\r\n{}{}{}",
-            bulk("message"),
-            bulk(channel),
-            bulk(message)
-        );
-        self.shared.pushes.send(push).unwrap_or(0)
+    /// Sends a message to those who have subscribed to the channel.
+    pub(crate) fn publish(&self, channel: &str, message: &str) {
+        let message = (channel.to_owned(), message.to_owned());
+        // Nobody may be connected.
+        let _ = self.shared.pushes.send(message);
     }
 }
 
@@ -140,19 +137,26 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     let mut pushes = shared.pushes.subscribe();
     let (reader, mut writer) = client.into_split();
     let mut commands = command_stream(reader);
+    let mut channels = Vec::new();
     loop {
         tokio::select! {
             push = pushes.recv() => {
-                let push = push.expect("a test that publishes less");
-                writer.write_all(push.as_bytes()).await?;
+                let (channel, message) = push.expect("a test that publishes less");
+                if channels.contains(&channel) {
+                    let parts = ["message", &channel, &message].map(bulk).concat();
+                    writer.write_all(format!(">3\r\n{parts}").as_bytes()).await?;
+                }
             }
             command = commands.recv() => {
                 let Some(command) = command else { return Ok(()) };
                 let words: Vec<&str> = command.iter().map(String::as_str).collect();
                 lock(&shared.commands).push(words.join(" "));
                 let answer = Arc::clone(&lock(&shared.answer));
-                let greeting = greeting(&words);
-                let reply = greeting.or_else(|| answer(&words).or_else(|| subscribed(&words)));
+                let mut reply = greeting(&words).or_else(|| answer(&words));
+                if let (["SUBSCRIBE", more @ ..], None) = (&words[..], &reply) {
+                    channels.extend(more.iter().map(|&channel| channel.to_owned()));
+                    reply = Some(subscribed(more));
+                }
                 match reply {
                     Some(reply) => writer.write_all(reply.as_bytes()).await?,
                     None => pending().await,
@@ -175,15 +179,12 @@ fn greeting(words: &[&str]) -> Reply {
     })
 }
 
-/// What every server says to who subscribes, unless the test has it refuse.
-fn subscribed(words: &[&str]) -> Reply {
-    let ["SUBSCRIBE", channels @ ..] = words else {
-        return None;
-    };
+/// The confirmation of subscriptions.
+fn subscribed(channels: &[&str]) -> String {
     let confirmed = channels
         .iter()
         .map(|channel| format!(">3\r\n{}{}:1\r\n", bulk("subscribe"), bulk(channel)));
-    Some(confirmed.collect())
+    confirmed.collect()
 }
 
 /// The commands of a client, read by a task of their own: reading one must not be cut short.

@@ -5,6 +5,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::identity::Run;
 use crate::{Error, store::redis::dial::Address};
 
 /// For so long a majority has to agree on an epoch that is lower than one that was seen, until it is believed: only
@@ -14,6 +15,8 @@ const RESET_AFTER: Duration = Duration::from_secs(10);
 /// What each sentinel said last.
 pub(super) struct Board {
     pub(super) said: Vec<Option<Result<Answer, Error>>>,
+    /// The replicas that they have told to become the master, and that have.
+    pub(super) promoted: Vec<Option<Address>>,
     highest: u64,
     lower_since: Option<Instant>,
 }
@@ -23,6 +26,10 @@ pub(super) struct Board {
 pub(super) struct Answer {
     epoch: u64,
     master: Address,
+    /// It has told a replica to become the master, and does not know yet whether that one has.
+    is_promoting: bool,
+    /// The run of the master.
+    seen: Option<Run>,
 }
 
 /// What follows from it.
@@ -38,6 +45,7 @@ impl Board {
     pub(super) fn new(sentinels: usize) -> Self {
         Self {
             said: vec![None; sentinels],
+            promoted: vec![None; sentinels],
             highest: 0,
             lower_since: None,
         }
@@ -70,20 +78,66 @@ impl Board {
             *votes.entry(&answer.master).or_default() += 1;
         }
         let master = votes.into_iter().max_by_key(|(_, votes)| *votes);
-        let master = master.map(|(master, _)| master.clone());
+        let Some((master, _)) = master else {
+            return Verdict::Undecided;
+        };
+        let mut said = self.said.iter().zip(&self.promoted);
+        let promoted = said.find_map(|(said, promoted)| match said {
+            Some(Ok(answer))
+                if answer.is_promoting && answer.epoch == highest && answer.master == *master =>
+            {
+                promoted.clone()
+            }
+            _ => None,
+        });
+        let master = promoted.unwrap_or_else(|| master.clone());
         self.lower_since = None;
         self.highest = highest;
-        master.map_or(Verdict::Undecided, Verdict::Master)
+        Verdict::Master(master)
+    }
+
+    /// Whether all who name this master have seen another server there than this one, those of the latest failover.
+    pub(super) fn have_seen_another(&self, master: &Address, run: &Run) -> bool {
+        let answers = self.said.iter().flatten().flatten();
+        let named = answers.filter(|answer| answer.master == *master);
+        let highest = named.clone().map(|answer| answer.epoch).max();
+        let mut seen = named
+            .filter(|answer| Some(answer.epoch) == highest)
+            .filter_map(|answer| answer.seen.as_ref())
+            .peekable();
+        seen.peek().is_some() && seen.all(|seen| run.is_other_than(seen))
     }
 }
 
 impl Answer {
     /// Reads the answer of `SENTINEL MASTER`.
-    pub(super) fn read(answer: &HashMap<String, String>, master: Address) -> Option<Self> {
+    pub(super) fn read(
+        answer: &HashMap<String, String>,
+        master: Address,
+        now: Instant,
+    ) -> Option<Self> {
+        let field = |name| answer.get(name).map(String::as_str);
+        // While the others are made to follow the next master, this is still about the last one.
+        let is_about = field("ip") == Some(&master.host)
+            && field("port").and_then(|port| port.parse().ok()) == Some(master.port);
+        let seen = || {
+            let id = field("runid").filter(|id| !id.is_empty())?;
+            let ago = Duration::from_millis(field("info-refresh")?.parse().ok()?);
+            Some(Run {
+                id: id.to_owned(),
+                since: now.checked_sub(ago)?,
+            })
+        };
         Some(Self {
-            epoch: answer.get("config-epoch")?.parse().ok()?,
+            epoch: field("config-epoch")?.parse().ok()?,
+            is_promoting: field("failover-state") == Some("wait_promotion"),
+            seen: is_about.then(seen).flatten(),
             master,
         })
+    }
+
+    pub(super) fn is_promoting(&self) -> bool {
+        self.is_promoting
     }
 }
 
@@ -92,12 +146,30 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn says(epoch: u64, port: u16) -> Option<Result<Answer, Error>> {
-        let master = Address {
+    fn node(port: u16) -> Address {
+        Address {
             host: "h".to_owned(),
             port,
+        }
+    }
+
+    fn says(epoch: u64, port: u16) -> Option<Result<Answer, Error>> {
+        Some(Ok(Answer {
+            epoch,
+            master: node(port),
+            is_promoting: false,
+            seen: None,
+        }))
+    }
+
+    fn promotes(epoch: u64, port: u16) -> Option<Result<Answer, Error>> {
+        let Some(Ok(answer)) = says(epoch, port) else {
+            return None;
         };
-        Some(Ok(Answer { epoch, master }))
+        Some(Ok(Answer {
+            is_promoting: true,
+            ..answer
+        }))
     }
 
     fn fails() -> Option<Result<Answer, Error>> {
@@ -137,6 +209,61 @@ mod tests {
             ([fails(), fails(), says(2, 3)], Some(3)),
         ] {
             assert_eq!(verdict(&mut board, &said, now), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_promoted_replica_counts_while_its_sentinel_promotes_it() {
+        let (mut board, now) = (Board::new(3), Instant::now());
+        board.promoted[0] = Some(node(9));
+        for (said, expected) in [
+            ([promotes(1, 1), says(1, 1), says(1, 1)], 9),
+            ([says(1, 1), says(1, 1), says(1, 1)], 1),
+            ([fails(), says(1, 1), says(1, 1)], 1),
+            // Another one promotes something, or it promotes the replica of what is the master no more.
+            ([says(1, 1), promotes(1, 1), says(1, 1)], 1),
+            ([promotes(1, 1), says(2, 2), says(2, 2)], 2),
+            ([promotes(2, 1), says(2, 2), says(2, 2)], 2),
+        ] {
+            assert_eq!(verdict(&mut board, &said, now), Some(expected), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_another_one_if_all_who_name_it_have_seen_another_one() {
+        let now = Instant::now() + Duration::from_secs(100);
+        let run = |id: &str, since| Run {
+            id: id.to_owned(),
+            since,
+        };
+        let this = run("this", now - Duration::from_secs(50));
+        let saw = |epoch, id: Option<&str>| match says(epoch, 1) {
+            Some(Ok(answer)) => Some(Ok(Answer {
+                seen: id.map(|id| run(id, now)),
+                ..answer
+            })),
+            other => other,
+        };
+        for (said, expected) in [
+            (
+                [saw(1, Some("other")), saw(1, Some("other")), fails()],
+                true,
+            ),
+            ([saw(1, Some("other")), None, None], true),
+            ([saw(1, Some("other")), saw(1, None), None], true),
+            ([saw(1, Some("other")), saw(1, Some("this")), None], false),
+            ([saw(2, Some("other")), saw(1, Some("this")), None], true),
+            ([saw(1, Some("this")), says(1, 2), fails()], false),
+            ([saw(1, None), says(1, 2), fails()], false),
+            ([None, None, None], false),
+        ] {
+            let mut board = Board::new(3);
+            board.said = said.to_vec();
+            assert_eq!(
+                board.have_seen_another(&node(1), &this),
+                expected,
+                "{said:?}"
+            );
         }
     }
 

@@ -1,24 +1,30 @@
 //! Who the master is, by the word of the sentinels.
 //!
-//! Every sentinel is asked at all times, over a connection of its own: at once when one of them announces a
-//! new master or somebody could not connect, and else once a second. The answer of the highest *configuration
-//! epoch* counts, because every failover raises it: a sentinel that was cut off, or has not heard of the
-//! failover yet, says what is no more.
+//! Every sentinel is asked at all times, over a connection of its own: at once when it announces a step of a failover or
+//! somebody could not connect, and else once a second. The answer of the highest *configuration epoch* counts, because
+//! every failover raises it: a sentinel that was cut off, or has not heard of the failover yet, says what is no more.
+//!
+//! A replica that the sentinel of such an answer has told to become the master is the master as soon as it says so itself,
+//! and for as long as it does and the sentinel has not given the failover up.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use redis::{PushKind, aio::MultiplexedConnection};
+use redis::aio::MultiplexedConnection;
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
-use self::board::{Answer, Board, Verdict};
+use self::{
+    announcements::News,
+    board::{Answer, Board, Verdict},
+    promotion::Promotion,
+};
 use super::{
     dial::{Address, Dialer},
     errors::{ErrorText, code_of},
@@ -27,12 +33,16 @@ use super::{
 };
 use crate::{Error, ErrorKind};
 
+mod announcements;
 mod board;
+mod identity;
+mod promotion;
 
 /// How often each sentinel is asked.
 const POLL: Duration = Duration::from_secs(1);
-/// How soon it is asked again, at the most.
+/// The least time from one question to the next.
 const PAUSE: Duration = Duration::from_millis(20);
+
 /// The sentinels of a service.
 pub(super) struct Sentinels {
     shared: Arc<Shared>,
@@ -41,7 +51,10 @@ pub(super) struct Sentinels {
 
 struct Shared {
     service: String,
+    /// To the sentinels.
     dialer: Dialer,
+    /// To the servers that they watch.
+    nodes: Dialer,
     timeout: Duration,
     errors: ErrorText,
     status: Arc<Status>,
@@ -69,6 +82,7 @@ impl Sentinels {
         let shared = Arc::new(Shared {
             service,
             dialer,
+            nodes: config.dialer.clone(),
             // Those that hang must not use up the time of who wants to connect.
             timeout: config.connect_timeout / 2,
             errors: config.errors.clone(),
@@ -126,7 +140,7 @@ impl Shared {
     async fn ask_for_ever(self: Arc<Self>, index: usize, address: Address) {
         let mut again = self.again.subscribe();
         loop {
-            let news = Arc::new(Notify::new());
+            let news = Arc::new(News::new(&self.service));
             let mut connection = match self.connect(&address, &news).await {
                 Ok(connection) => Some(connection),
                 Err(error) => {
@@ -134,23 +148,33 @@ impl Shared {
                     None
                 }
             };
+            let mut promotion = None;
             while let Some(live) = &mut connection {
+                let asked = Instant::now();
                 let answer = self.ask(live, &address).await;
                 let works = match &answer {
                     Ok(_) => true,
                     Err(error) => error.kind() == ErrorKind::Config,
                 };
+                if !answer.as_ref().is_ok_and(Answer::is_promoting) {
+                    promotion = None;
+                }
                 self.note(index, answer);
                 if !works {
                     connection = None;
                     continue;
                 }
-                tokio::select! {
-                    () = news.notified() => {}
-                    _ = again.changed() => {}
-                    () = sleep(POLL) => {}
+                let replica = tokio::select! {
+                    replica = news.changed() => replica,
+                    _ = again.changed() => None,
+                    () = sleep(POLL) => None,
+                };
+                if let Some(replica) = replica {
+                    // The last one must not go on beside the next.
+                    drop(promotion.take());
+                    promotion = Some(Promotion::watch(&self, index, replica));
                 }
-                sleep(PAUSE).await;
+                sleep_until(asked + PAUSE).await;
             }
             tokio::select! {
                 _ = again.changed() => {}
@@ -164,17 +188,13 @@ impl Shared {
     async fn connect(
         &self,
         address: &Address,
-        news: &Arc<Notify>,
+        news: &Arc<News>,
     ) -> Result<MultiplexedConnection, Error> {
         let news = Arc::clone(news);
-        let on_push = move |push: redis::PushInfo| {
-            if matches!(push.kind, PushKind::Message | PushKind::Disconnection) {
-                news.notify_one();
-            }
-        };
         let connecting = async {
+            let on_push = move |push| news.take(push);
             let mut connection = self.dialer.dial(address, on_push).await?;
-            connection.subscribe("+switch-master").await?;
+            announcements::subscribe(&mut connection).await?;
             Ok(connection)
         };
         self.in_time(address, connecting).await
@@ -194,7 +214,7 @@ impl Shared {
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let asking = questions.query_async::<(HashMap<String, String>, (String, u16))>(connection);
         let (state, (host, port)) = self.in_time(address, asking).await?;
-        Answer::read(&state, Address { host, port }).ok_or_else(|| {
+        Answer::read(&state, Address { host, port }, Instant::now()).ok_or_else(|| {
             let message = format!("the sentinel at {address} says nothing of where the master is");
             Error::new(ErrorKind::Store, message)
         })
@@ -237,13 +257,31 @@ impl Shared {
         }
     }
 
-    /// Notes what a sentinel said, and what follows from it.
+    /// Notes what a sentinel said.
     fn note(&self, index: usize, said: Result<Answer, Error>) {
         if let Err(error) = &said {
             self.status.note(error);
         }
-        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut board = self.board();
         board.said[index] = Some(said);
+        self.conclude(&mut board);
+    }
+
+    /// Notes which replica is a master now that this sentinel has told to become one.
+    fn note_promoted(&self, index: usize, replica: Option<Address>) {
+        let mut board = self.board();
+        if board.promoted[index] != replica {
+            board.promoted[index] = replica;
+            self.conclude(&mut board);
+        }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets everybody know what follows from what the sentinels said.
+    fn conclude(&self, board: &mut Board) {
         let view = match board.verdict(Instant::now()) {
             Verdict::Undecided => return,
             Verdict::Master(master) => View::Known(master),

@@ -3,9 +3,12 @@
 //! What an asynchronous replication may lose is no fault of a store's: nobody writes in the moment before a master is
 //! lost, unless the test is about that.
 
+mod announcements;
 mod confirm;
 mod errors;
+mod fake;
 mod health;
+mod identity;
 mod idle;
 mod masters;
 mod secured;
