@@ -23,20 +23,23 @@ impl Redirect {
     /// Where the node that answered from this address sends the commands of these replies; `None` if nowhere, or if it
     /// does not know the address.
     pub(super) fn of<'a>(
-        replies: impl IntoIterator<Item = &'a Value> + Clone,
+        replies: impl IntoIterator<Item = &'a Value>,
         asked: &Address,
     ) -> Option<Self> {
-        let find = |wanted: &str| {
-            replies.clone().into_iter().find_map(|value| match value {
-                Value::ServerError(error) if server_code(error) == wanted => {
-                    redirection(error.details().unwrap_or_default(), asked)
-                }
-                _ => None,
-            })
-        };
-        // If the move ended in between, then the first of them was to ask, and the rest have moved.
-        let moved = find("MOVED").map(Self::Moved);
-        moved.or_else(|| find("ASK").map(Self::Ask))
+        let mut ask = None;
+        for reply in replies {
+            let Value::ServerError(error) = reply else {
+                continue;
+            };
+            let address = || redirection(error.details().unwrap_or_default(), asked);
+            match server_code(error) {
+                // If the move ended in between, then the first of them was to ask, and the rest have moved.
+                "MOVED" => return address().map(Self::Moved),
+                "ASK" if ask.is_none() => ask = address().map(Self::Ask),
+                _ => {}
+            }
+        }
+        ask
     }
 
     /// The same of an answer.
