@@ -32,9 +32,9 @@ impl Scene {
         let address = format!("127.0.0.1:{}", new.port());
         old.answer(move |words| match words {
             ["GET", key] if key.ends_with(":{}") => empty(words),
-            // Whoever asks again has to wait.
+            // Nothing but the redirection tells where the slot is.
             ["CLUSTER", "SLOTS"] if told.swap(true, Ordering::SeqCst) => {
-                Some(error("LOADING for ever"))
+                Some(error("ERR not told twice"))
             }
             _ => map_of(&slots, words).or_else(|| answer(words, &address)),
         });
