@@ -50,13 +50,14 @@ impl Token {
         BASE64URL.encode_string(user_id, &mut text);
         text.push('.');
         BASE64URL.encode_string(secret, &mut text);
-        Ok(Self::new(text))
+        let id = TokenId::of(&text);
+        Ok(Self::with_id(text, id))
     }
 
-    /// The token with this text.
-    pub(crate) fn new(text: String) -> Self {
+    /// The token with this text and this handle.
+    pub(crate) fn with_id(text: String, id: TokenId) -> Self {
         Self {
-            id: TokenId::of(&text),
+            id,
             text: text.into_boxed_str(),
         }
     }
@@ -79,7 +80,8 @@ impl Serialize for Token {
 /// The public handle of a token: it names a session in lists, logs and revocations, and opens nothing.
 ///
 /// It is the base64url form of the first 16 bytes of SHA-256 over the token's text, 22 characters, and
-/// at once the key under which stores keep the session: whoever reads the store learns no token.
+/// at once the key under which stores keep the session: whoever reads the store learns no token. Of a JWT, the text
+/// counts without the signature and the dot before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; TokenId::LEN]);
 
@@ -92,7 +94,7 @@ impl TokenId {
         str::from_utf8(&self.0).expect("a token id is base64url, which is ASCII")
     }
 
-    /// The handle of the token with this text.
+    /// The handle of the token with this text; of a JWT, with this header and these claims.
     pub(crate) fn of(token: &str) -> Self {
         let hash = Sha256::digest(token);
         let mut id = [0; Self::LEN];

@@ -1,18 +1,12 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use jsonwebtoken::{
-    Algorithm, DecodingKey, EncodingKey,
-    crypto::{aws_lc, sign, verify},
-    errors::Error as JwtError,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
-};
+use aws_lc_rs::error::Unspecified;
 
+use super::crypto::{Algorithm, PublicKey, Signer, Verifier};
 use crate::{Error, ErrorKind};
 
 /// The shortest secret for HS256, in bytes (RFC 7518 §3.2: a key of the size of the hash or larger).
 const MIN_SECRET_LEN: usize = 32;
-/// The shortest RSA modulus, in bits (RFC 7518 §3.3).
-const MIN_RSA_BITS: usize = 2048;
 /// The longest key id, in bytes.
 const MAX_KEY_ID_LEN: usize = 128;
 
@@ -21,18 +15,18 @@ const MAX_KEY_ID_LEN: usize = 128;
 /// Its algorithm is fixed: nothing that a token says changes it. `Debug` shows neither secret nor private key.
 #[derive(Clone)]
 pub struct SigningKey {
-    key: EncodingKey,
+    signer: Arc<Signer>,
     public: VerifyingKey,
 }
 
 /// A key that verifies tokens, for one algorithm and under one id (`kid`).
 #[derive(Clone)]
 pub struct VerifyingKey {
-    pub(super) id: Box<str>,
-    pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+    id: Box<str>,
+    algorithm: Algorithm,
+    verifier: Verifier,
     /// To publish; a shared secret has none.
-    pub(super) jwk: Option<Jwk>,
+    public: Option<PublicKey>,
 }
 
 /// # Errors
@@ -43,50 +37,42 @@ impl SigningKey {
     /// HS256 (HMAC with SHA-256) with a shared secret of at least 32 random bytes. Whoever can verify can also sign.
     pub fn hs256(id: &str, secret: &[u8]) -> Result<Self, Error> {
         let public = VerifyingKey::hs256(id, secret)?;
-        Self::new(EncodingKey::from_secret(secret), public)
+        Self::new(Signer::hs256(secret), public)
     }
 
     /// ES256 (ECDSA on P-256 with SHA-256) with a private key in PKCS#8 PEM.
     pub fn es256(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::private(id, Algorithm::ES256, EncodingKey::from_ec_pem, pem)
+        Self::private(id, Algorithm::ES256, pem)
     }
 
     /// EdDSA (Ed25519) with a private key in PKCS#8 PEM.
     pub fn eddsa(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::private(id, Algorithm::EdDSA, EncodingKey::from_ed_pem, pem)
+        Self::private(id, Algorithm::EdDSA, pem)
     }
 
     /// RS256 (RSASSA-PKCS1-v1_5 with SHA-256) with a private key of at least 2048 bits in PKCS#8 or PKCS#1 PEM.
     pub fn rs256(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::private(id, Algorithm::RS256, EncodingKey::from_rsa_pem, pem)
+        Self::private(id, Algorithm::RS256, pem)
     }
 
-    fn private(
-        id: &str,
-        algorithm: Algorithm,
-        read: fn(&[u8]) -> Result<EncodingKey, JwtError>,
-        pem: &str,
-    ) -> Result<Self, Error> {
-        use_one_provider();
+    fn private(id: &str, algorithm: Algorithm, pem: &str) -> Result<Self, Error> {
         // First of all: what is wrong with a key is told with its id, which must not be the key.
         let id = checked_id(id)?;
-        let unusable = || unusable(&id, algorithm, "private");
-        let key = read(pem.as_bytes()).map_err(|_| unusable())?;
-        let public = Jwk::from_encoding_key(&key, algorithm);
-        let public = public.and_then(|jwk| DecodingKey::from_jwk(&jwk));
-        let public = public.map_err(|_| unusable())?;
-        Self::new(key, VerifyingKey::public(id, algorithm, public)?)
+        let (signer, public) =
+            Signer::from_pem(algorithm, pem).ok_or_else(|| unusable(&id, algorithm, "private"))?;
+        Self::new(signer, VerifyingKey::public(id, public)?)
     }
 
     /// Tries the key once, so that no login is the first to find out.
-    fn new(key: EncodingKey, public: VerifyingKey) -> Result<Self, Error> {
+    fn new(signer: Signer, public: VerifyingKey) -> Result<Self, Error> {
         let probe = b"a probe";
-        let signed = sign(probe, &key, public.algorithm);
-        let verified =
-            signed.and_then(|signature| verify(&signature, probe, &public.key, public.algorithm));
-        match verified {
-            Ok(true) => Ok(Self { key, public }),
-            _ => Err(unusable(&public.id, public.algorithm, "private")),
+        let signed = signer.sign(probe);
+        match signed.and_then(|signature| public.verify(probe, &signature)) {
+            Ok(()) => Ok(Self {
+                signer: Arc::new(signer),
+                public,
+            }),
+            Err(Unspecified) => Err(unusable(&public.id, public.algorithm, "private")),
         }
     }
 
@@ -95,8 +81,8 @@ impl SigningKey {
         &self.public
     }
 
-    pub(super) fn key(&self) -> &EncodingKey {
-        &self.key
+    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Unspecified> {
+        self.signer.sign(message)
     }
 }
 
@@ -107,7 +93,6 @@ impl SigningKey {
 impl VerifyingKey {
     /// HS256 with a shared secret of at least 32 random bytes.
     pub fn hs256(id: &str, secret: &[u8]) -> Result<Self, Error> {
-        use_one_provider();
         let id = checked_id(id)?;
         if secret.len() < MIN_SECRET_LEN {
             let message = format!(
@@ -119,90 +104,72 @@ impl VerifyingKey {
         Ok(Self {
             id,
             algorithm: Algorithm::HS256,
-            key: DecodingKey::from_secret(secret),
-            jwk: None,
+            verifier: Verifier::hs256(secret),
+            public: None,
         })
     }
 
     /// ES256 with a public key in PEM (`PUBLIC KEY`).
     pub fn es256(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::from_pem(id, Algorithm::ES256, DecodingKey::from_ec_pem, pem)
+        Self::from_pem(id, Algorithm::ES256, pem)
     }
 
-    /// EdDSA (Ed25519) with a public key in PEM (`PUBLIC KEY`).
+    /// EdDSA (Ed25519) with a public key in PEM (`PUBLIC KEY`). It verifies tokens whose `alg` is `EdDSA` or `Ed25519`
+    /// (RFC 9864).
     pub fn eddsa(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::from_pem(id, Algorithm::EdDSA, DecodingKey::from_ed_pem, pem)
+        Self::from_pem(id, Algorithm::EdDSA, pem)
     }
 
     /// RS256 with a public key of at least 2048 bits in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
     pub fn rs256(id: &str, pem: &str) -> Result<Self, Error> {
-        Self::from_pem(id, Algorithm::RS256, DecodingKey::from_rsa_pem, pem)
+        Self::from_pem(id, Algorithm::RS256, pem)
     }
 
-    fn from_pem(
-        id: &str,
-        algorithm: Algorithm,
-        read: fn(&[u8]) -> Result<DecodingKey, JwtError>,
-        pem: &str,
-    ) -> Result<Self, Error> {
+    fn from_pem(id: &str, algorithm: Algorithm, pem: &str) -> Result<Self, Error> {
         let id = checked_id(id)?;
-        let key = read(pem.as_bytes()).map_err(|_| unusable(&id, algorithm, "public"))?;
-        Self::public(id, algorithm, key)
+        let public = PublicKey::from_pem(algorithm, pem);
+        let public = public.ok_or_else(|| unusable(&id, algorithm, "public"))?;
+        Self::public(id, public)
     }
 
-    /// A key of a JWK Set; `None` if it is not for us (RFC 7517 §5: such keys are ignored).
-    pub(super) fn from_jwk(jwk: &Jwk) -> Option<Self> {
-        let (id, usage) = (jwk.common.key_id.as_ref()?, &jwk.common.public_key_use);
-        if !matches!(usage, None | Some(PublicKeyUse::Signature)) {
-            return None;
-        }
-        let algorithm = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => Algorithm::RS256,
-            AlgorithmParameters::EllipticCurve(_) => Algorithm::ES256,
-            AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
-            _ => return None,
-        };
-        let named = jwk.common.key_algorithm;
-        if named.is_some_and(|named| named != algorithm.into()) {
-            return None;
-        }
-        let key = DecodingKey::from_jwk(jwk).ok()?;
-        Self::public(checked_id(id).ok()?, algorithm, key).ok()
-    }
-
-    /// The id was checked.
-    fn public(id: Box<str>, algorithm: Algorithm, key: DecodingKey) -> Result<Self, Error> {
-        use_one_provider();
-        let unusable = || unusable(&id, algorithm, "public");
-        let mut jwk = Jwk::from_decoding_key(&key, Some(algorithm)).map_err(|_| unusable())?;
-        match &jwk.algorithm {
-            AlgorithmParameters::RSA(rsa) if algorithm == Algorithm::RS256 => {
-                let bits = modulus_bits(&rsa.n);
-                if bits < MIN_RSA_BITS {
-                    let message = format!(
-                        "the RSA key {id:?} has {bits} bits; RS256 needs at least {MIN_RSA_BITS}"
-                    );
-                    return Err(Error::new(ErrorKind::Config, message));
-                }
-            }
-            AlgorithmParameters::EllipticCurve(curve)
-                if algorithm == Algorithm::ES256 && curve.curve == EllipticCurve::P256 => {}
-            AlgorithmParameters::OctetKeyPair(_) if algorithm == Algorithm::EdDSA => {}
-            _ => return Err(unusable()),
-        }
-        jwk.common.key_id = Some(id.to_string());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        Ok(Self {
-            id,
-            algorithm,
-            key,
-            jwk: Some(jwk),
+    fn public(id: Box<str>, public: PublicKey) -> Result<Self, Error> {
+        Self::from_parts(id, public).map_err(|(id, reason)| {
+            let message = format!("the key {id:?} cannot be used: {reason}");
+            Error::new(ErrorKind::Config, message)
         })
+    }
+
+    /// A public key under an id that was [checked](is_key_id), or the id and why the key cannot be used.
+    pub(super) fn from_parts(
+        id: Box<str>,
+        public: PublicKey,
+    ) -> Result<Self, (Box<str>, &'static str)> {
+        match Verifier::new(&public) {
+            Ok(verifier) => Ok(Self {
+                id,
+                algorithm: public.algorithm(),
+                verifier,
+                public: Some(public),
+            }),
+            Err(reason) => Err((id, reason)),
+        }
     }
 
     /// The id of the key (`kid`).
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    pub(super) fn public_key(&self) -> Option<&PublicKey> {
+        self.public.as_ref()
+    }
+
+    pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), Unspecified> {
+        self.verifier.verify(message, signature)
     }
 }
 
@@ -227,16 +194,16 @@ impl VerifyingKey {
     }
 }
 
-/// Where something else in the program turned on another provider, too, jsonwebtoken would not choose one, but panic.
-fn use_one_provider() {
-    // An error means that the program has chosen one.
-    let _ = aws_lc::DEFAULT_PROVIDER.install_default();
+/// Whether a text can be the id of a key. A private key in PEM cannot, in case that somebody swapped id and key.
+pub(super) fn is_key_id(id: &str) -> bool {
+    (1..=MAX_KEY_ID_LEN).contains(&id.len())
+        && !id.contains(char::is_control)
+        && !id.contains("-----")
 }
 
 fn checked_id(id: &str) -> Result<Box<str>, Error> {
-    let is_pem = id.contains("-----");
-    if id.is_empty() || id.len() > MAX_KEY_ID_LEN || id.contains(char::is_control) || is_pem {
-        // It is not quoted, in case that somebody swapped id and key.
+    if !is_key_id(id) {
+        // It is not quoted, in case that it is a key.
         let message = format!(
             "a key id has 1 to {MAX_KEY_ID_LEN} bytes without control characters, and is no PEM"
         );
@@ -245,18 +212,11 @@ fn checked_id(id: &str) -> Result<Box<str>, Error> {
     Ok(id.into())
 }
 
-/// The length of an RSA modulus, which is base64url.
-fn modulus_bits(n: &str) -> usize {
-    // Six bits a character, and up to four are padding of the last byte.
-    let first = n.trim_start_matches('A');
-    first.len() * 6 / 8 * 8
-}
-
 fn unusable(id: &str, algorithm: Algorithm, kind: &str) -> Error {
     let wanted = match algorithm {
         Algorithm::RS256 => "an RSA key of 2048 to 8192 bits, in PEM",
         Algorithm::ES256 => "a key on the curve P-256, in PEM (PKCS#8 if it is private)",
-        _ => "an Ed25519 key, in PEM (PKCS#8 if it is private)",
+        Algorithm::EdDSA | Algorithm::HS256 => "an Ed25519 key, in PEM (PKCS#8 if it is private)",
     };
     // What is wrong in detail might quote the key.
     let message = format!("key {id:?} is no {kind} key for {algorithm:?}: {wanted}, is wanted");
@@ -265,9 +225,11 @@ fn unusable(id: &str, algorithm: Algorithm, kind: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
     use serde_json::json;
 
     use super::*;
+    use crate::jwt::jwk::read_set;
 
     /// The examples of RFC 7515 (appendix A.1 to A.3) and RFC 8037 (A.4): their keys verify their signatures, and no others.
     #[test]
@@ -280,7 +242,8 @@ mod tests {
             154, 245, 103, 208, 128, 163,
         ];
         let jwk = |jwk: serde_json::Value| {
-            VerifyingKey::from_jwk(&serde_json::from_value(jwk).unwrap()).unwrap()
+            let set = json!({ "keys": [jwk] }).to_string();
+            read_set(&set).unwrap().0.remove(0)
         };
         let keys = [
             VerifyingKey::hs256("A.1", &secret).unwrap(),
@@ -323,18 +286,10 @@ mod tests {
         for (at, (header, payload, signature)) in signed.into_iter().enumerate() {
             let message = format!("{header}.{payload}");
             for (key_at, key) in keys.iter().enumerate() {
-                let verified = verify(signature, message.as_bytes(), &key.key, key.algorithm);
-                assert_eq!(verified.unwrap_or(false), at == key_at, "{at} {key_at}");
+                let signature = BASE64URL.decode(signature).unwrap();
+                let verified = key.verify(message.as_bytes(), &signature);
+                assert_eq!(verified.is_ok(), at == key_at, "{at} {key_at}");
             }
         }
-    }
-
-    #[test]
-    fn a_modulus_is_measured() {
-        // RFC 7518 §6.3.1.1: without leading zeros, and the first byte of a real one has its highest bit set.
-        let encoded = |bytes: usize| "w".repeat((bytes * 8).div_ceil(6));
-        assert_eq!(modulus_bits(&encoded(256)), 2048);
-        assert_eq!(modulus_bits(&encoded(255)), 2040);
-        assert_eq!(modulus_bits(&format!("AAAA{}", encoded(128))), 1024);
     }
 }

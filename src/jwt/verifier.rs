@@ -1,101 +1,38 @@
-use std::{
-    collections::{HashMap, HashSet},
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, IgnoredAny},
 };
 
-use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::Jwk};
-use serde::{Deserialize, de::IgnoredAny};
+use super::{
+    IgnoredKey, MAX_LEN, VerifiedClaims, VerifyingKey,
+    claims::{Claims, Rules},
+    crypto::Algorithm,
+    jwk::read_set,
+};
+use crate::{Error, ErrorKind, Refusal, TokenId};
 
-use super::{MAX_LEN, VerifyingKey};
-use crate::{Error, ErrorKind, Refusal, TokenId, token::check_user_id};
-
-/// The longest leeway that makes sense.
-const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
-
-/// What a token has to say, besides being signed.
-#[derive(Clone, Debug)]
-pub(super) struct Rules {
-    pub(super) issuer: Option<String>,
-    pub(super) audience: Option<String>,
-    pub(super) leeway: Duration,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            issuer: None,
-            audience: None,
-            leeway: Duration::from_secs(5),
-        }
-    }
-}
-
-/// Verifies tokens offline: by their signature, issuer, audience and expiry alone.
+/// Verifies tokens offline: by their signature, type, issuer, audience and expiry alone.
 ///
 /// For services that have no store, or to let a gateway turn away most of what is no good. **A logout is not seen before
-/// the token expires**: mint such tokens with a short [`max_lifetime`](crate::TokenOptions::max_lifetime). A
-/// token without an expiry is not accepted at all.
+/// the token expires**: mint such tokens with a short [`max_lifetime`](super::JwtConfig::max_lifetime), or keep a list of
+/// the [`jti`](VerifiedClaims::jti) of those that are not to be accepted any more.
 ///
 /// [`JwtLayer`](crate::middleware::JwtLayer) is the middleware for it. Cloning is cheap.
 #[derive(Clone)]
-pub struct JwtVerifier(Arc<Checks>);
+pub struct JwtVerifier(Arc<Verifier>);
 
-/// The checks for the tokens of each key.
-pub(super) struct Checks(HashMap<Box<str>, (DecodingKey, Validation)>);
-
-/// What a verified token says.
-#[derive(Clone, Debug)]
-pub struct VerifiedToken {
-    user_id: String,
-    token_id: TokenId,
-    jti: Option<String>,
-    issued_at: Option<SystemTime>,
-    expires_at: SystemTime,
+struct Verifier {
+    checks: Checks,
+    ignored: Vec<IgnoredKey>,
 }
 
-impl VerifiedToken {
-    /// Whom it was minted for (`sub`).
-    pub fn user_id(&self) -> &str {
-        &self.user_id
-    }
-
-    /// Its public handle, the same as at the services that have a store.
-    ///
-    /// It is of the text. An ES256 signature has a second spelling that whoever has the token can compute: to
-    /// recognise a token, as for a list of those that are denied, use the [`jti`](Self::jti).
-    pub fn token_id(&self) -> &TokenId {
-        &self.token_id
-    }
-
-    /// Its own id (`jti`), which nobody can change; `None` if it has none.
-    pub fn jti(&self) -> Option<&str> {
-        self.jti.as_deref()
-    }
-
-    /// When it was minted (`iat`), to the second; `None` if it does not say so.
-    pub fn issued_at(&self) -> Option<SystemTime> {
-        self.issued_at
-    }
-
-    /// When it expires (`exp`), to the second.
-    pub fn expires_at(&self) -> SystemTime {
-        self.expires_at
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Claims {
-    pub(super) sub: String,
-    jti: Option<String>,
-    iat: Option<f64>,
-    exp: Option<f64>,
-    // One, and a text: else something else may be read in it elsewhere.
-    #[serde(rename = "iss")]
-    _issuer: Option<String>,
-    /// Whatever it is, it is for somebody.
-    aud: Option<IgnoredAny>,
+/// The keys by their ids, and the rules for the tokens of all of them.
+pub(super) struct Checks {
+    keys: HashMap<Box<str>, Vec<VerifyingKey>>,
+    rules: Rules,
 }
 
 /// Configures a [`JwtVerifier`]; made by [`JwtVerifier::builder`].
@@ -103,13 +40,17 @@ pub(super) struct Claims {
 #[must_use = "a builder does nothing until `build`"]
 pub struct JwtVerifierBuilder {
     keys: Vec<VerifyingKey>,
+    ignored: Vec<IgnoredKey>,
     rules: Rules,
 }
 
 impl JwtVerifierBuilder {
     pub(super) fn new(keys: impl IntoIterator<Item = VerifyingKey>, rules: Rules) -> Self {
-        let keys = keys.into_iter().collect();
-        Self { keys, rules }
+        Self {
+            keys: keys.into_iter().collect(),
+            ignored: Vec::new(),
+            rules,
+        }
     }
 
     /// The issuer (`iss`) that tokens must name. Default: any or none.
@@ -124,19 +65,37 @@ impl JwtVerifierBuilder {
         self
     }
 
-    /// By how much clocks may differ, at most an hour; whole seconds count. Default: 5 seconds.
+    /// By how much clocks may differ, at most an hour. Default: 5 seconds.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.rules.leeway = leeway;
         self
+    }
+
+    /// Accepts only access tokens as in RFC 9068: their type (`typ`) is `at+jwt`, and they have the claims `iss`, `exp`,
+    /// `aud`, `sub`, `client_id`, `iat` and `jti`. It needs an [issuer](Self::issuer) and an [audience](Self::audience).
+    /// Default: the type is `JWT` or missing, and access tokens are refused.
+    pub fn access_tokens(mut self) -> Self {
+        self.rules.access_tokens = true;
+        self
+    }
+
+    /// The keys of the JWK Set that are not used; see [`JwtVerifier::ignored_keys`].
+    pub fn ignored_keys(&self) -> &[IgnoredKey] {
+        &self.ignored
     }
 
     /// The verifier.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] without keys, for two keys with the same id, and for a leeway of more than an hour.
+    /// [`ErrorKind::Config`] without keys, for two keys with the same id and algorithm, for a leeway of more than an hour,
+    /// and for [access tokens](Self::access_tokens) without issuer or audience.
     pub fn build(self) -> Result<JwtVerifier, Error> {
-        Checks::new(&self.keys, &self.rules, true).map(|checks| JwtVerifier(Arc::new(checks)))
+        let checks = Checks::new(self.keys, self.rules)?;
+        Ok(JwtVerifier(Arc::new(Verifier {
+            checks,
+            ignored: self.ignored,
+        })))
     }
 }
 
@@ -148,29 +107,34 @@ impl JwtVerifier {
 
     /// The same with the keys of a JWK Set (RFC 7517), such as [`JwtConfig::jwk_set`](super::JwtConfig::jwk_set) makes.
     ///
-    /// Keys without an id, for other algorithms or for other uses are left out.
+    /// Keys that cannot be used are left out: the [module](super#keys-of-a-jwk-set) says which, and
+    /// [`ignored_keys`](Self::ignored_keys) why.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if the text is no JWK Set, or has no key that can be used.
+    /// [`ErrorKind::Config`] if the text is no JWK Set, or has no key that can be used; then the error says why.
     pub fn from_jwk_set(json: &str) -> Result<JwtVerifierBuilder, Error> {
-        #[derive(Deserialize)]
-        struct Set {
-            keys: Vec<serde_json::Value>,
-        }
-        let error = |message| Error::new(ErrorKind::Config, message);
-        let set: Set = serde_json::from_str(json).map_err(|_| error("this is no JWK Set"))?;
-        let keys = set.keys.into_iter().filter_map(|key| {
-            let jwk: Jwk = serde_json::from_value(key).ok()?;
-            VerifyingKey::from_jwk(&jwk)
-        });
-        // Of two with the same id, which somebody else's set may have, the first counts.
-        let mut ids = HashSet::new();
-        let builder = Self::builder(keys.filter(|key| ids.insert(key.id.clone())));
-        if builder.keys.is_empty() {
-            return Err(error("the JWK Set has no key that can be used"));
-        }
-        Ok(builder)
+        let (keys, ignored) = read_set(json)?;
+        Ok(JwtVerifierBuilder {
+            ignored,
+            ..Self::builder(keys)
+        })
+    }
+
+    /// The keys of the JWK Set that are not used, in the order of the set. Log them: tokens that they signed are refused.
+    ///
+    /// ```
+    /// use tower_bearer_session::jwt::JwtVerifier;
+    ///
+    /// # fn f(jwk_set: &str) -> Result<(), tower_bearer_session::Error> {
+    /// let verifier = JwtVerifier::from_jwk_set(jwk_set)?.audience("shop").build()?;
+    /// for key in verifier.ignored_keys() {
+    ///     eprintln!("ignored a key of the JWK Set: {key}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn ignored_keys(&self) -> &[IgnoredKey] {
+        &self.0.ignored
     }
 
     /// What this token says.
@@ -178,103 +142,127 @@ impl JwtVerifier {
     /// # Errors
     ///
     /// Why it is not to be accepted: [`Refusal::Malformed`] or [`Refusal::NotVerified`].
-    pub fn verify(&self, token: &str) -> Result<VerifiedToken, Refusal> {
-        let claims = self.0.verify(token)?;
-        Ok(VerifiedToken {
-            token_id: TokenId::of(token),
-            issued_at: claims.iat.and_then(time),
-            expires_at: claims.exp.and_then(time).ok_or(Refusal::NotVerified)?,
-            jti: claims.jti,
-            user_id: claims.sub,
-        })
+    pub fn verify(&self, token: &str) -> Result<VerifiedClaims, Refusal> {
+        let verified = self.0.checks.verify(token)?;
+        let expires_at = self.0.checks.rules.check(&verified.claims)?;
+        let all = json(&verified.payload).ok_or(Refusal::NotVerified)?;
+        let (claims, id) = (verified.claims, verified.token_id);
+        Ok(VerifiedClaims::new(claims, expires_at, id, all))
     }
+}
+
+/// What is read of a header (RFC 7515 §4.1). Each of these may be there once.
+#[derive(Deserialize)]
+struct Header<'a> {
+    #[serde(borrow)]
+    alg: Cow<'a, str>,
+    #[serde(borrow)]
+    kid: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    typ: Option<Cow<'a, str>>,
+    #[serde(default, deserialize_with = "is_there")]
+    crit: bool,
+}
+
+/// Whatever the value is.
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
+}
+
+/// A token whose signature is good.
+struct Signed {
+    claims: Claims,
+    payload: Vec<u8>,
+    token_id: TokenId,
 }
 
 impl Checks {
     pub(super) fn new(
-        keys: &[VerifyingKey],
-        rules: &Rules,
-        expiry_required: bool,
+        keys: impl IntoIterator<Item = VerifyingKey>,
+        rules: Rules,
     ) -> Result<Self, Error> {
         let error = |message: String| Err(Error::new(ErrorKind::Config, message));
-        if rules.leeway > MAX_LEEWAY {
-            return error(format!("the leeway is longer than {MAX_LEEWAY:?}"));
+        rules.validate()?;
+        let mut by_id = HashMap::<_, Vec<VerifyingKey>>::new();
+        for key in keys {
+            let others = by_id.entry(key.id().into()).or_default();
+            if others
+                .iter()
+                .any(|other| other.algorithm() == key.algorithm())
+            {
+                return error(format!(
+                    "there are two keys with the id {:?} and the same algorithm",
+                    key.id()
+                ));
+            }
+            others.push(key);
         }
-        if keys.is_empty() {
+        if by_id.is_empty() {
             return error("a verifier needs a key".to_owned());
         }
-        let mut checks = HashMap::new();
-        for key in keys {
-            let check = (key.key.clone(), validation(key, rules, expiry_required));
-            if checks.insert(key.id.clone(), check).is_some() {
-                return error(format!("there are two keys with the id {:?}", key.id));
-            }
-        }
-        Ok(Self(checks))
+        Ok(Self { keys: by_id, rules })
     }
 
-    /// Reads a token, if it is signed by one of the keys with the algorithm of that key, and is as the rules say.
-    pub(super) fn verify(&self, token: &str) -> Result<Claims, Refusal> {
+    /// Whom a token is of and its handle, if it is signed by one of the keys with the algorithm of that key, and is as the
+    /// rules say.
+    pub(super) fn identify(&self, token: &str) -> Result<(String, TokenId), Refusal> {
+        let verified = self.verify(token)?;
+        self.rules.check(&verified.claims)?;
+        Ok((verified.claims.sub, verified.token_id))
+    }
+
+    /// Reads a token (RFC 7515 §5.2) without a look at what its claims are.
+    fn verify(&self, token: &str) -> Result<Signed, Refusal> {
         if token.len() > MAX_LEN {
             return Err(Refusal::Malformed);
         }
-        let header = decode_header(token).map_err(|_| Refusal::Malformed)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
+        // Neither padding nor stray bits after the last octet: there is one spelling.
+        let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Refusal::Malformed);
+        let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
+        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
         // RFC 7515 §4.1.11: what must be understood, and is not, is refused.
-        if header.crit.is_some() || !header.typ.as_deref().is_none_or(is_jwt) {
+        if header.crit || !self.rules.accept_type(header.typ.as_deref()) {
             return Err(Refusal::NotVerified);
         }
-        let key = header.kid.and_then(|id| self.0.get(&*id));
-        let (key, validation) = key.ok_or(Refusal::NotVerified)?;
-        let verified = decode::<Claims>(token, key, validation);
-        let claims = verified.map_err(|_| Refusal::NotVerified)?.claims;
-        check_user_id(&claims.sub).map_err(|_| Refusal::NotVerified)?;
-        if claims.aud.is_some() && validation.aud.is_none() {
-            return Err(Refusal::NotVerified);
-        }
-        Ok(claims)
+        let keys = header.kid.and_then(|id| self.keys.get(&*id));
+        let key = keys
+            .zip(Algorithm::named(&header.alg))
+            .and_then(|(keys, algorithm)| keys.iter().find(|key| key.algorithm() == algorithm));
+        let key = key.ok_or(Refusal::NotVerified)?;
+        key.verify(message.as_bytes(), &signature)
+            .map_err(|_| Refusal::NotVerified)?;
+        Ok(Signed {
+            claims: json(&payload).ok_or(Refusal::NotVerified)?,
+            payload,
+            token_id: token_id(message),
+        })
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 }
 
-fn validation(key: &VerifyingKey, rules: &Rules, expiry_required: bool) -> Validation {
-    let mut validation = Validation::new(key.algorithm);
-    let mut required = vec!["sub"];
-    if expiry_required {
-        required.push("exp");
-    }
-    if let Some(issuer) = &rules.issuer {
-        validation.set_issuer(&[issuer]);
-        required.push("iss");
-    }
-    if let Some(audience) = &rules.audience {
-        validation.set_audience(&[audience]);
-        required.push("aud");
-    }
-    validation.set_required_spec_claims(&required);
-    validation.validate_nbf = true;
-    // RFC 7519 §4.1.4: not on or after this time.
-    validation.reject_tokens_expiring_in_less_than = 1;
-    validation.leeway = rules.leeway.as_secs();
-    validation
+/// The handle of a token, from what is signed: header and claims. The signature is left out, because there are two valid
+/// ones on P-256 for whoever has one, and a token must not have two handles.
+pub(super) fn token_id(message: &str) -> TokenId {
+    TokenId::of(message)
 }
 
-/// The type of a token (RFC 7519 §5.1); others may be signed with the same key, but mean something else.
-fn is_jwt(kind: &str) -> bool {
-    kind.eq_ignore_ascii_case("JWT") || kind.eq_ignore_ascii_case("application/jwt")
-}
-
-/// A NumericDate (RFC 7519 §2); `None` if it is out of range.
-fn time(seconds: f64) -> Option<SystemTime> {
-    UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
+fn json<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
+    serde_json::from_slice(text).ok()
 }
 
 impl fmt::Debug for JwtVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("JwtVerifier").field(&self.0).finish()
+        f.debug_tuple("JwtVerifier").field(&self.0.checks).finish()
     }
 }
 
 impl fmt::Debug for Checks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.keys.keys()).finish()
     }
 }

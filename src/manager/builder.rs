@@ -194,7 +194,7 @@ impl<D> TokenManagerBuilder<D> {
         };
         #[cfg(feature = "jwt")]
         let format = match self.jwt {
-            Some(config) => Format::Jwt(Box::new(config.build()?)),
+            Some(config) => Format::jwt(config)?,
             None => Format::Opaque,
         };
         #[cfg(not(feature = "jwt"))]

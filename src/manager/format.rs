@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::Refusal;
+#[cfg(feature = "jwt")]
+use super::types::check_ttl;
 use crate::{Error, Token, token::ParsedToken};
 
 /// What tokens look like.
@@ -8,21 +10,41 @@ pub(super) enum Format {
     /// `tbs1.…`
     Opaque,
     #[cfg(feature = "jwt")]
-    Jwt(Box<crate::jwt::JwtTokens>),
+    Jwt {
+        tokens: Box<crate::jwt::JwtTokens>,
+        /// Of sessions whose login does not say how long they live.
+        max_lifetime: Duration,
+    },
 }
 
 impl Format {
-    /// A new token; `max_lifetime` is when no refresh can prolong its session any more.
+    #[cfg(feature = "jwt")]
+    pub(super) fn jwt(config: crate::jwt::JwtConfig) -> Result<Self, Error> {
+        let max_lifetime = check_ttl(config.max_lifetime).map_err(|error| {
+            let message = format!("max_lifetime of JWTs: {error}");
+            Error::new(crate::ErrorKind::Config, message)
+        })?;
+        Ok(Self::Jwt {
+            tokens: Box::new(config.build()?),
+            max_lifetime,
+        })
+    }
+
+    /// A new token. A JWT expires when its session cannot be prolonged any more, so its session gets a `max_lifetime` if
+    /// it has none.
     #[cfg_attr(not(feature = "jwt"), expect(unused_variables))]
     pub(super) fn mint(
         &self,
         user_id: &str,
-        max_lifetime: Option<Duration>,
+        lifetime: &mut Option<Duration>,
     ) -> Result<Token, Error> {
         match self {
             Self::Opaque => Token::mint(user_id),
             #[cfg(feature = "jwt")]
-            Self::Jwt(tokens) => tokens.mint(user_id, max_lifetime),
+            Self::Jwt {
+                tokens,
+                max_lifetime,
+            } => tokens.mint(user_id, *lifetime.get_or_insert(*max_lifetime)),
         }
     }
 
@@ -31,7 +53,7 @@ impl Format {
         match self {
             Self::Opaque => ParsedToken::parse(text).ok_or(Refusal::Malformed),
             #[cfg(feature = "jwt")]
-            Self::Jwt(tokens) => tokens.parse(text),
+            Self::Jwt { tokens, .. } => tokens.parse(text),
         }
     }
 }

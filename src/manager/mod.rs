@@ -142,12 +142,12 @@ impl<D> TokenManager<D> {
         user_id: &str,
         options: TokenOptions,
     ) -> Result<IssuedToken, Error> {
-        let new = NewSession {
+        let mut new = NewSession {
             ttl: check_ttl(options.ttl.unwrap_or(self.inner.token_ttl))?,
             max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
             metadata: encode_metadata(&options.metadata)?,
         };
-        let token = self.inner.format.mint(user_id, new.max_lifetime)?;
+        let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let creating = self
             .inner
             .store

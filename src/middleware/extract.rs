@@ -81,13 +81,13 @@ fn reason<D: Send + Sync + 'static>(parts: &Parts) -> Option<Rejection> {
     anonymous.map(|anonymous| anonymous.reason().clone())
 }
 
-fn missing_layer<T>() -> Rejection {
+pub(super) fn missing_layer<T>() -> Rejection {
     Rejection::MissingLayer {
         looked_for: type_name::<T>(),
     }
 }
 
-fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
+pub(super) fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
     match extracted {
         Err(rejection) if rejection.is_anonymous() => Ok(None),
         extracted => extracted.map(Some),

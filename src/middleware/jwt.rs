@@ -6,6 +6,8 @@ use std::{
     time::SystemTime,
 };
 
+#[cfg(feature = "axum")]
+use http::request::Parts;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
@@ -17,28 +19,34 @@ use super::{
     session::judge_offline,
     source::read_token,
 };
+#[cfg(feature = "axum")]
+use super::{
+    extract::{missing_layer, optional},
+    session::NoClaims,
+};
 use crate::{
     Error, User,
-    jwt::{JwtVerifier, VerifiedToken},
+    jwt::{JwtVerifier, VerifiedClaims},
     user::TokenState,
 };
 
 /// Lets only requests with a verified JWT through: for services without a store.
 ///
 /// It looks at nothing but the token. **A logout is not seen before the token expires**: where that is too late, use
-/// [`SessionLayer`](super::SessionLayer). A request with a token that is accepted has a [`User<D>`](crate::User) without
-/// detail in its extensions, and there is no [`Session`](super::Session); refusals and token sources are those of
-/// `SessionLayer`. In optional mode, a request without an accepted token has an
+/// [`SessionLayer`](super::SessionLayer). A request with an accepted token has a [`User<D>`](crate::User) without
+/// detail and the [`VerifiedClaims`] of the token in its extensions. There is no [`Session`](super::Session). Refusals and
+/// token sources are those of `SessionLayer`. In optional mode, a request without an accepted token has an
 /// [`Unverified<D>`](super::Unverified) in its extensions.
 ///
 /// ```
 /// # use axum::{Router, routing::get};
-/// use tower_bearer_session::{User, jwt::JwtVerifier, middleware::JwtLayer};
+/// use tower_bearer_session::{User, jwt::{JwtVerifier, VerifiedClaims}, middleware::JwtLayer};
 ///
 /// # fn app(jwk_set: &str) -> Result<Router, tower_bearer_session::Error> {
 /// let verifier = JwtVerifier::from_jwk_set(jwk_set)?.audience("shop").build()?;
 /// let app = Router::new()
 ///     .route("/", get(async |user: User| format!("hello {}", user.id())))
+///     .route("/scope", get(async |claims: VerifiedClaims| format!("{:?}", claims.other().get("scope"))))
 ///     .layer(JwtLayer::new(verifier));
 /// # Ok(app) }
 /// ```
@@ -142,9 +150,9 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
         let (verdict, manners) = read_token(&settings.sources, &mut request, |found| {
-            let token = self.verifier.verify(&found?);
-            let token = token.map_err(|_| Rejection::InvalidToken)?;
-            Ok::<User<D>, Rejection>(user(&token))
+            let claims = self.verifier.verify(&found?);
+            let claims = claims.map_err(|_| Rejection::InvalidToken)?;
+            Ok::<(User<D>, VerifiedClaims), Rejection>((user(&claims), claims))
         });
         match verdict {
             Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
@@ -163,16 +171,45 @@ where
     }
 }
 
-fn user<D>(token: &VerifiedToken) -> User<D> {
-    let (now, expires_at) = (SystemTime::now(), token.expires_at());
+fn user<D>(claims: &VerifiedClaims) -> User<D> {
+    let (now, expires_at) = (SystemTime::now(), claims.expires_at());
     let state = TokenState {
-        id: *token.token_id(),
+        id: *claims.token_id(),
         remaining: expires_at.duration_since(now).unwrap_or_default(),
         expires_at,
-        refreshed_at: token.issued_at().unwrap_or(now),
+        refreshed_at: claims.issued_at().unwrap_or(now),
         ends_at: Some(expires_at),
     };
-    User::new(token.user_id().into(), None, Some(state))
+    User::new(claims.shared_user_id(), None, Some(state))
+}
+
+/// Under a [`JwtLayer`]; the claims of the request's token.
+#[cfg(feature = "axum")]
+impl<S: Sync> axum_core::extract::FromRequestParts<S> for VerifiedClaims {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        claims(parts)
+    }
+}
+
+/// `None` without an accepted token, under a [`JwtLayer`] in optional mode.
+#[cfg(feature = "axum")]
+impl<S: Sync> axum_core::extract::OptionalFromRequestParts<S> for VerifiedClaims {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
+        optional(claims(parts))
+    }
+}
+
+#[cfg(feature = "axum")]
+fn claims(parts: &Parts) -> Result<VerifiedClaims, Rejection> {
+    let claims = parts.extensions.get::<VerifiedClaims>().cloned();
+    claims.ok_or_else(|| match parts.extensions.get::<NoClaims>() {
+        Some(NoClaims(reason)) => reason.clone(),
+        None => missing_layer::<VerifiedClaims>(),
+    })
 }
 
 impl<D, R: Clone> Clone for JwtLayer<D, R> {

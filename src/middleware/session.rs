@@ -3,6 +3,8 @@ use std::{fmt, time::Duration};
 use http::Extensions;
 
 use super::{Rejection, Revoked};
+#[cfg(feature = "jwt")]
+use crate::jwt::VerifiedClaims;
 use crate::{Error, TokenId, TokenManager, User};
 
 /// The session of a request: its user, and the handle to log out with.
@@ -189,13 +191,22 @@ impl<D> fmt::Debug for Unverified<D> {
     }
 }
 
+/// Why a request has no verified claims: the extractor of claims does not know the `D` of [`Unverified`].
+#[cfg(feature = "jwt")]
+#[derive(Clone)]
+pub(super) struct NoClaims(pub(super) Rejection);
+
 /// Puts the verdict of a layer into a request, in place of that of a layer further out.
 pub(super) fn judge<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
     verdict: Result<Session<D>, Anonymous<D>>,
 ) {
     #[cfg(feature = "jwt")]
-    extensions.remove::<Unverified<D>>();
+    {
+        extensions.remove::<Unverified<D>>();
+        extensions.remove::<VerifiedClaims>();
+        extensions.remove::<NoClaims>();
+    }
     match verdict {
         Ok(session) => {
             extensions.remove::<Anonymous<D>>();
@@ -214,17 +225,21 @@ pub(super) fn judge<D: Send + Sync + 'static>(
 #[cfg(feature = "jwt")]
 pub(super) fn judge_offline<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
-    verdict: Result<User<D>, Rejection>,
+    verdict: Result<(User<D>, VerifiedClaims), Rejection>,
 ) {
     extensions.remove::<Anonymous<D>>();
     extensions.remove::<Session<D>>();
     match verdict {
-        Ok(user) => {
+        Ok((user, claims)) => {
             extensions.remove::<Unverified<D>>();
+            extensions.remove::<NoClaims>();
             extensions.insert(user);
+            extensions.insert(claims);
         }
         Err(reason) => {
             extensions.remove::<User<D>>();
+            extensions.remove::<VerifiedClaims>();
+            extensions.insert(NoClaims(reason.clone()));
             extensions.insert(Unverified::<D> {
                 reason,
                 user_type: std::marker::PhantomData,

@@ -139,6 +139,18 @@ fn attacks() -> Vec<(&'static str, String)> {
             let key = json!({"kty": "oct", "kid": "HS256", "k": BASE64URL.encode([b'x'; 32])});
             hs256(&with(header(), "jwk", key), &claims(), &[b'x'; 32])
         }),
+        ("no expiry", signed(&header(), &without(claims(), "exp"))),
+        ("expiry is null", says("exp", Value::Null)),
+        ("an access token", by("typ", json!("at+jwt"))),
+        ("a null crit", by("crit", Value::Null)),
+        (
+            "two algorithms",
+            hs256_raw(
+                &BASE64URL.encode(r#"{"alg":"HS256","alg":"none","kid":"HS256"}"#),
+                &BASE64URL.encode(claims().to_string()),
+                SECRET,
+            ),
+        ),
         ("expired", says("exp", json!(now() - 60))),
         ("expired long ago", says("exp", json!(0))),
         ("expires as text", says("exp", json!("9999999999"))),
@@ -245,13 +257,14 @@ async fn the_token_of_the_attacks_is_a_good_one() {
         with(claims(), "aud", json!(["bank", "shop"])),
         with(claims(), "nbf", json!(now() - 60)),
         with(claims(), "exp", json!(now() - 2)),
-        without(claims(), "exp"),
+        with(claims(), "exp", json!(now() as f64 + 0.5)),
         without(claims(), "jti"),
     ] {
         for header in [
             header(),
             without(header(), "typ"),
             with(header(), "typ", json!("jwt")),
+            with(header(), "typ", json!("Application/JWT")),
         ] {
             let token = hs256(&header, &claims, SECRET);
             assert!(manager.check_token(&token).await.unwrap().is_none());

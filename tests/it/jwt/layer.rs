@@ -1,6 +1,11 @@
 //! The layer without a store.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{Router, routing::get};
 use http::{Request, Response, StatusCode};
@@ -8,10 +13,11 @@ use reqwest::Client;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Anonymous, MemoryStore, Rejection, Session, SessionLayer, TokenManager, TokenOptions, User,
+    jwt::{JwtVerifier, VerifiedClaims},
     middleware::{JwtLayer, ProblemJson, TokenSource, Unverified},
 };
 
-use super::{SECRET, built, config, header, hs256, now, signing_keys};
+use super::{SECRET, built, config, header, hs256, now, respelled, signing_keys};
 use serde_json::json;
 
 /// A token with an end, as the service with the store mints it.
@@ -84,8 +90,9 @@ async fn handlers_get_the_user() {
         // Not seen here.
         assert_eq!(manager.delete_user_tokens("al").await.unwrap(), 1 - round);
     }
-    let forever = manager.set_token("al", None).await.unwrap();
-    for bad in [None, Some("x"), Some(forever.expose_secret())] {
+    let endless = json!({"sub": "al", "aud": "shop"});
+    let endless = hs256(&header(), &endless, SECRET);
+    for bad in [None, Some("x"), Some(&endless)] {
         for path in ["/me", "/strict", "/session"] {
             assert_eq!(ask(path, bad).await.0, 401, "{path}");
         }
@@ -98,6 +105,105 @@ async fn handlers_get_the_user() {
     let (status, text) = ask("/session", Some(&token)).await;
     assert_eq!(status, 500);
     assert!(text.contains("Session"), "{text}");
+}
+
+/// A deny list by `jti`, which a second spelling of the signature does not get past.
+#[tokio::test]
+async fn a_deny_list_by_jti_refuses_every_spelling_of_a_token() {
+    let config = config(&signing_keys()[1]).audience("shop");
+    let manager = built(MemoryStore::new(), config.clone()).unwrap();
+    let (denied, allowed) = (minted(&manager).await, minted(&manager).await);
+    let verifier = config.verifier().unwrap();
+    let jti = verifier.verify(&denied).unwrap().jti().unwrap().to_owned();
+    let list = Arc::new(HashSet::from([jti]));
+    let app = Router::new()
+        .route(
+            "/",
+            get(async move |claims: VerifiedClaims| match claims.jti() {
+                Some(jti) if !list.contains(jti) => StatusCode::OK,
+                _ => StatusCode::UNAUTHORIZED,
+            }),
+        )
+        .layer(JwtLayer::new(verifier));
+    for (token, expected) in [(&denied, 401), (&allowed, 200)] {
+        for token in [token, &respelled(token)] {
+            let request = Request::get("/").header("authorization", format!("Bearer {token}"));
+            let request = request.body(axum::body::Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected);
+        }
+    }
+}
+
+/// The claims that RFC 7519 §4.1 registers are typed, the others are JSON, and `Debug` shows neither them nor the token.
+#[tokio::test]
+async fn handlers_get_the_claims() {
+    let key = signing_keys()[0].verifying_key().clone();
+    let verifier = JwtVerifier::builder([key]).issuer("login").audience("shop");
+    let layer = JwtLayer::new(verifier.build().unwrap());
+    let (start, id) = (now(), "x1");
+    let all = json!({
+        "iss": "login", "sub": "al", "aud": ["shop", "bank"], "exp": start + 60, "nbf": start - 2,
+        "iat": start - 1, "jti": id, "scope": "read", "tenant": {"id": 7},
+    });
+    let token = hs256(&header(), &all, SECRET);
+    let at = |seconds: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let shown = token.clone();
+    let handler = async move |claims: VerifiedClaims, user: User| {
+        assert_eq!(claims.user_id(), user.id());
+        assert_eq!(Some(claims.token_id()), user.token_id());
+        assert_eq!(claims.issuer(), Some("login"));
+        assert_eq!(claims.audience(), ["shop", "bank"]);
+        assert_eq!(claims.expires_at(), at(start + 60));
+        assert_eq!(claims.not_before(), Some(at(start - 2)));
+        assert_eq!(claims.issued_at(), Some(at(start - 1)));
+        assert_eq!(claims.jti(), Some(id));
+        let other = json!({"scope": "read", "tenant": {"id": 7}});
+        assert_eq!(serde_json::to_value(claims.other()).unwrap(), other);
+        let debug = format!("{claims:?}");
+        assert!(debug.contains("x1") && debug.contains("al"), "{debug}");
+        assert!(
+            !debug.contains("tenant") && !debug.contains(&shown[..20]),
+            "{debug}"
+        );
+        "fine"
+    };
+    let id_if_any = async |claims: Option<VerifiedClaims>| {
+        claims.map_or("nobody".to_owned(), |claims| claims.user_id().to_owned())
+    };
+    let app = Router::new().route("/", get(handler)).layer(layer.clone());
+    let open = Router::new()
+        .route("/optional", get(id_if_any))
+        .route("/required", get(async |_: VerifiedClaims| "fine"))
+        .layer(layer.clone().optional());
+    let manager = built(MemoryStore::new(), config(&signing_keys()[0])).unwrap();
+    let bare = Router::new()
+        .route("/bare", get(id_if_any))
+        .layer(SessionLayer::new(manager).optional())
+        .layer(layer.optional());
+    let app = app.merge(open).merge(bare);
+    let bearer = format!("Bearer {token}");
+    for (path, with_token, expected, text) in [
+        ("/", true, 200, "fine"),
+        ("/optional", true, 200, "al"),
+        ("/optional", false, 200, "nobody"),
+        ("/required", true, 200, "fine"),
+        ("/required", false, 401, ""),
+        // A layer further in has the last word, and this one knows no claims.
+        ("/bare", true, 500, ""),
+    ] {
+        let mut request = Request::get(path);
+        if with_token {
+            request = request.header("authorization", &bearer);
+        }
+        let request = request.body(axum::body::Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), expected, "{path}");
+        let body = axum::body::to_bytes(response.into_body(), 1000)
+            .await
+            .unwrap();
+        assert!(text.is_empty() || body == text, "{path}: {body:?}");
+    }
 }
 
 /// Of two layers, the inner one has the last word, whichever it is.

@@ -1,11 +1,13 @@
 //! Tokens that are JWTs.
 
 mod attacks;
+mod jwk_sets;
 mod keys;
 mod layer;
 mod mutations;
 mod peer;
 mod rotation;
+mod spellings;
 mod tokens;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
@@ -91,6 +93,25 @@ fn hs256_raw(header: &str, claims: &str, key: &[u8]) -> String {
     let algorithm = jsonwebtoken::Algorithm::HS256;
     let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
     format!("{message}.{signature}")
+}
+
+/// The order of the group of P-256 (SEC 2, §2.4.2).
+const P256_ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6,
+    0xfa, 0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+];
+
+/// The same ES256 token with the signature (r, n - s), which is valid wherever (r, s) is, and needs no key.
+fn respelled(token: &str) -> String {
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let mut signature = BASE64URL.decode(signature).unwrap();
+    let mut borrow = 0;
+    for at in (0..32).rev() {
+        let digit = i16::from(P256_ORDER[at]) - i16::from(signature[32 + at]) - borrow;
+        borrow = i16::from(digit < 0);
+        signature[32 + at] = digit.rem_euclid(256) as u8;
+    }
+    format!("{message}.{}", BASE64URL.encode(signature))
 }
 
 /// The header of tokens that are signed with [`SECRET`].

@@ -4,14 +4,35 @@ import json
 import sys
 
 import jwt
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+
+def publish(kid, alg, pem):
+    """The JWK of a public key in PEM; a modulus gets a leading zero octet, as from libraries for signed integers."""
+    algorithm = jwt.get_algorithm_by_name(alg)
+    jwk = algorithm.to_jwk(load_pem_public_key(pem.encode()))
+    jwk = (json.loads(jwk) if isinstance(jwk, str) else jwk) | {"kid": kid, "use": "sig"}
+    if "n" in jwk:
+        jwk["n"] = encode(b"\0" + jwt.utils.base64url_decode(jwk["n"]))
+    return jwk
+
+
+def encode(octets):
+    return jwt.utils.base64url_encode(octets).decode()
+
 
 for line in sys.stdin:
     order = json.loads(line)
     try:
         if order["do"] == "mint":
             answer = jwt.encode(
-                order["claims"], order["key"], algorithm=order["alg"], headers={"kid": order["kid"]}
+                order["claims"],
+                order["key"],
+                algorithm=order["alg"],
+                headers={"kid": order["kid"], "typ": order.get("typ", "JWT")},
             )
+        elif order["do"] == "publish":
+            answer = json.dumps({"keys": [publish(**key) for key in order["keys"]]})
         elif order["do"] == "verify":
             answer = jwt.decode(
                 order["token"],

@@ -101,8 +101,45 @@ async fn both_implementations_understand_each_other() {
         let before = faults.on("check").calls();
         assert!(manager.check_token(theirs).await.unwrap().is_none());
         assert_eq!(faults.on("check").calls(), before + 1, "{alg}");
+        // An access token of RFC 9068.
+        order["typ"] = json!("at+jwt");
+        order["claims"]["client_id"] = json!("app");
+        order["claims"]["jti"] = json!("x");
+        let access = peer.ask(&order);
+        let access = access.as_str().unwrap();
+        assert!(verifier.verify(access).is_err(), "{alg}");
+        let strict = config.access_tokens("app").verifier().unwrap();
+        assert_eq!(strict.verify(access).unwrap().user_id(), "ål", "{alg}");
+        assert!(strict.verify(theirs).is_err(), "{alg}");
+        order["typ"] = json!("JWT");
         order["claims"]["exp"] = json!(now() - 60);
         let late = peer.ask(&order);
         assert!(verifier.verify(late.as_str().unwrap()).is_err(), "{alg}");
+    }
+}
+
+/// Keys that PyJWT publishes, the RSA key with a leading zero octet in its modulus: they verify what PyJWT signs.
+#[test]
+fn a_foreign_jwk_set_verifies_foreign_tokens() {
+    let mut peer = Peer::start();
+    let key = |alg: &str, pem: &str| json!({"kid": alg, "alg": alg, "pem": pem});
+    let keys = [
+        key("ES256", ES256_PUBLIC),
+        key("EdDSA", EDDSA_PUBLIC),
+        key("RS256", RS256_PUBLIC),
+    ];
+    let set = peer.ask(&json!({"do": "publish", "keys": keys}));
+    let set = set.as_str().unwrap();
+    assert!(set.contains("\"n\": \"A"), "a leading zero octet: {set}");
+    let builder = JwtVerifier::from_jwk_set(set).unwrap();
+    assert!(builder.ignored_keys().is_empty());
+    let verifier = builder.build().unwrap();
+    for (alg, private) in [("ES256", ES256), ("EdDSA", EDDSA), ("RS256", RS256)] {
+        let claims = json!({"sub": "al", "exp": now() + 60});
+        let token = peer.ask(&json!({
+            "do": "mint", "claims": claims, "key": private, "alg": alg, "kid": alg,
+        }));
+        let claims = verifier.verify(token.as_str().unwrap());
+        assert_eq!(claims.expect(alg).user_id(), "al");
     }
 }

@@ -56,7 +56,6 @@ async fn a_verifier_needs_no_store() {
 
         let options = TokenOptions::new().max_lifetime(Duration::from_secs(60));
         let issued = manager.set_token_with("al", options).await.unwrap();
-        let forever = manager.set_token("al", None).await.unwrap();
         for verifier in [&published, &by_hand, &twin] {
             let verified = verifier.verify(issued.token.expose_secret()).unwrap();
             assert_eq!(verified.user_id(), "al");
@@ -68,8 +67,6 @@ async fn a_verifier_needs_no_store() {
                 .duration_since(issued.expires_at)
                 .unwrap();
             assert!(late <= Duration::from_secs(2), "{late:?}");
-            // It would never end.
-            assert!(verifier.verify(forever.expose_secret()).is_err());
         }
         manager.delete_user_tokens("al").await.unwrap();
         assert!(

@@ -1,0 +1,268 @@
+//! What tokens say, and what they have to say.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{Error, ErrorKind, Refusal, TokenId, token::check_user_id};
+
+/// The longest leeway that makes sense.
+const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
+/// The claims that have an accessor of their own.
+const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+
+/// The claims of a verified JWT (RFC 7519 §4).
+///
+/// [`JwtVerifier::verify`](super::JwtVerifier::verify) returns them, and under a
+/// [`JwtLayer`](crate::middleware::JwtLayer) they are in the extensions of each request with an accepted token. With
+/// feature `axum` they are an extractor. Cloning is cheap. `Debug` shows ids and times, and no other claims.
+///
+/// To revoke single tokens before they expire, keep the [`jti`](Self::jti) of those in a list, for as long as they live:
+///
+/// ```
+/// # use std::collections::HashSet;
+/// use tower_bearer_session::jwt::VerifiedClaims;
+///
+/// fn is_denied(claims: &VerifiedClaims, denied: &HashSet<String>) -> bool {
+///     // A token without an id cannot be in the list.
+///     claims.jti().is_none_or(|jti| denied.contains(jti))
+/// }
+/// ```
+#[derive(Clone)]
+pub struct VerifiedClaims(Arc<Inner>);
+
+struct Inner {
+    user_id: Arc<str>,
+    token_id: TokenId,
+    issuer: Option<String>,
+    audience: Vec<String>,
+    expires_at: SystemTime,
+    not_before: Option<SystemTime>,
+    issued_at: Option<SystemTime>,
+    jti: Option<String>,
+    other: Map<String, Value>,
+}
+
+impl VerifiedClaims {
+    pub(super) fn new(
+        claims: Claims,
+        expires_at: SystemTime,
+        token_id: TokenId,
+        mut all: Map<String, Value>,
+    ) -> Self {
+        all.retain(|name, _| !REGISTERED.contains(&&**name));
+        Self(Arc::new(Inner {
+            user_id: claims.sub.into(),
+            token_id,
+            issuer: claims.iss,
+            audience: claims.aud.map(Audience::into_vec).unwrap_or_default(),
+            expires_at,
+            not_before: claims.nbf.and_then(time),
+            issued_at: claims.iat.and_then(time),
+            jti: claims.jti,
+            other: all,
+        }))
+    }
+
+    /// The user id that the token was minted for (`sub`).
+    pub fn user_id(&self) -> &str {
+        &self.0.user_id
+    }
+
+    pub(crate) fn shared_user_id(&self) -> Arc<str> {
+        Arc::clone(&self.0.user_id)
+    }
+
+    /// The public handle of the token, the same as at the services that have a store.
+    ///
+    /// It is derived from what is signed, so whoever has the token cannot change it.
+    pub fn token_id(&self) -> &TokenId {
+        &self.0.token_id
+    }
+
+    /// The issuer (`iss`).
+    pub fn issuer(&self) -> Option<&str> {
+        self.0.issuer.as_deref()
+    }
+
+    /// The audience (`aud`): a single one counts as a list of one; empty without any.
+    pub fn audience(&self) -> &[String] {
+        &self.0.audience
+    }
+
+    /// When the token expires (`exp`).
+    pub fn expires_at(&self) -> SystemTime {
+        self.0.expires_at
+    }
+
+    /// When the token began to be valid (`nbf`).
+    pub fn not_before(&self) -> Option<SystemTime> {
+        self.0.not_before
+    }
+
+    /// When the token was minted (`iat`).
+    pub fn issued_at(&self) -> Option<SystemTime> {
+        self.0.issued_at
+    }
+
+    /// The token's own id (`jti`), which its issuer gave to no other token.
+    pub fn jti(&self) -> Option<&str> {
+        self.0.jti.as_deref()
+    }
+
+    /// All other claims, such as `scope` or `client_id`.
+    ///
+    /// Of two with the same name the last one counts (RFC 7519 §4).
+    pub fn other(&self) -> &Map<String, Value> {
+        &self.0.other
+    }
+}
+
+impl fmt::Debug for VerifiedClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedClaims")
+            .field("user_id", &self.0.user_id)
+            .field("token_id", &self.0.token_id)
+            .field("issuer", &self.0.issuer)
+            .field("audience", &self.0.audience)
+            .field("jti", &self.0.jti)
+            .field("issued_at", &self.0.issued_at)
+            .field("expires_at", &self.0.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The claims that decide whether a token is accepted. Each of them may be there once.
+#[derive(Deserialize)]
+pub(super) struct Claims {
+    pub(super) sub: String,
+    iss: Option<String>,
+    aud: Option<Audience>,
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+    jti: Option<String>,
+    client_id: Option<Value>,
+}
+
+/// RFC 7519 §4.1.3: a list, or in the special case of one audience that one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Audience {
+    fn includes(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Several(list) => list.iter().any(|one| one == audience),
+        }
+    }
+
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Several(list) => list,
+        }
+    }
+}
+
+/// What a token has to say, besides being signed.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) leeway: Duration,
+    /// Whether it has to be an access token (RFC 9068).
+    pub(super) access_tokens: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            issuer: None,
+            audience: None,
+            leeway: Duration::from_secs(5),
+            access_tokens: false,
+        }
+    }
+}
+
+impl Rules {
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        let error = |message: String| Err(Error::new(ErrorKind::Config, message));
+        if self.leeway > MAX_LEEWAY {
+            return error(format!("the leeway is longer than {MAX_LEEWAY:?}"));
+        }
+        // RFC 9068 §4: both must be checked.
+        if self.access_tokens && (self.issuer.is_none() || self.audience.is_none()) {
+            return error("access tokens need an issuer and an audience".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The `typ` of the tokens (RFC 7519 §5.1, RFC 9068 §2.1).
+    pub(super) fn token_type(&self) -> &'static str {
+        if self.access_tokens { "at+jwt" } else { "JWT" }
+    }
+
+    /// Whether tokens of this `typ` are accepted: others may be signed with the same key, but mean something else.
+    pub(super) fn accept_type(&self, typ: Option<&str>) -> bool {
+        let Some(typ) = typ else {
+            return !self.access_tokens;
+        };
+        // RFC 7515 §4.1.9: media types are compared without regard to case, and `application/` may be left out.
+        let name = match typ.split_at_checked("application/".len()) {
+            Some((prefix, name)) if prefix.eq_ignore_ascii_case("application/") => name,
+            _ => typ,
+        };
+        name.eq_ignore_ascii_case(self.token_type())
+    }
+
+    /// Checks the claims of a token whose signature is good; returns when it expires.
+    pub(super) fn check(&self, claims: &Claims) -> Result<SystemTime, Refusal> {
+        let now = SystemTime::now();
+        let at = |seconds: f64| time(seconds).ok_or(Refusal::NotVerified);
+        let expires_at = at(claims.exp.ok_or(Refusal::NotVerified)?)?;
+        let starts_at = claims.nbf.map(at).transpose()?;
+        let issuer_is_right = match &self.issuer {
+            Some(issuer) => claims.iss.as_ref() == Some(issuer),
+            None => true,
+        };
+        let audience_is_right = match (&self.audience, &claims.aud) {
+            (Some(audience), Some(claimed)) => claimed.includes(audience),
+            // RFC 7519 §4.1.3: an audience that nobody asked for is somebody else's.
+            (audience, claimed) => audience.is_none() && claimed.is_none(),
+        };
+        // RFC 9068 §2.2; the rest is checked anyway.
+        let is_complete = !self.access_tokens
+            || claims.iat.is_some()
+                && claims.jti.is_some()
+                && claims.client_id.as_ref().is_some_and(Value::is_string);
+        // RFC 7519 §4.1.4: not on or after this time. §4.1.5: not before this one.
+        let is_live = now < expires_at + self.leeway
+            && starts_at.is_none_or(|start| start <= now + self.leeway);
+        let accepted = issuer_is_right
+            && audience_is_right
+            && is_complete
+            && is_live
+            && check_user_id(&claims.sub).is_ok();
+        accepted.then_some(expires_at).ok_or(Refusal::NotVerified)
+    }
+}
+
+/// A NumericDate (RFC 7519 §2); `None` if it is out of range.
+fn time(seconds: f64) -> Option<SystemTime> {
+    let since = Duration::try_from_secs_f64(seconds).ok()?;
+    // With room for a leeway.
+    UNIX_EPOCH
+        .checked_add(since.checked_add(MAX_LEEWAY)?)?
+        .checked_sub(MAX_LEEWAY)
+}
