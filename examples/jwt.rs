@@ -13,8 +13,8 @@ use axum::{
 };
 use tokio::net::TcpListener;
 use tower_bearer_session::{
-    Error, MemoryStore, Session, SessionLayer, TokenManager, TokenOptions, User,
-    jwt::{JwtConfig, JwtVerifier, SigningKey},
+    Error, MemoryStore, Session, SessionLayer, TokenManager, User,
+    jwt::{JwtConfig, JwtVerifier, SigningKey, VerifiedClaims},
     middleware::JwtLayer,
 };
 
@@ -24,7 +24,9 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let pem = rcgen::KeyPair::generate()?.serialize_pem();
     let config = JwtConfig::new(SigningKey::es256("2026-11", &pem)?)
         .issuer("https://login.example.org")
-        .audience("shop");
+        .audience("shop")
+        // How long the service without a store may go on accepting a token after a logout.
+        .max_lifetime(Duration::from_secs(15 * 60));
     let jwk_set = config.jwk_set();
 
     let manager: TokenManager = TokenManager::builder(MemoryStore::new())
@@ -46,8 +48,12 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         .issuer("https://login.example.org")
         .audience("shop")
         .build()?;
+    for key in verifier.ignored_keys() {
+        eprintln!("ignored a key of the JWK Set: {key}");
+    }
     let gateway = Router::new()
         .route("/me", get(me))
+        .route("/claims", get(claims))
         .layer(JwtLayer::new(verifier));
 
     let listeners = [
@@ -66,6 +72,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
 TOKEN=$(curl -s -X POST {at_login}/login/alice)
 curl -s {at_login}/me -H "Authorization: Bearer $TOKEN"
 curl -s {at_gateway}/me -H "Authorization: Bearer $TOKEN"
+curl -s {at_gateway}/claims -H "Authorization: Bearer $TOKEN"
 curl -s -X POST {at_login}/logout -H "Authorization: Bearer $TOKEN"
 curl -i {at_login}/me -H "Authorization: Bearer $TOKEN"
 curl -i {at_gateway}/me -H "Authorization: Bearer $TOKEN"  # until the token expires
@@ -82,15 +89,18 @@ curl -s {at_login}/.well-known/jwks.json
 
 /// Believes whatever it is told; a real one checks a password here.
 async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
-    // How long the service without a store may go on accepting the token after a logout.
-    let options = TokenOptions::new().max_lifetime(Duration::from_secs(15 * 60));
-    let issued = manager.set_token_with(&user, options).await?;
-    Ok(issued.token.expose_secret().to_owned())
+    let token = manager.set_token(&user, None).await?;
+    Ok(token.expose_secret().to_owned())
 }
 
 /// The same handler under both layers.
 async fn me(user: User) -> String {
     format!("you are {}\n", user.id())
+}
+
+/// What the token says; only the layer without a store knows it.
+async fn claims(claims: VerifiedClaims) -> String {
+    format!("token {:?} of {:?}\n", claims.jti(), claims.issuer())
 }
 
 async fn log_out(session: Session) -> Result<&'static str, Error> {

@@ -1,6 +1,11 @@
 //! Connections to single servers.
 
+#[cfg(feature = "redis-tls")]
+use std::io;
 use std::{fmt, time::Duration};
+
+#[cfg(feature = "redis-tls")]
+use redis::io::tcp::socket2::SockRef;
 
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
@@ -31,18 +36,15 @@ pub(super) struct Credentials {
 #[derive(Clone)]
 pub(super) struct Dialer {
     redis: RedisConnectionInfo,
-    /// With an address that does not count: whether there is TLS, and with which certificates.
-    transport: ConnectionAddr,
     connection: AsyncConnectionConfig,
+    #[cfg(feature = "redis-tls")]
+    tls: Option<super::tls::Connector>,
+    #[cfg(feature = "redis-tls")]
+    connect_timeout: Duration,
 }
 
 impl Dialer {
-    pub(super) fn new(
-        credentials: Credentials,
-        db: u32,
-        transport: ConnectionAddr,
-        connect_timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(credentials: Credentials, db: u32, connect_timeout: Duration) -> Self {
         let mut redis = RedisConnectionInfo::default()
             // RESP3 tells of a lost connection even while it is idle.
             .set_protocol(ProtocolVersion::RESP3)
@@ -60,9 +62,18 @@ impl Dialer {
             .set_response_timeout(None);
         Self {
             redis,
-            transport,
             connection,
+            #[cfg(feature = "redis-tls")]
+            tls: None,
+            #[cfg(feature = "redis-tls")]
+            connect_timeout,
         }
+    }
+
+    #[cfg(feature = "redis-tls")]
+    pub(super) fn with_tls(mut self, config: rustls::ClientConfig) -> Self {
+        self.tls = Some(super::tls::Connector::new(config));
+        self
     }
 
     /// Connects and logs in. `on_push` gets what the server says unasked, and the loss of the connection.
@@ -71,28 +82,36 @@ impl Dialer {
         to: &Address,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> RedisResult<MultiplexedConnection> {
-        let (host, port) = (to.host.clone(), to.port);
-        let address = match self.transport.clone() {
-            ConnectionAddr::TcpTls {
-                insecure,
-                tls_params,
-                ..
-            } => ConnectionAddr::TcpTls {
-                host,
-                port,
-                insecure,
-                tls_params,
-            },
-            _ => ConnectionAddr::Tcp(host, port),
-        };
-        let info = address
+        let config = self.connection.clone().set_push_sender(OnPush(on_push));
+        #[cfg(feature = "redis-tls")]
+        if let Some(tls) = &self.tls {
+            return self.dial_with(tls, to, config).await;
+        }
+        let info = ConnectionAddr::Tcp(to.host.clone(), to.port)
             .into_connection_info()?
             .set_tcp_settings(tcp_settings())
             .set_redis_settings(self.redis.clone());
-        let config = self.connection.clone().set_push_sender(OnPush(on_push));
         Client::open(info)?
             .get_multiplexed_async_connection_with_config(&config)
             .await
+    }
+
+    #[cfg(feature = "redis-tls")]
+    async fn dial_with(
+        &self,
+        tls: &super::tls::Connector,
+        to: &Address,
+        config: AsyncConnectionConfig,
+    ) -> RedisResult<MultiplexedConnection> {
+        let dialing = async {
+            let stream = tls.connect(&to.host, to.port, prepare).await?;
+            MultiplexedConnection::new_with_config(&self.redis, stream, config).await
+        };
+        let dialed = tokio::time::timeout(self.connect_timeout, dialing).await;
+        let (connection, driver) = dialed.map_err(io::Error::from)??;
+        // It ends with the last handle of the connection.
+        tokio::spawn(driver);
+        Ok(connection)
     }
 }
 
@@ -105,13 +124,27 @@ impl<F: Fn(PushInfo) + Send + Sync + 'static> AsyncPushSender for OnPush<F> {
     }
 }
 
-fn tcp_settings() -> TcpSettings {
-    let keepalive = TcpKeepalive::new()
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
         .with_time(DEAD_PEER)
-        .with_interval(DEAD_PEER / 2);
+        .with_interval(DEAD_PEER / 2)
+}
+
+/// The [`tcp_settings`] for a connection that the client library did not make.
+#[cfg(feature = "redis-tls")]
+fn prepare(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_tcp_keepalive(&keepalive())?;
+    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+    socket.set_tcp_user_timeout(Some(DEAD_PEER))?;
+    Ok(())
+}
+
+fn tcp_settings() -> TcpSettings {
     let settings = TcpSettings::default()
         .set_nodelay(true)
-        .set_keepalive(keepalive);
+        .set_keepalive(keepalive());
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let settings = settings.set_user_timeout(DEAD_PEER);
     settings

@@ -41,6 +41,8 @@ mod record;
 mod script;
 mod sentinel;
 mod supervisor;
+#[cfg(feature = "redis-tls")]
+mod tls;
 mod topology;
 
 /// How many sessions a page of a list has, about.

@@ -146,9 +146,9 @@ impl RedisStoreBuilder {
     /// Whether to speak TLS. Default: whether the scheme of the URL is `rediss…`, or `false`.
     ///
     /// Certificates of servers are verified, against the host by which each was found: that of the URL,
-    /// or what sentinels or nodes of the cluster say. If the process has no default
-    /// [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls when
-    /// the store connects, `ring` becomes it: install another one before.
+    /// or what sentinels or nodes of the cluster say. The cryptography is that of the process's default
+    /// [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if the program
+    /// has installed one before, and of `ring` otherwise; the store never installs one.
     #[cfg(feature = "redis-tls")]
     pub fn tls(mut self, tls: bool) -> Self {
         self.with_tls = Some(tls);
@@ -270,13 +270,8 @@ impl RedisStoreBuilder {
         }
         let keys = Keys::new(self.token_key_prefix.clone(), self.user_key_prefix.clone())?;
         let dialer = |credentials, db, tls| -> Result<Dialer, Error> {
-            let transport = self.tls.transport(tls)?;
-            Ok(Dialer::new(
-                credentials,
-                db,
-                transport,
-                self.connect_timeout,
-            ))
+            let dialer = Dialer::new(credentials, db, self.connect_timeout);
+            self.tls.secure(dialer, tls)
         };
         let mut secrets = vec![target.credentials.password.clone()];
         if let Place::Sentinel { credentials, .. } = &target.place {

@@ -1,5 +1,4 @@
-use redis::ConnectionAddr;
-
+use super::Dialer;
 #[cfg(not(feature = "redis-tls"))]
 use super::config_error;
 use crate::Error;
@@ -16,13 +15,13 @@ impl Tls {
         self.roots.is_some() || self.client.is_some()
     }
 
-    /// What makes connections, with an address that does not count.
-    pub(super) fn transport(&self, tls: bool) -> Result<ConnectionAddr, Error> {
+    /// The dialer, with TLS if that is wanted.
+    pub(super) fn secure(&self, dialer: Dialer, tls: bool) -> Result<Dialer, Error> {
         if !tls {
-            return Ok(ConnectionAddr::Tcp(String::new(), 0));
+            return Ok(dialer);
         }
         #[cfg(feature = "redis-tls")]
-        return rustls::transport(self);
+        return Ok(dialer.with_tls(rustls::client_config(self)?));
         #[cfg(not(feature = "redis-tls"))]
         Err(config_error(
             "TLS to Redis needs the feature `redis-tls` of this crate",

@@ -1,4 +1,5 @@
-use redis::{Client, ClientTlsConfig, ConnectionAddr, TlsCertificates};
+use std::sync::Arc;
+
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
@@ -8,47 +9,35 @@ use rustls::{
 use super::Tls;
 use crate::{Error, store::config::config_error};
 
-/// What makes TLS connections, with an address that does not count.
-pub(super) fn transport(tls: &Tls) -> Result<ConnectionAddr, Error> {
-    // The client asks for the process's provider, and there is none until somebody installs one. It fails only
-    // if somebody just did.
-    if CryptoProvider::get_default().is_none() {
-        let _ = ring::default_provider().install_default();
-    }
-    validate(tls)?;
-    let client = tls.client.clone();
-    let certificates = TlsCertificates {
-        client_tls: client.map(|(client_cert, client_key)| ClientTlsConfig {
-            client_cert,
-            client_key,
-        }),
-        root_cert: tls.roots.clone(),
+/// What all connections of a store share. Nothing is installed for the process.
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
+    let installed = CryptoProvider::get_default().cloned();
+    let provider = installed.unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| config_error("the crypto provider of the process knows no version of TLS"))?
+        .with_root_certificates(roots(tls)?);
+    let Some((chain, key)) = &tls.client else {
+        return Ok(config.with_no_client_auth());
     };
-    let client = Client::build_with_tls("rediss://localhost", certificates)
-        .map_err(|_| config_error("the certificates for Redis cannot be used"))?;
-    Ok(client.get_connection_info().addr().clone())
+    let chain = certificates(chain, "tls_client_certificate")?;
+    let message = "the key of `tls_client_certificate` is not a private key in PEM";
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| config_error(message))?;
+    let message = "the key of `tls_client_certificate` cannot be used with its certificate";
+    let config = config.with_client_auth_cert(chain, key);
+    config.map_err(|_| config_error(message))
 }
 
-/// Finds what the client would only find when it connects, or never.
-fn validate(tls: &Tls) -> Result<(), Error> {
+fn roots(tls: &Tls) -> Result<RootCertStore, Error> {
+    let Some(pem) = &tls.roots else {
+        return Ok(webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect());
+    };
     let mut roots = RootCertStore::empty();
-    if let Some(pem) = &tls.roots {
-        for certificate in certificates(pem, "tls_roots")? {
-            let message = "a certificate in `tls_roots` is not one of a certificate authority";
-            roots.add(certificate).map_err(|_| config_error(message))?;
-        }
+    for certificate in certificates(pem, "tls_roots")? {
+        let message = "a certificate in `tls_roots` is not one of a certificate authority";
+        roots.add(certificate).map_err(|_| config_error(message))?;
     }
-    if let Some((chain, key)) = &tls.client {
-        let chain = certificates(chain, "tls_client_certificate")?;
-        let message = "the key of `tls_client_certificate` is not a private key in PEM";
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| config_error(message))?;
-        let message = "the key of `tls_client_certificate` cannot be used with its certificate";
-        ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|_| config_error(message))?;
-    }
-    Ok(())
+    Ok(roots)
 }
 
 /// At least one.
