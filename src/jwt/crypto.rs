@@ -1,5 +1,7 @@
 //! Keys and signatures, by aws-lc. Nothing here depends on a default of the process.
 
+use std::{ops::RangeInclusive, sync::Arc};
+
 use aws_lc_rs::{
     encoding::AsDer,
     error::Unspecified,
@@ -14,7 +16,7 @@ use aws_lc_rs::{
 };
 
 /// The lengths of an RSA modulus, in bits: RFC 7518 §3.3 sets the lower end, the library the upper one.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 /// The longest RSA exponent, in octets; the usual one, 65537, has three.
 const MAX_EXPONENT_LEN: usize = 4;
 /// An uncompressed point begins with this octet (SEC 1, §2.3.3).
@@ -128,13 +130,13 @@ impl PublicKey {
 /// What verifies signatures.
 #[derive(Clone)]
 pub(super) enum Verifier {
-    Secret(hmac::Key),
+    Secret(Arc<hmac::Key>),
     Public(ParsedPublicKey),
 }
 
 impl Verifier {
     pub(super) fn hs256(secret: &[u8]) -> Self {
-        Self::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        Self::Secret(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
     /// Refuses, with the reason, a key that could verify nothing or is too weak.
@@ -183,7 +185,7 @@ impl Verifier {
 
 /// What signs.
 pub(super) enum Signer {
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
     Ecdsa(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
     Rsa(RsaKeyPair),
@@ -191,7 +193,7 @@ pub(super) enum Signer {
 
 impl Signer {
     pub(super) fn hs256(secret: &[u8]) -> Self {
-        Self::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret))
+        Self::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
     /// The private key in a PEM text, with its public key; `None` if there is none for this algorithm.

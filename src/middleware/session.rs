@@ -192,7 +192,7 @@ impl<D> fmt::Debug for Unverified<D> {
 }
 
 /// Why a request has no verified claims: the extractor of claims does not know the `D` of [`Unverified`].
-#[cfg(feature = "jwt")]
+#[cfg(all(feature = "axum", feature = "jwt"))]
 #[derive(Clone)]
 pub(super) struct NoClaims(pub(super) Rejection);
 
@@ -205,6 +205,7 @@ pub(super) fn judge<D: Send + Sync + 'static>(
     {
         extensions.remove::<Unverified<D>>();
         extensions.remove::<VerifiedClaims>();
+        #[cfg(feature = "axum")]
         extensions.remove::<NoClaims>();
     }
     match verdict {
@@ -232,6 +233,7 @@ pub(super) fn judge_offline<D: Send + Sync + 'static>(
     match verdict {
         Ok((user, claims)) => {
             extensions.remove::<Unverified<D>>();
+            #[cfg(feature = "axum")]
             extensions.remove::<NoClaims>();
             extensions.insert(user);
             extensions.insert(claims);
@@ -239,6 +241,7 @@ pub(super) fn judge_offline<D: Send + Sync + 'static>(
         Err(reason) => {
             extensions.remove::<User<D>>();
             extensions.remove::<VerifiedClaims>();
+            #[cfg(feature = "axum")]
             extensions.insert(NoClaims(reason.clone()));
             extensions.insert(Unverified::<D> {
                 reason,
