@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU16, Ordering},
     },
     time::Duration,
 };
@@ -38,7 +38,8 @@ impl Proxy {
             .expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
         let shared = Arc::new(Shared::default());
-        let accepting = tokio::spawn(accept(listener, upstream_port, Arc::clone(&shared)));
+        shared.upstream_port.store(upstream_port, Ordering::Relaxed);
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self {
             port,
             shared,
@@ -49,6 +50,12 @@ impl Proxy {
     /// The port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// New flows lead to 127.0.0.1:`upstream_port` from now on; existing flows go on where they are.
+    pub(crate) fn redirect(&self, upstream_port: u16) {
+        let port = &self.shared.upstream_port;
+        port.store(upstream_port, Ordering::Relaxed);
     }
 
     /// From now on every byte takes this much longer (in milliseconds, rounded up), each way.
@@ -96,6 +103,7 @@ impl Drop for Proxy {
 /// What the proxy and its tasks share.
 #[derive(Debug, Default)]
 struct Shared {
+    upstream_port: AtomicU16,
     delay: Mutex<Duration>,
     refuse: AtomicBool,
     flows: Mutex<Vec<watch::Sender<Fate>>>,
@@ -110,7 +118,7 @@ enum Fate {
 }
 
 /// Accepts connections for ever; the flows end together with this.
-async fn accept(listener: TcpListener, upstream_port: u16, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut flows = JoinSet::new();
     loop {
         let (client, _) = listener.accept().await.expect("a connection");
@@ -123,6 +131,7 @@ async fn accept(listener: TcpListener, upstream_port: u16, shared: Arc<Shared>) 
         known.retain(|flow| !flow.is_closed());
         known.push(fate);
         drop(known);
+        let upstream_port = shared.upstream_port.load(Ordering::Relaxed);
         flows.spawn(flow(client, upstream_port, Arc::clone(&shared), watched));
     }
 }
@@ -269,6 +278,26 @@ async fn dropped_and_refused_connections_fail_and_new_ones_work() {
     proxy.refuse(false);
     let mut client = connect(&proxy).await.expect("a connection");
     ping(&mut client).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_redirected_proxy_leads_new_flows_elsewhere() {
+    let (first, second) = tokio::join!(
+        RedisServer::start(Flavor::Redis),
+        RedisServer::start(Flavor::Redis)
+    );
+    let proxy = Proxy::start(first.port()).await;
+    let name = async |client: &mut MultiplexedConnection| {
+        let get = redis::cmd("GET").arg("name").take();
+        get.query_async::<String>(client).await.expect("a name")
+    };
+    first.cmd(&["SET", "name", "first"]).await;
+    second.cmd(&["SET", "name", "second"]).await;
+    let mut old = connect(&proxy).await.expect("a connection");
+    proxy.redirect(second.port());
+    let mut new = connect(&proxy).await.expect("a connection");
+    assert_eq!(name(&mut old).await, "first");
+    assert_eq!(name(&mut new).await, "second");
 }
 
 #[tokio::test]
