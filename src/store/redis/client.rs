@@ -1,6 +1,6 @@
 //! Where commands go, and what becomes of them.
 
-use std::{fmt, iter, sync::Arc};
+use std::{fmt, iter, sync::Arc, time::Duration};
 
 use redis::{FromRedisValue, Pipeline, Value};
 use tokio::time::Instant;
@@ -75,6 +75,15 @@ impl Client {
         self.finish(answer.await)
     }
 
+    /// Reads this key, to learn whether the server answers.
+    pub(super) async fn ping(&self, key: &str) -> Result<(), Error> {
+        let mut commands = Pipeline::with_capacity(1);
+        commands.get(key);
+        let done = self.query(key, Lane::Requests, &commands).await?;
+        let (_,): (Reply,) = done.reply;
+        Ok(())
+    }
+
     /// Calls a script; teaches it to the server if need be.
     pub(super) async fn script<T: FromRedisValue>(
         &self,
@@ -128,8 +137,13 @@ impl Client {
         self.0.config.status.report(primaries)
     }
 
+    /// How long one operation may take.
+    pub(super) fn operation_timeout(&self) -> Duration {
+        self.0.config.deadline
+    }
+
     fn deadline(&self) -> Instant {
-        Instant::now() + self.0.config.deadline
+        Instant::now() + self.operation_timeout()
     }
 
     async fn send(

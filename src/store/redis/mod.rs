@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use redis::Pipeline;
+use tokio::time::timeout;
 
 use self::{
     client::Client,
@@ -47,6 +48,8 @@ mod topology;
 
 /// How many sessions a page of a list has, about.
 const PAGE: usize = 512;
+/// How long a whole list may take, in deadlines of one operation.
+const MAX_LIST_DEADLINES: u32 = 20;
 
 /// A string, or nil.
 type Reply = Option<Vec<u8>>;
@@ -131,6 +134,50 @@ impl RedisStore {
     /// What is known of the servers and the connections to them; asks nobody.
     pub fn health(&self) -> RedisHealth {
         self.client.health()
+    }
+
+    /// Makes one cheap round trip to the primary, within the deadline of an operation; with a cluster, to one of its
+    /// primaries.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`], as of any operation; [`ErrorKind::Store`] if the server
+    /// refuses to read a key.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.client.ping(&self.keys.probe()).await
+    }
+
+    async fn list_pages(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let key = self.keys.sessions(user_id);
+        // A scan may return a field more than once.
+        let mut found = BTreeMap::new();
+        let mut cursor = 0;
+        let mut scanned: Option<Arc<Live>> = None;
+        loop {
+            let mut commands = Pipeline::with_capacity(2);
+            commands.cmd("TIME");
+            let page = commands.cmd("HSCAN");
+            page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
+            let Done { reply, live } = self.client.query(&key, Lane::Lists, &commands).await?;
+            let (now, (next, page)): (Time, Page) = reply;
+            let now = time(now);
+            // A cursor means nothing to another server, or to the same one restarted.
+            if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
+                (cursor, scanned) = (0, None);
+                continue;
+            }
+            for (id, session) in page {
+                let session = record::decode(session).filter(|session| now < session.expires_at);
+                found.extend(token_id_of(&id).zip(session));
+            }
+            cursor = next;
+            if cursor == 0 {
+                break;
+            }
+        }
+        let mut sessions: Vec<_> = found.into_iter().collect();
+        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
+        Ok(sessions)
     }
 }
 
@@ -237,36 +284,12 @@ impl SessionStore for RedisStore {
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let key = self.keys.sessions(user_id);
-        // A scan may return a field more than once.
-        let mut found = BTreeMap::new();
-        let mut cursor = 0;
-        let mut scanned: Option<Arc<Live>> = None;
-        loop {
-            let mut commands = Pipeline::with_capacity(2);
-            commands.cmd("TIME");
-            let page = commands.cmd("HSCAN");
-            page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            let Done { reply, live } = self.client.query(&key, Lane::Lists, &commands).await?;
-            let (now, (next, page)): (Time, Page) = reply;
-            let now = time(now);
-            // A cursor means nothing to another server, or to the same one restarted.
-            if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
-                (cursor, scanned) = (0, None);
-                continue;
-            }
-            for (id, session) in page {
-                let session = record::decode(session).filter(|session| now < session.expires_at);
-                found.extend(token_id_of(&id).zip(session));
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
-        let mut sessions: Vec<_> = found.into_iter().collect();
-        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
-        Ok(sessions)
+        let limit = self.client.operation_timeout() * MAX_LIST_DEADLINES;
+        let pages = timeout(limit, self.list_pages(user_id));
+        pages.await.unwrap_or_else(|_| {
+            let message = format!("the list of sessions was not complete within {limit:?}");
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

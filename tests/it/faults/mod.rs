@@ -13,6 +13,7 @@ mod process;
 mod reconnect;
 mod refusals;
 mod sentinel;
+mod silence;
 
 use std::time::{Duration, Instant};
 

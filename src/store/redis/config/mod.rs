@@ -208,8 +208,11 @@ impl RedisStoreBuilder {
     }
 
     /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry after
-    /// a dropped connection. Default: 500 ms. (A list of very many sessions is read in pages, and the
-    /// deadline is for each page.)
+    /// a dropped connection. Default: 500 ms.
+    ///
+    /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
+    /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
