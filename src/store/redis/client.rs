@@ -12,10 +12,10 @@ use super::{
     errors::server_code,
     health::RedisHealth,
     link::{Answer, Done, Failure, LinkConfig, OnDrop},
+    live::Live,
     lookup::{Found, Sought},
     node::{Lane, Node},
     script::ScriptCall,
-    supervisor::Live,
 };
 use crate::Error;
 
@@ -73,6 +73,26 @@ impl Client {
         let deadline = self.deadline();
         let answer = self.send(key, lane, deadline, commands, OnDrop::Retry);
         self.finish(answer.await)
+    }
+
+    /// Reads the next page of a list, from the server that the last one came from, if it can still be asked.
+    pub(super) async fn query_page<T: FromRedisValue>(
+        &self,
+        key: &str,
+        commands: &Pipeline,
+        last: Option<&Arc<Live>>,
+    ) -> Result<Done<T>, Error> {
+        let (deadline, lane) = (self.deadline(), Lane::Lists);
+        let answer = match (&self.0.servers, last) {
+            (Servers::One(node), Some(live)) => {
+                node.lane(lane).send_on(live, deadline, commands).await
+            }
+            _ => {
+                self.send(key, lane, deadline, commands, OnDrop::Retry)
+                    .await
+            }
+        };
+        self.finish(answer)
     }
 
     /// Reads this key, to learn whether the server answers.

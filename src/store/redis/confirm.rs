@@ -22,8 +22,8 @@ use tokio::{
 use super::{
     errors::has_code,
     link::{Done, Failure, Link, LinkConfig, OnDrop},
+    live::Live,
     script::FENCE,
-    supervisor::Live,
     topology::Source,
 };
 use crate::{Error, ErrorKind};
@@ -53,9 +53,14 @@ struct Round {
 }
 
 impl Confirmer {
-    pub(super) fn start(config: &Arc<LinkConfig>, source: Source) -> Self {
+    pub(super) fn start(
+        config: &Arc<LinkConfig>,
+        source: Source,
+        dialing: &Arc<Mutex<()>>,
+    ) -> Self {
+        let max_block = config.confirm.unwrap_or_default();
         Self {
-            link: Link::start(config, source),
+            link: Link::start(config, source, dialing, max_block),
             config: Arc::clone(config),
             clock: AtomicU64::new(1),
             last: Mutex::default(),

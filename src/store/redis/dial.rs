@@ -48,7 +48,8 @@ impl Dialer {
         let mut redis = RedisConnectionInfo::default()
             // RESP3 tells of a lost connection even while it is idle.
             .set_protocol(ProtocolVersion::RESP3)
-            .set_lib_name(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+            // The client would go on telling it to servers that refuse to hear it.
+            .set_skip_set_lib_name()
             .set_db(db.into());
         if let Some(username) = credentials.username {
             redis = redis.set_username(username);

@@ -72,6 +72,11 @@ pub(super) fn another_connection_may_cure(error: &RedisError) -> bool {
     }
 }
 
+/// Whether only a replica answers so.
+pub(super) fn is_of_a_replica(error: &RedisError) -> bool {
+    has_code(error, &["MASTERDOWN", "READONLY"])
+}
+
 /// Whether the server is fine but will not do the operation at the moment: out of memory, its disk is
 /// full, too few replicas, a script runs, the cluster has lost slots.
 fn refuses_for_now(error: &RedisError) -> bool {

@@ -6,7 +6,6 @@ use std::{
     time::SystemTime,
 };
 
-use super::dial::Address;
 use crate::Error;
 
 /// How the servers of a [`RedisStore`](crate::RedisStore) are organized.
@@ -35,14 +34,15 @@ pub struct RedisHealth {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisPrimary {
     pub(super) address: String,
-    pub(super) connected: bool,
+    pub(super) connected_at: Option<SystemTime>,
+    pub(super) role_watched: bool,
 }
 
 impl RedisHealth {
     /// Whether there is a connection over which the next operation would be sent; with a cluster, to at least one
     /// of its primaries.
     pub fn is_connected(&self) -> bool {
-        self.primaries.iter().any(|primary| primary.connected)
+        self.primaries.iter().any(RedisPrimary::is_connected)
     }
 
     /// How the servers are organized.
@@ -56,7 +56,9 @@ impl RedisHealth {
         &self.primaries
     }
 
-    /// How often a connection was replaced, since the store was made.
+    /// How often a connection was replaced because it was lost, or its server was unfit or did not answer, since the store
+    /// was made. Connections that only reached [their greatest age](crate::RedisStoreBuilder::max_connection_age) do not
+    /// count.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
     }
@@ -76,14 +78,20 @@ impl RedisPrimary {
 
     /// Whether there is a connection to it.
     pub fn is_connected(&self) -> bool {
-        self.connected
+        self.connected_at.is_some()
     }
 
-    pub(super) fn new(address: &Address, connected: bool) -> Self {
-        Self {
-            address: address.to_string(),
-            connected,
-        }
+    /// When the connection in use was made, by the clock of this machine: the server is the one that the address led to
+    /// at that time. `None` without a connection.
+    pub fn connected_at(&self) -> Option<SystemTime> {
+        self.connected_at
+    }
+
+    /// Whether the store notices when the server is demoted in place, because the server tells its role (in the reply to
+    /// [`HELLO`](https://redis.io/docs/latest/commands/hello/)). Some proxies do not pass it on. Of a primary of a cluster
+    /// it is `false`: the cluster tells who the primaries are.
+    pub fn is_role_watched(&self) -> bool {
+        self.role_watched
     }
 }
 

@@ -1,24 +1,32 @@
 //! Commands on a supervised connection.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use redis::{FromRedisValue, Pipeline, RedisError, Value};
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{Mutex, watch},
     task::AbortHandle,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    dial::{Address, Dialer},
-    errors::{ErrorText, another_connection_may_cure},
+    dial::Dialer,
+    errors::{ErrorText, another_connection_may_cure, is_of_a_replica},
     health::Status,
+    live::{Live, Reports, State},
     lookup::Lookups,
-    supervisor::{Live, Reports, State, Supervisor},
+    supervisor::Supervisor,
     topology::Source,
 };
 use crate::{Error, ErrorKind};
+
+/// How late a reply may be and still show that the server answers.
+const MAX_LATENESS: Duration = Duration::from_secs(5);
 
 /// How to connect, whatever the server.
 pub(super) struct LinkConfig {
@@ -30,6 +38,10 @@ pub(super) struct LinkConfig {
     /// How long writes may wait for replicas, if they do: then every server is asked who it is.
     pub(super) confirm: Option<Duration>,
     pub(super) connect_timeout: Duration,
+    /// How old a connection to a single server may become.
+    pub(super) max_connection_age: Duration,
+    /// Whether a server has refused to note the name of this library.
+    pub(super) is_nameless: AtomicBool,
     pub(super) deadline: Duration,
     pub(super) errors: ErrorText,
     pub(super) status: Arc<Status>,
@@ -73,13 +85,21 @@ pub(super) enum Failure {
 }
 
 impl Link {
-    /// Starts to connect, in a task of its own.
-    pub(super) fn start(config: &Arc<LinkConfig>, source: Source) -> Self {
+    /// Starts to connect, in a task of its own, in turns with others that have the same `dialing`. Commands may block
+    /// the connection for as long as `max_block`.
+    pub(super) fn start(
+        config: &Arc<LinkConfig>,
+        source: Source,
+        dialing: &Arc<Mutex<()>>,
+        max_block: Duration,
+    ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
         let reports = Reports::new();
         let supervisor = Supervisor {
             source,
             config: Arc::clone(config),
+            dialing: Arc::clone(dialing),
+            max_block,
             state: sender,
             reports: reports.clone(),
         };
@@ -104,28 +124,55 @@ impl Link {
         commands: &Pipeline,
         on_drop: OnDrop,
     ) -> Result<Answer, Failure> {
-        self.send_all(deadline, commands, on_drop, 1).await
+        let live = self.live_until(deadline, 0).await?;
+        self.send_from(live, deadline, commands, on_drop, Duration::ZERO)
+            .await
     }
 
-    /// Sends the commands of so many operations in one round trip.
-    pub(super) async fn send_all(
+    /// The same on this very connection, even if it has been replaced, unless it is lost.
+    pub(super) async fn send_on(
+        &self,
+        live: &Arc<Live>,
+        deadline: Instant,
+        commands: &Pipeline,
+    ) -> Result<Answer, Failure> {
+        let live = match live.is_lost() {
+            true => self.live_until(deadline, live.generation).await?,
+            false => Arc::clone(live),
+        };
+        self.send_from(live, deadline, commands, OnDrop::Retry, Duration::ZERO)
+            .await
+    }
+
+    /// Sends the commands of several operations, which wait elsewhere, in one round trip. Goes on to wait after the
+    /// deadline: a reply that is late for all of them still shows that the server answers.
+    pub(super) async fn send_batch(
         &self,
         deadline: Instant,
         commands: &Pipeline,
-        on_drop: OnDrop,
-        operations: u32,
     ) -> Result<Answer, Failure> {
-        let mut live = self.live_until(deadline, 0).await?;
+        let live = self.live_until(deadline, 0).await?;
+        self.send_from(live, deadline, commands, OnDrop::Retry, MAX_LATENESS)
+            .await
+    }
+
+    async fn send_from(
+        &self,
+        mut live: Arc<Live>,
+        deadline: Instant,
+        commands: &Pipeline,
+        on_drop: OnDrop,
+        linger: Duration,
+    ) -> Result<Answer, Failure> {
         let mut retry = on_drop == OnDrop::Retry;
         loop {
-            let sent = Instant::now();
             let mut connection = live.connected.connection.clone();
-            let sending = connection.send_packed_commands(commands, 0, commands.len());
-            let failure = match timeout_at(deadline, sending).await {
+            let mut sending = pin!(connection.send_packed_commands(commands, 0, commands.len()));
+            let failure = match timeout_at(deadline, &mut sending).await {
                 // A server that was deposed meanwhile may do what a frozen one had queued.
                 Ok(Ok(_)) if live.is_lost() => Failure::Down(deposed()),
                 Ok(Ok(values)) => {
-                    live.silence.ends();
+                    live.record_reply();
                     for value in &values {
                         if let Value::ServerError(error) = value {
                             self.judge(&live, &error.clone().into());
@@ -141,11 +188,10 @@ impl Link {
                     Failure::Redis(error)
                 }
                 Err(_) => {
-                    let (waited, deadline) = (sent.elapsed(), self.config.deadline);
-                    if live.silence.goes_on(waited, deadline, operations) {
-                        self.reports.suspect(live.generation);
-                        let error = self.config.error(Failure::Deadline);
-                        self.config.status.note(&error);
+                    if !linger.is_zero()
+                        && let Ok(Ok(_)) = timeout(linger, &mut sending).await
+                    {
+                        live.record_reply();
                     }
                     return Err(Failure::Deadline);
                 }
@@ -158,17 +204,23 @@ impl Link {
         }
     }
 
-    /// Whether commands would be sent now, and to where.
-    pub(super) fn connected_to(&self) -> Option<Address> {
+    /// The connection over which commands would be sent now.
+    pub(super) fn in_use(&self) -> Option<Arc<Live>> {
+        // It fails when nobody keeps the connection any more, because the runtime has ended.
+        self.state.has_changed().ok()?;
         match &*self.state.borrow() {
-            State::Up(live) if !live.is_lost() => Some(live.connected.address.clone()),
+            State::Up(live) if !live.is_lost() => Some(Arc::clone(live)),
             State::Up(_) | State::Connecting | State::Down(_) => None,
         }
     }
 
     fn judge(&self, live: &Live, error: &RedisError) {
         if another_connection_may_cure(error) {
-            self.reports.suspect(live.generation);
+            if is_of_a_replica(error) {
+                self.reports.give_up(live);
+            } else {
+                self.reports.suspect(live.generation);
+            }
             let address = &live.connected.address;
             let error = self.config.errors.convert_at(address, error);
             self.config.status.note(&error);

@@ -222,7 +222,7 @@ impl Batch {
             return;
         };
         let lookups = self.waiting.len();
-        let answer = link.send_all(deadline, &self.commands, OnDrop::Retry, lookups as u32);
+        let answer = link.send_batch(deadline, &self.commands);
         let found = answer.await.and_then(|it| Found::all_of(it, lookups));
         match found {
             Ok(found) => {

@@ -13,9 +13,9 @@ use self::{
     client::Client,
     keys::Keys,
     link::{Done, OnDrop},
+    live::Live,
     lookup::Sought,
     node::Lane,
-    supervisor::Live,
 };
 pub use self::{
     config::RedisStoreBuilder,
@@ -36,6 +36,7 @@ mod errors;
 mod health;
 mod keys;
 mod link;
+mod live;
 mod lookup;
 mod node;
 mod record;
@@ -45,6 +46,7 @@ mod supervisor;
 #[cfg(feature = "redis-tls")]
 mod tls;
 mod topology;
+mod watch;
 
 /// How many sessions a page of a list has, about.
 const PAGE: usize = 512;
@@ -62,8 +64,9 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 ///
 /// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. Cloning gives
 /// another handle on the same connection, which is one to each server for all requests (and a second for lists),
-/// supervised: it is replaced when it breaks or its server is the master no more, every operation has a deadline, and
-/// once an attempt to reconnect has failed, operations fail at once until one succeeds.
+/// supervised: it is replaced when it breaks, its server does not answer for a second or is the master no more, or the
+/// [address of a single server](RedisStoreBuilder::max_connection_age) may lead elsewhere by now. Every operation has a
+/// deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came.
 /// Then a logout may answer that it found no session, because its first try had ended it.
@@ -158,7 +161,8 @@ impl RedisStore {
             commands.cmd("TIME");
             let page = commands.cmd("HSCAN");
             page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            let Done { reply, live } = self.client.query(&key, Lane::Lists, &commands).await?;
+            let page = self.client.query_page(&key, &commands, scanned.as_ref());
+            let Done { reply, live } = page.await?;
             let (now, (next, page)): (Time, Page) = reply;
             let now = time(now);
             // A cursor means nothing to another server, or to the same one restarted.

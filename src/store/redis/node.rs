@@ -1,4 +1,9 @@
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
 
 use super::{
     confirm::Confirmer,
@@ -16,6 +21,8 @@ pub(super) struct Node {
     confirmer: OnceLock<Confirmer>,
     source: Source,
     config: Arc<LinkConfig>,
+    /// Held while one of the links connects.
+    dialing: Arc<Mutex<()>>,
 }
 
 /// Which connection to take.
@@ -30,12 +37,15 @@ pub(super) enum Lane {
 impl Node {
     /// Starts to connect.
     pub(super) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
+        let dialing = Arc::default();
+        let requests = Link::start(&config, source.clone(), &dialing, Duration::ZERO);
         let node = Self {
-            requests: Arc::new(Link::start(&config, source.clone())),
+            requests: Arc::new(requests),
             lists: OnceLock::new(),
             confirmer: OnceLock::new(),
             source,
             config,
+            dialing,
         };
         if node.config.confirm.is_some() {
             // The first logout has no time to connect.
@@ -49,7 +59,10 @@ impl Node {
         match lane {
             Lane::Requests => &self.requests,
             Lane::Lists => {
-                let start = || Link::start(&self.config, self.source.clone());
+                let start = || {
+                    let source = self.source.clone();
+                    Link::start(&self.config, source, &self.dialing, Duration::ZERO)
+                };
                 self.lists.get_or_init(start)
             }
         }
@@ -57,7 +70,7 @@ impl Node {
 
     /// Confirms what was done on any connection; has one of its own, because it waits there.
     pub(super) fn confirmer(&self) -> &Confirmer {
-        let start = || Confirmer::start(&self.config, self.source.clone());
+        let start = || Confirmer::start(&self.config, self.source.clone(), &self.dialing);
         self.confirmer.get_or_init(start)
     }
 
@@ -68,8 +81,15 @@ impl Node {
 
     /// `None` as long as nobody knows where it is.
     pub(super) fn health(&self) -> Option<RedisPrimary> {
-        let connected = self.requests.connected_to();
-        let address = connected.clone().or_else(|| self.source.address())?;
-        Some(RedisPrimary::new(&address, connected.is_some()))
+        let live = self.requests.in_use();
+        let address = match &live {
+            Some(live) => live.connected.address.clone(),
+            None => self.source.address()?,
+        };
+        Some(RedisPrimary {
+            address: address.to_string(),
+            connected_at: live.as_ref().map(|live| live.since),
+            role_watched: live.is_some_and(|live| live.connected.role_watched),
+        })
     }
 }

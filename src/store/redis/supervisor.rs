@@ -1,33 +1,27 @@
 //! Keeps a connection to the server.
 //!
-//! A task of its own connects, and connects anew whenever the connection of the current *generation* is
-//! reported: as *lost*, or as *suspect*, because an operation failed in a way that another connection may
-//! cure, or a few operations in a row got no answer. A suspect connection stays in use until the next one is
-//! there, or an attempt has failed and it does not answer either. While the first attempt to replace a lost one
-//! runs, operations wait for it within their deadline; once an attempt has failed, they fail at once until one succeeds.
+//! A task of its own connects, and connects anew whenever the connection in use is reported: as *lost*, or as
+//! *suspect*, because an operation failed in a way that another connection may cure, or the server is silent. It also
+//! does so when the connection has reached its greatest age, because the address may lead to another server by then. A
+//! connection that is not lost stays in use until the next one is there, or an attempt has failed and it is silent;
+//! what is in flight on a connection that is replaced is finished there. While the first attempt to replace a lost one
+//! runs, operations wait for it within their deadline; once an attempt has failed, they fail at once until one
+//! succeeds.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch,
+    sync::{Mutex, watch},
     time::{Instant, sleep, timeout},
 };
 
 use super::{
     link::LinkConfig,
-    topology::{Connected, Source},
+    live::{Live, Reporter, Reports, State},
+    topology::Source,
 };
 use crate::{Error, ErrorKind};
 
-/// So many unanswered operations in a row make a connection suspect: a network that drops packets
-/// silently shows no error.
-const MAX_TIMEOUTS_IN_A_ROW: u32 = 3;
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
 /// A connection that is reported sooner than this is not replaced without a pause.
@@ -37,125 +31,124 @@ const STABLE: Duration = Duration::from_secs(1);
 pub(super) struct Supervisor {
     pub(super) source: Source,
     pub(super) config: Arc<LinkConfig>,
+    /// Held while connecting: the links to one server take turns.
+    pub(super) dialing: Arc<Mutex<()>>,
+    /// How long commands on this link may block the connection.
+    pub(super) max_block: Duration,
     pub(super) state: watch::Sender<State>,
     pub(super) reports: Reports,
 }
 
-/// What operations need to know of the connection.
-pub(super) enum State {
-    /// An attempt runs, and none has failed since the last connection was lost.
-    Connecting,
-    Up(Arc<Live>),
-    /// At least one attempt has failed; more are made.
-    Down(Error),
-}
-
-/// A connection that works, as far as is known.
-pub(super) struct Live {
-    pub(super) generation: u64,
-    pub(super) connected: Connected,
-    lost: Arc<AtomicBool>,
-    pub(super) silence: Silence,
-}
-
-/// How many operations in a row got no answer.
-#[derive(Default)]
-pub(super) struct Silence(AtomicU32);
-
-/// The latest trouble that was reported.
-#[derive(Clone)]
-pub(super) struct Reports(Arc<watch::Sender<Report>>);
-
-/// Reports trouble of one connection.
-#[derive(Clone)]
-pub(super) struct Reporter {
-    reports: Reports,
-    generation: u64,
-    lost: Arc<AtomicBool>,
-}
-
-/// Generations up to these are in trouble.
-#[derive(Clone, Copy, Default)]
-struct Report {
-    suspect: u64,
-    lost: u64,
-}
+/// How long to wait before the next attempt to connect: twice as long each time, up to a limit, with full jitter.
+struct Backoff(Duration);
 
 impl Supervisor {
     pub(super) async fn run(self) {
-        let mut backoff = FIRST_BACKOFF;
-        let mut again = false;
+        let mut backoff = Backoff(FIRST_BACKOFF);
+        let mut in_use = 0;
+        let mut since = Instant::now();
+        // Whether the attempt replaces a connection that is lost or suspect.
+        let mut in_trouble = false;
         for generation in 1.. {
-            let lost = Arc::new(AtomicBool::new(false));
-            match self.connect(generation, &lost).await {
-                Ok(connected) => {
-                    let since = Instant::now();
-                    let address = connected.address.clone();
-                    self.state.send_replace(State::Up(Arc::new(Live {
-                        generation,
-                        connected,
-                        lost,
-                        silence: Silence::default(),
-                    })));
-                    if again {
+            match self.connect(generation).await {
+                Ok(live) => {
+                    self.use_on(&live);
+                    self.state.send_replace(State::Up(Arc::new(live)));
+                    if in_trouble {
                         self.config.status.reconnected();
                     }
-                    again = true;
-                    self.reports
-                        .until(|report| report.suspect >= generation)
-                        .await;
-                    let pause = if since.elapsed() < STABLE {
-                        backoff
-                    } else {
-                        backoff = FIRST_BACKOFF;
-                        Duration::ZERO
-                    };
-                    // While it is only suspect, it is in use.
-                    let lost = self.reports.until(|report| report.lost >= generation);
-                    if timeout(pause, lost).await.is_ok() {
-                        let message = format!("lost the connection to the primary, at {address}");
-                        let error = Error::new(ErrorKind::Unavailable, message);
-                        self.config.status.note(&error);
-                        self.state.send_replace(State::Connecting);
-                        sleep(pause).await;
-                    }
+                    (in_use, since) = (generation, Instant::now());
                 }
                 Err(error) => {
                     self.config.status.note(&error);
-                    self.fail(error);
-                    sleep(backoff).await;
+                    if !self.goes_on(error) || self.reports.is_suspect(in_use) {
+                        in_trouble = in_use > 0;
+                        sleep(backoff.next()).await;
+                        continue;
+                    }
                 }
             }
-            backoff = (backoff * 2).min(MAX_BACKOFF);
+            in_trouble = self.until_due(in_use).await;
+            if !in_trouble {
+                backoff.reset();
+                continue;
+            }
+            let mut pause = Duration::ZERO;
+            if since.elapsed() < STABLE {
+                pause = backoff.next();
+            } else {
+                backoff.reset();
+            }
+            // While it is only suspect, it is in use.
+            let lost = self.reports.until_lost(in_use);
+            if timeout(pause, lost).await.is_ok() {
+                self.note_loss();
+                self.state.send_replace(State::Connecting);
+                sleep(pause).await;
+            }
         }
     }
 
-    /// After an attempt that failed: leaves a connection in use that was only suspect, if it does answer, or if nobody
-    /// knows a better one.
-    fn fail(&self, error: Error) {
+    /// Waits until another connection is needed; returns whether this one is in trouble, and not only old.
+    async fn until_due(&self, in_use: u64) -> bool {
+        let trouble = self.reports.until_suspect(in_use);
+        match self.source.max_age(&self.config) {
+            // There has to be time to connect, and many processes should not do so at once.
+            Some(age) => {
+                let wait = age * 3 / 4 - jitter(age / 8);
+                timeout(wait, trouble).await.is_ok()
+            }
+            None => {
+                trouble.await;
+                true
+            }
+        }
+    }
+
+    /// After an attempt that failed: leaves the connection in use that there is, unless it is lost or silent; returns
+    /// whether there is one. A silent one stays in use if nobody knows where to connect to.
+    fn goes_on(&self, error: Error) -> bool {
         let nobody_knows = self.source.address().is_none();
+        let mut works = false;
         self.state.send_if_modified(|state| {
-            let works = match state {
-                State::Up(live) => !live.is_lost() && (live.silence.is_over() || nobody_knows),
+            works = match state {
+                State::Up(live) => {
+                    self.use_on(live);
+                    !live.is_lost() && (!live.is_silent() || nobody_knows)
+                }
                 State::Connecting | State::Down(_) => false,
             };
             if !works {
                 *state = State::Down(error);
             }
-            !works
+            true
         });
+        works
     }
 
-    async fn connect(&self, generation: u64, lost: &Arc<AtomicBool>) -> Result<Connected, Error> {
-        let reporter = Reporter {
-            reports: self.reports.clone(),
-            generation,
-            lost: Arc::clone(lost),
-        };
-        let connecting = self.source.connect(&self.config, &reporter);
+    /// Lets operations use the connection until the next attempt to replace it must have ended.
+    fn use_on(&self, live: &Live) {
+        if let Some(max_age) = self.source.max_age(&self.config) {
+            live.use_for(max_age + self.config.connect_timeout);
+        }
+    }
+
+    fn note_loss(&self) {
+        if let State::Up(live) = &*self.state.borrow() {
+            let address = &live.connected.address;
+            let message = format!("lost the connection to the primary, at {address}");
+            let error = Error::new(ErrorKind::Unavailable, message);
+            self.config.status.note(&error);
+        }
+    }
+
+    async fn connect(&self, generation: u64) -> Result<Live, Error> {
+        let _turn = self.dialing.lock().await;
+        let reporter = Reporter::new(&self.reports, generation);
+        let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
         match timeout(limit, connecting).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => outcome.map(|connected| reporter.live(connected)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 match self.source.address() {
@@ -169,112 +162,42 @@ impl Supervisor {
     }
 }
 
-impl State {
-    /// What an operation gets that knows generations up to `broken` to be so; `None`: it has to wait.
-    pub(super) fn verdict(&self, broken: u64) -> Option<Result<Arc<Live>, Error>> {
-        match self {
-            Self::Up(live) if live.generation > broken && !live.is_lost() => {
-                Some(Ok(Arc::clone(live)))
-            }
-            Self::Up(_) | Self::Connecting => None,
-            Self::Down(error) => Some(Err(error.clone())),
-        }
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let wait = jitter(self.0);
+        self.0 = (self.0 * 2).min(MAX_BACKOFF);
+        wait
+    }
+
+    fn reset(&mut self) {
+        self.0 = FIRST_BACKOFF;
     }
 }
 
-impl Live {
-    /// Whether it is gone, or must not be used any more.
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
-    }
-}
-
-impl Silence {
-    /// Notes that an operation was answered.
-    pub(super) fn ends(&self) {
-        // Nearly always over, and then not written: all operations share it.
-        if !self.is_over() {
-            self.0.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-
-    /// Notes that so many operations of this deadline waited for an answer in vain; `true` if that makes the
-    /// connection suspect.
-    pub(super) fn goes_on(&self, waited: Duration, deadline: Duration, operations: u32) -> bool {
-        // One that spent its time waiting for the connection says little of it; or each new connection could
-        // be suspect before its first answer can be there.
-        waited >= deadline / 2
-            && self.0.fetch_add(operations, Ordering::Relaxed) + operations >= MAX_TIMEOUTS_IN_A_ROW
-    }
-}
-
-impl Reports {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(Report::default())))
-    }
-
-    /// Another connection than this one may do better.
-    pub(super) fn suspect(&self, generation: u64) {
-        self.0.send_if_modified(|report| {
-            let news = report.suspect < generation;
-            report.suspect = generation.max(report.suspect);
-            news
-        });
-    }
-
-    fn lost(&self, generation: u64) {
-        self.0.send_if_modified(|report| {
-            let news = report.lost < generation;
-            report.lost = generation.max(report.lost);
-            report.suspect = generation.max(report.suspect);
-            news
-        });
-    }
-
-    async fn until(&self, reached: impl FnMut(&Report) -> bool) {
-        let mut reports = self.0.subscribe();
-        // Cannot fail: `self` holds the sender.
-        let _ = reports.wait_for(reached).await;
-    }
-}
-
-impl Reporter {
-    /// Another connection may do better.
-    pub(super) fn suspect(&self) {
-        self.reports.suspect(self.generation);
-    }
-
-    /// The connection is gone, or must not be used any more.
-    pub(super) fn lost(&self) {
-        self.lost.store(true, Ordering::Relaxed);
-        self.reports.lost(self.generation);
-    }
+/// A random time, up to this.
+fn jitter(max: Duration) -> Duration {
+    // Without random numbers all wait for as long.
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    max.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_millis(500);
-
     #[test]
-    fn a_few_long_waits_in_a_row_are_suspect() {
-        let silence = Silence::default();
-        let long = || silence.goes_on(DEADLINE, DEADLINE, 1);
-        assert_eq!([long(), long(), long(), long()], [false, false, true, true]);
-        silence.ends();
-        assert_eq!([long(), long(), long()], [false, false, true]);
-    }
-
-    #[test]
-    fn short_waits_are_not() {
-        let silence = Silence::default();
-        for _ in 0..100 {
-            assert!(!silence.goes_on(DEADLINE / 3, DEADLINE, 1));
+    fn backoff_has_full_jitter_and_a_limit() {
+        let mut backoff = Backoff(FIRST_BACKOFF);
+        let mut waits = Vec::new();
+        for attempt in 0..1000 {
+            let limit = (FIRST_BACKOFF * 2_u32.pow(attempt.min(10))).min(MAX_BACKOFF);
+            let wait = backoff.next();
+            assert!(wait <= limit, "{wait:?} before attempt {attempt}");
+            waits.push(wait);
         }
+        assert!(waits.iter().any(|wait| *wait < MAX_BACKOFF / 10));
+        assert!(waits.iter().any(|wait| *wait > MAX_BACKOFF * 9 / 10));
+        backoff.reset();
+        assert!(backoff.next() <= FIRST_BACKOFF);
     }
 }

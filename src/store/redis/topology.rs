@@ -1,23 +1,27 @@
-use std::{sync::Arc, time::Duration};
-
-use redis::{PushInfo, PushKind, RedisResult, aio::MultiplexedConnection};
-use tokio::{
-    task::AbortHandle,
-    time::{sleep, timeout},
+use std::{
+    future::pending,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
+
+use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 
 use super::{
-    dial::Address, errors::has_code, link::LinkConfig, sentinel::Sentinels, supervisor::Reporter,
+    dial::Address,
+    errors::has_code,
+    link::LinkConfig,
+    live::Reporter,
+    sentinel::Sentinels,
+    watch::{PrimaryWatch, Role, Watched},
 };
 use crate::{Error, ErrorKind};
-
-/// How often a master is asked whether it is one.
-const POLL: Duration = Duration::from_secs(1);
 
 /// Where the server is that a link connects to.
 #[derive(Clone)]
 pub(super) enum Source {
-    /// Always at one address.
+    /// The primary behind one address, which may lead to another server at any time.
+    Standalone(Address),
+    /// Always at one address, and whoever needs it knows whether it is a primary.
     Fixed(Address),
     /// Where the sentinels say.
     Sentinels(Arc<Sentinels>),
@@ -29,43 +33,64 @@ pub(super) struct Connected {
     pub(super) address: Address,
     /// The run of the server, if it was asked for.
     pub(super) run_id: Option<String>,
+    /// Whether a demotion of the server is noticed.
+    pub(super) role_watched: bool,
     /// Ends with the connection.
-    pub(super) _guard: Option<Guard>,
+    _watch: PrimaryWatch,
 }
 
-/// A task that watches a connection.
-pub(super) struct Guard(AbortHandle);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// A connection that was tried out.
+struct Dialed {
+    address: Address,
+    connection: MultiplexedConnection,
+    role: Role,
+    run_id: Option<String>,
 }
 
 impl Source {
     /// The server that is meant at the moment, if that is known.
     pub(super) fn address(&self) -> Option<Address> {
         match self {
-            Self::Fixed(address) => Some(address.clone()),
+            Self::Standalone(address) | Self::Fixed(address) => Some(address.clone()),
             Self::Sentinels(sentinels) => sentinels.known_master(),
         }
     }
 
-    /// Connects anew. The reporter hears of it when the connection is lost, even if it is idle, or when its server
-    /// is the master no more.
+    /// How old a connection may become, if nobody else tells when the server is another one.
+    pub(super) fn max_age(&self, config: &LinkConfig) -> Option<Duration> {
+        match self {
+            Self::Standalone(_) => Some(config.max_connection_age),
+            Self::Fixed(_) | Self::Sentinels(_) => None,
+        }
+    }
+
+    /// Connects anew. The reporter hears of it when the connection is lost or its server does not answer, even if it is
+    /// idle, or when its server is the primary no more.
     pub(super) async fn connect(
         &self,
-        config: &LinkConfig,
+        config: &Arc<LinkConfig>,
         reporter: &Reporter,
+        max_block: Duration,
     ) -> Result<Connected, Error> {
         match self {
-            Self::Fixed(address) => dial(config, address, reporter).await,
+            Self::Standalone(address) => {
+                let dialed = dial(config, address, reporter).await?;
+                if dialed.role == Role::Replica {
+                    let message = format!("the server is a replica, at {address}");
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
+                Ok(dialed.watch(true, max_block, config, reporter, pending()))
+            }
+            Self::Fixed(address) => {
+                let dialed = dial(config, address, reporter).await?;
+                Ok(dialed.watch(false, max_block, config, reporter, pending()))
+            }
             Self::Sentinels(sentinels) => loop {
                 let master = sentinels.master().await?;
                 tokio::select! {
                     // A server that is the master no more may let us wait.
                     () = sentinels.moved_from(&master) => {}
-                    connected = dial_master(config, &master, reporter, sentinels) => {
+                    connected = dial_master(config, &master, reporter, sentinels, max_block) => {
                         if connected.is_err() {
                             sentinels.ask_again();
                         }
@@ -77,107 +102,130 @@ impl Source {
     }
 }
 
+impl Dialed {
+    /// Watches the connection from now on.
+    fn watch(
+        self,
+        must_be_primary: bool,
+        max_block: Duration,
+        config: &Arc<LinkConfig>,
+        reporter: &Reporter,
+        deposed: impl Future<Output = ()> + Send + 'static,
+    ) -> Connected {
+        let watched = Watched {
+            connection: self.connection.clone(),
+            address: self.address.clone(),
+            role: self.role,
+            must_be_primary,
+            max_block,
+        };
+        Connected {
+            connection: self.connection,
+            address: self.address,
+            run_id: self.run_id,
+            role_watched: must_be_primary && self.role != Role::Unknown,
+            _watch: PrimaryWatch::start(watched, config, reporter.clone(), deposed),
+        }
+    }
+}
+
 async fn dial(
     config: &LinkConfig,
     address: &Address,
     reporter: &Reporter,
-) -> Result<Connected, Error> {
+) -> Result<Dialed, Error> {
     let reporter = reporter.clone();
     let on_push = move |push: PushInfo| {
         if push.kind == PushKind::Disconnection {
             reporter.lost();
         }
     };
-    let connecting = async {
-        let mut connection = config.dialer.dial(address, on_push).await?;
-        try_out(&mut connection, &config.probe).await?;
-        let run_id = match config.confirm.is_some() {
-            true => Some(run_id(&mut connection).await?),
-            false => None,
-        };
-        Ok(Connected {
-            connection,
-            address: address.clone(),
-            run_id,
-            _guard: None,
-        })
+    let dialing = async {
+        let connection = config.dialer.dial(address, on_push).await?;
+        try_out(config, address, connection).await
     };
-    let connected = connecting.await;
-    connected.map_err(|error| config.errors.convert_at(address, &error))
+    let dialed = dialing.await;
+    dialed.map_err(|error| config.errors.convert_at(address, &error))
 }
 
-/// A connection that is not logged in, or whose server is loading its data, is of no use; and the client
-/// does not tell.
-async fn try_out(connection: &mut MultiplexedConnection, probe: &str) -> RedisResult<()> {
-    match redis::cmd("GET").arg(probe).exec_async(connection).await {
-        // A node of a cluster that does not hold the key.
-        Err(error) if has_code(&error, &["MOVED", "ASK", "CLUSTERDOWN"]) => Ok(()),
-        outcome => outcome,
+/// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is of
+/// no use, and the client does not tell.
+async fn try_out(
+    config: &LinkConfig,
+    address: &Address,
+    mut connection: MultiplexedConnection,
+) -> RedisResult<Dialed> {
+    let mut questions = Pipeline::with_capacity(5);
+    questions.add_command(Role::question());
+    questions.cmd("GET").arg(&config.probe);
+    let asks_run = config.confirm.is_some();
+    if asks_run {
+        questions.cmd("INFO").arg("server");
     }
+    let tells_name = !config.is_nameless.load(Ordering::Relaxed);
+    if tells_name {
+        for (what, value) in [
+            ("LIB-NAME", env!("CARGO_PKG_NAME")),
+            ("LIB-VER", env!("CARGO_PKG_VERSION")),
+        ] {
+            questions.cmd("CLIENT").arg("SETINFO").arg(what).arg(value);
+        }
+    }
+    let answers = connection.send_packed_commands(&questions, 0, questions.len());
+    let mut answers = answers.await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Nil);
+    let role = Role::of(next());
+    match next().extract_error() {
+        // A node of a cluster that does not hold the key.
+        Err(error) if has_code(&error, &["MOVED", "ASK", "CLUSTERDOWN"]) => {}
+        read => drop(read?),
+    }
+    let run_id = match asks_run {
+        true => Some(run_id(next())?),
+        false => None,
+    };
+    if tells_name
+        && [next(), next()]
+            .map(Value::extract_error)
+            .iter()
+            .any(Result::is_err)
+    {
+        // Old servers do not know the command, and small accounts may not call it: there is no need to ask each time.
+        config.is_nameless.store(true, Ordering::Relaxed);
+    }
+    Ok(Dialed {
+        address: address.clone(),
+        connection,
+        role,
+        run_id,
+    })
+}
+
+/// Reads the reply to `INFO server`.
+fn run_id(info: Value) -> RedisResult<String> {
+    let info: String = redis::from_redis_value(info.extract_error()?)?;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(run_id.unwrap_or_default().to_owned())
 }
 
 async fn dial_master(
-    config: &LinkConfig,
+    config: &Arc<LinkConfig>,
     address: &Address,
     reporter: &Reporter,
     sentinels: &Arc<Sentinels>,
+    max_block: Duration,
 ) -> Result<Connected, Error> {
-    let mut connected = dial(config, address, reporter).await?;
-    let role = role(&mut connected.connection).await;
-    let role = role.map_err(|error| config.errors.convert_at(address, &error))?;
-    if role != "master" {
-        let message = format!("the master that the sentinels name is a {role}, at {address}");
-        return Err(Error::new(ErrorKind::Unavailable, message));
-    }
-    sentinels.verify(address, &mut connected.connection).await?;
-    let guard = guard(
-        Arc::clone(sentinels),
-        address.clone(),
-        connected.connection.clone(),
-        // A `WAIT` stops its connection.
-        POLL + config.confirm.unwrap_or_default(),
-        reporter.clone(),
-    );
-    connected._guard = Some(Guard(tokio::spawn(guard).abort_handle()));
-    Ok(connected)
-}
-
-/// Reports the connection when its server is the master no more, whoever says so, or answers no more.
-async fn guard(
-    sentinels: Arc<Sentinels>,
-    master: Address,
-    mut connection: MultiplexedConnection,
-    patience: Duration,
-    reporter: Reporter,
-) {
-    loop {
-        tokio::select! {
-            () = sentinels.moved_from(&master) => break,
-            () = sleep(POLL) => {}
+    let mut dialed = dial(config, address, reporter).await?;
+    let claims = match dialed.role {
+        Role::Primary => {
+            sentinels.verify(address, &mut dialed.connection).await?;
+            let (sentinels, master) = (Arc::clone(sentinels), address.clone());
+            let deposed = async move { sentinels.moved_from(&master).await };
+            return Ok(dialed.watch(true, max_block, config, reporter, deposed));
         }
-        tokio::select! {
-            () = sentinels.moved_from(&master) => break,
-            role = timeout(patience, role(&mut connection)) => match role {
-                Ok(Ok(role)) if role != "master" => break,
-                // A lost connection reports itself.
-                Ok(_) => {}
-                Err(_) => reporter.suspect(),
-            },
-        }
-    }
-    reporter.lost();
-}
-
-/// `ROLE`: `master`, `slave` or `sentinel`.
-async fn role(connection: &mut MultiplexedConnection) -> RedisResult<String> {
-    let mut reply: Vec<redis::Value> = redis::cmd("ROLE").query_async(connection).await?;
-    let role = reply.drain(..).next().unwrap_or(redis::Value::Nil);
-    Ok(redis::from_redis_value(role)?)
-}
-
-async fn run_id(connection: &mut MultiplexedConnection) -> RedisResult<String> {
-    let info = redis::cmd("INFO").arg("server").take();
-    let info: String = info.query_async(connection).await?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(run_id.unwrap_or_default().to_owned())
+        Role::Replica => "is a replica",
+        Role::Unknown => "does not tell its role",
+    };
+    let message = format!("the master that the sentinels name {claims}, at {address}");
+    Err(Error::new(ErrorKind::Unavailable, message))
 }

@@ -164,7 +164,10 @@ async fn a_dropped_store_closes_its_connections() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(redis.port()).await;
     let through_proxy = format!("redis://127.0.0.1:{}", proxy.port());
-    let store = patient_store(&through_proxy).await;
+    let builder = RedisStore::builder(through_proxy).deadline(PATIENCE);
+    // While a connection is replaced there are two.
+    let builder = builder.max_connection_age(Duration::from_secs(3600));
+    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
     let manager = Manager::new(store.clone());
     assert_eq!(connections(&redis).await, 1);
     manager.list_user_tokens("al").await.unwrap();
@@ -178,6 +181,24 @@ async fn a_dropped_store_closes_its_connections() {
     manager.set_token("al", None).await.unwrap();
     assert_eq!(connections(&redis).await, 2);
     drop(manager);
+    eventually("no connection", async || connections(&redis).await == 0).await;
+}
+
+/// Connections that reach their greatest age are closed, on both of a store's links.
+#[tokio::test]
+async fn old_connections_are_closed() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let builder = RedisStore::builder(redis.url()).deadline(PATIENCE);
+    let builder = builder.max_connection_age(Duration::from_millis(50));
+    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    store.list("al").await.unwrap();
+    for _ in 0..20 {
+        let known = connections(&redis).await;
+        assert!((1..=4).contains(&known), "{known} connections");
+        store.list("al").await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+    }
+    drop(store);
     eventually("no connection", async || connections(&redis).await == 0).await;
 }
 

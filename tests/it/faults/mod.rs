@@ -14,6 +14,7 @@ mod reconnect;
 mod refusals;
 mod sentinel;
 mod silence;
+mod standalone;
 
 use std::time::{Duration, Instant};
 

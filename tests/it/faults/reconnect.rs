@@ -12,7 +12,7 @@ use tokio::{
 };
 use tower_bearer_session::{RedisStore, TokenManager};
 
-use super::{eventually, is_unavailable, patient_store};
+use super::{PATIENCE, eventually, is_unavailable, patient_store};
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
     stores::HOUR,
@@ -92,26 +92,69 @@ async fn a_dropped_connection_does_not_start_a_chain() {
     load.abort();
 }
 
-/// A connection that may be replaced, but cannot be, and that answers: it stays in use.
+/// A connection that is to be replaced, but cannot be, and that answers: it stays in use, and health tells why.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_works_is_not_given_up_for_none() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(redis.port()).await;
-    let manager = TokenManager::new(patient_store(&url(&proxy)).await);
+    let builder = RedisStore::builder(url(&proxy)).deadline(PATIENCE);
+    let builder = builder.max_connection_age(Duration::from_millis(100));
+    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let manager: TokenManager = TokenManager::new(store.clone());
     let token = manager.set_token("al", None).await.unwrap();
-    // A replica that may not write, of nobody; and no further connection to it.
-    redis.cmd(&["REPLICAOF", "127.0.0.1", "1"]).await;
     proxy.refuse(true);
+    let told = async || store.health().last_error().is_some();
+    eventually("a failed attempt", told).await;
     for _ in 0..50 {
-        assert!(is_unavailable(
-            &manager.set_token("al", None).await.unwrap_err()
-        ));
+        manager.set_token("al", None).await.unwrap();
         let user = manager.check_token(token.expose_secret()).await;
         assert_eq!(user.unwrap().unwrap().id(), "al");
+        assert!(store.is_connected());
         sleep(Duration::from_millis(10)).await;
     }
-    redis.cmd(&["REPLICAOF", "NO", "ONE"]).await;
-    manager.set_token("al", None).await.unwrap();
+    proxy.refuse(false);
+    let connected_at = || store.health().primaries()[0].connected_at();
+    let before = connected_at();
+    eventually("a new connection", async || connected_at() > before).await;
+    assert_eq!(store.health().reconnects(), 0);
+}
+
+/// A connection that reaches its greatest age under load is replaced without an error, logins included.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replacing_old_connections_costs_no_operation() {
+    let redis = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(redis.port()).await;
+    let builder = RedisStore::builder(url(&proxy)).deadline(PATIENCE);
+    let builder = builder.max_connection_age(Duration::from_millis(20));
+    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    proxy.set_delay(Duration::from_millis(1));
+    let mut clients = JoinSet::new();
+    for number in 0..16 {
+        let manager: TokenManager = TokenManager::new(store.clone());
+        clients.spawn(async move {
+            let user = format!("user{number}");
+            for _ in 0..50 {
+                let token = manager.set_token(&user, None).await.unwrap();
+                let token = token.expose_secret();
+                for _ in 0..3 {
+                    assert!(manager.check_token(token).await.unwrap().is_some());
+                }
+                assert!(manager.delete_token(token).await.unwrap());
+                assert!(manager.check_token(token).await.unwrap().is_none());
+            }
+            manager.list_user_tokens(&user).await.unwrap().len()
+        });
+    }
+    assert_eq!(clients.join_all().await.into_iter().sum::<usize>(), 0);
+    let health = store.health();
+    assert_eq!(health.reconnects(), 0, "{:?}", health.last_error());
+    let received = redis.cmd(&["INFO", "stats"]).await;
+    let received: String = redis::from_redis_value(received).expect("text");
+    let connections = received
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    let connections: u64 = connections.unwrap().parse().unwrap();
+    assert!(connections > 10, "{connections} connections");
 }
 
 /// A list that is read while its sessions are refreshed has them all.
