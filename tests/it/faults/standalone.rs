@@ -3,7 +3,7 @@
 //! A managed Redis moves a DNS name, a load balancer or a virtual address. The server that was the primary may go on
 //! serving whoever is still connected to it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::sleep;
 use tower_bearer_session::{Error, RedisStore, SessionStore, Token, TokenManager};
@@ -85,8 +85,11 @@ impl Scene {
 
     /// Waits, without a request, until the store has a connection to the new primary and none to the old one.
     async fn moves_while_idle(&self) {
+        let begun = SystemTime::now();
         let took = within(LIMIT, "a move while idle", async || {
-            connections(&self.new).await > 0 && flows(&self.old).await == 0
+            let connected_at = self.store.health().primaries()[0].connected_at();
+            let is_new = connected_at.is_some_and(|at| at > begun);
+            is_new && connections(&self.new).await > 0 && flows(&self.old).await == 0
         })
         .await;
         println!("moved after {took:?}");
