@@ -169,7 +169,7 @@ mod tests {
         },
     };
 
-    use redis::{AsyncConnectionConfig, ConnectionAddr, RedisConnectionInfo};
+    use redis::{AsyncConnectionConfig, RedisConnectionInfo};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
         runtime::Handle,
@@ -251,11 +251,10 @@ mod tests {
     }
 
     fn config_of() -> Arc<LinkConfig> {
-        let transport = ConnectionAddr::Tcp(String::new(), 0);
         let second = Duration::from_secs(1);
         Arc::new(LinkConfig {
             runtime: Handle::current(),
-            dialer: Dialer::new(Credentials::default(), 0, transport, second),
+            dialer: Dialer::new(Credentials::default(), 0, second),
             probe: String::from("probe"),
             confirm: None,
             connect_timeout: second,

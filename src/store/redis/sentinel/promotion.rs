@@ -4,7 +4,7 @@
 //! `INFO`, once a second, whether it did. Meanwhile there are two masters, and what the old one is told is lost. So
 //! the replica itself is asked, until the sentinel knows.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use redis::{RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::Shared;
-use crate::store::redis::dial::Address;
+use crate::store::redis::{dial::Address, watch::Role};
 
 /// How often the replica is asked.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -46,13 +46,10 @@ async fn watch(shared: Arc<Shared>, index: usize, replica: Address) {
     }
 }
 
-/// Whether the server is a master by its own account. `HELLO` tells, which every account may call.
+/// Whether the server is a master by its own account.
 async fn is_master(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
-    let mut hello = redis::cmd("HELLO");
-    let hello: HashMap<String, Value> = hello.arg(3).query_async(connection).await?;
-    let role = hello.get("role").cloned();
-    let role = role.map(redis::from_redis_value::<String>).transpose()?;
-    Ok(role.as_deref() == Some("master"))
+    let hello: Value = Role::question().query_async(connection).await?;
+    Ok(Role::of(hello) == Role::Primary)
 }
 
 impl Drop for Promotion {
