@@ -1,4 +1,4 @@
-//! The same layer on a tonic server: gRPC clients get a status that they understand.
+//! The layer on a tonic server: with `.grpc()`, gRPC clients get a status that they understand.
 //!
 //! `cargo run --example grpc`. `PORT` sets the port. The service is the health service that comes with
 //! tonic, so that no code has to be generated; its answer tells whether the caller is somebody.
@@ -60,7 +60,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
     let base = format!("http://{}", listener.local_addr()?);
     let server = Server::builder()
-        .layer(SessionLayer::new(manager))
+        .layer(SessionLayer::new(manager).grpc())
         .add_service(HealthServer::new(Checkup))
         .serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(server);

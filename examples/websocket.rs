@@ -31,12 +31,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // How soon a stream ends after a logout.
         .revocation_poll(Duration::from_secs(1))
         .build()?;
-    let layer = SessionLayer::new(manager).optional().token_sources([
-        TokenSource::authorization(),
-        // Browsers let a page choose neither a header for a WebSocket nor one for server-sent events.
-        TokenSource::websocket_protocol(),
-        TokenSource::cookie("session")?,
-    ]);
+    let layer = SessionLayer::new(manager)
+        .optional()
+        .token_sources([
+            TokenSource::authorization(),
+            // Browsers let a page choose neither a header for a WebSocket nor one for server-sent events.
+            TokenSource::websocket_protocol(),
+            TokenSource::cookie("session")?,
+        ])
+        // The browser sends the cookie along with whatever the page sends.
+        .first_source_decides();
     let app = Router::new()
         .route("/", get(async || Html(include_str!("websocket.html"))))
         .route("/login/{user}", post(log_in))

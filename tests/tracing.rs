@@ -74,9 +74,12 @@ async fn traces_tell_everything_but_tokens() {
             (SEC_WEBSOCKET_PROTOCOL, format!("bearer, {text}")),
             (ACCEPT, String::new()),
         ] {
-            let request = Request::get(format!("/?s={text}")).header(name, value);
-            let request = request.body(()).unwrap();
-            layer.layer(inner).oneshot(request).await.unwrap();
+            // In one place, and in two.
+            for uri in ["/", &format!("/?s={text}")] {
+                let request = Request::get(uri).header(&name, &value);
+                let request = request.body(()).unwrap();
+                layer.layer(inner).oneshot(request).await.unwrap();
+            }
         }
     }
     manager
@@ -107,6 +110,7 @@ async fn traces_tell_everything_but_tokens() {
         "logged out everywhere",
         "reason=\"malformed\"",
         "reason=\"not_live\"",
+        "reason=\"several_tokens\"",
         "kind=Timeout",
     ] {
         assert!(text.contains(expected), "no {expected} in\n{text}");
@@ -114,6 +118,39 @@ async fn traces_tell_everything_but_tokens() {
     for token in [&token, &other, &broken] {
         let secret = token.expose_secret().rsplit('.').next().unwrap();
         assert!(!text.contains(&secret[..12]), "a token in\n{text}");
+    }
+}
+
+/// A layer that was forgotten is an error in the log, with the types; the client is not told.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_forgotten_layer_is_an_error_in_the_log() {
+    use axum::{Router, body::Body, routing::get};
+    use tower_bearer_session::User;
+
+    let written = Written::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(written.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let manager: TokenManager<String> = TokenManager::builder(MemoryStore::new())
+        .user_type()
+        .build()
+        .unwrap();
+    let routes = || Router::new().route("/", get(async |_: User<u16>| ()));
+    let layer = SessionLayer::new(manager).optional();
+    for (app, expected) in [
+        (routes(), "the request has no `User<u16>`"),
+        (
+            routes().layer(layer),
+            "it has a `SessionLayer<alloc::string::String>`",
+        ),
+    ] {
+        let response = app.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), 500);
+        let text = written.text();
+        assert!(text.contains("ERROR") && text.contains(expected), "{text}");
     }
 }
 

@@ -1,22 +1,19 @@
 //! What axum handlers can take as arguments and return.
 
-use std::any::type_name;
-
 use axum_core::{
-    body::Body,
     extract::{FromRequestParts, OptionalFromRequestParts},
     response::{IntoResponse, Response},
 };
-use http::{StatusCode, request::Parts};
+use http::request::Parts;
 
-use super::{Anonymous, Rejection, Session, respond::Unfinished};
-use crate::{Error, ErrorKind, TokenManager, User};
+use super::{Anonymous, Rejection, Session, reject::MissingLayer};
+use crate::{Error, TokenManager, User};
 
 impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for Session<D> {
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        session::<D, Self>(parts).cloned()
+        session::<D>(parts, "Session").cloned()
     }
 }
 
@@ -24,7 +21,7 @@ impl<S: Sync, D: Send + Sync + 'static> OptionalFromRequestParts<S> for Session<
     type Rejection = Rejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Rejection> {
-        optional(session::<D, Self>(parts).cloned())
+        optional(session::<D>(parts, "Session").cloned())
     }
 }
 
@@ -51,15 +48,18 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
         match parts.extensions.get::<Anonymous<D>>() {
             Some(anonymous) => Ok(anonymous.manager().clone()),
-            None => session::<D, Self>(parts).map(|session| session.manager().clone()),
+            None => session::<D>(parts, "TokenManager").map(|session| session.manager().clone()),
         }
     }
 }
 
-/// The session of a request, or the layer's reason why there is none; `T` is what the handler asked for.
-fn session<D: Send + Sync + 'static, T>(parts: &Parts) -> Result<&Session<D>, Rejection> {
+/// The session of a request, or the layer's reason why there is none.
+fn session<'a, D: Send + Sync + 'static>(
+    parts: &'a Parts,
+    extractor: &'static str,
+) -> Result<&'a Session<D>, Rejection> {
     let session = parts.extensions.get::<Session<D>>();
-    session.ok_or_else(|| reason::<D>(parts).unwrap_or_else(missing_layer::<T>))
+    session.ok_or_else(|| reason::<D>(parts).unwrap_or_else(|| missing_layer::<D>(extractor)))
 }
 
 /// The same for the user, whom a layer without sessions may have found, too.
@@ -72,7 +72,7 @@ fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> 
             let unverified = parts.extensions.get::<super::Unverified<D>>();
             unverified.map(|unverified| unverified.reason().clone())
         });
-        reason.unwrap_or_else(missing_layer::<User<D>>)
+        reason.unwrap_or_else(|| missing_layer::<D>("User"))
     })
 }
 
@@ -81,10 +81,8 @@ fn reason<D: Send + Sync + 'static>(parts: &Parts) -> Option<Rejection> {
     anonymous.map(|anonymous| anonymous.reason().clone())
 }
 
-pub(super) fn missing_layer<T>() -> Rejection {
-    Rejection::MissingLayer {
-        looked_for: type_name::<T>(),
-    }
+pub(super) fn missing_layer<D>(extractor: &'static str) -> Rejection {
+    Rejection::MissingLayer(MissingLayer::new::<D>(extractor).logged())
 }
 
 pub(super) fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {
@@ -97,27 +95,14 @@ pub(super) fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, 
 impl IntoResponse for Rejection {
     /// The response of the layer, with this rejection's text as its body.
     fn into_response(self) -> Response {
-        let text = Body::from(self.to_string());
-        let mut response = self.response::<Body>().map(|_| text);
-        let extensions = response.extensions_mut();
-        extensions.insert(self);
-        extensions.insert(Unfinished);
-        response
+        self.into()
     }
 }
 
 impl IntoResponse for Error {
-    /// 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the session limit, 400 for invalid
-    /// input, 500 for what is wrong in the program. The response's extensions have the error, or the
-    /// [`Rejection`] with it.
+    /// The response of the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
+    /// session limit, 400 for invalid input, 500 for what is wrong in the program.
     fn into_response(self) -> Response {
-        let status = match self.kind() {
-            ErrorKind::SessionLimit => StatusCode::CONFLICT,
-            ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
-            _ => return Rejection::from(self).into_response(),
-        };
-        let mut response = (status, self.to_string()).into_response();
-        response.extensions_mut().insert(self);
-        response
+        self.into()
     }
 }

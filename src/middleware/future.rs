@@ -1,7 +1,7 @@
 use std::{
+    any::type_name,
     fmt,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,9 +11,10 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::{
+    Rejection,
     admit::admit,
-    layer::Settings,
-    respond::{Manners, OnRejection, PlainResponse},
+    hook::{OnRejection, PlainResponse},
+    settings::PostProcess,
 };
 use crate::{
     Error, TokenManager, User,
@@ -29,13 +30,13 @@ pin_project! {
         S: Service<Request<ReqBody>>,
     {
         #[pin]
-        state: State<S, D, ReqBody, R, S::Future, S::Response>,
+        state: State<S, D, ReqBody, R, S::Future>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, D, ReqBody, R, F, Res> {
+    enum State<S, D, ReqBody, R, F> {
         Checking {
             check: BoxFuture<'static, Option<Checked>>,
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
@@ -47,10 +48,11 @@ pin_project! {
         Calling {
             #[pin]
             future: F,
-            finish: Finish<R>,
+            post: PostProcess<R>,
         },
         Refused {
-            response: Option<Res>,
+            rejection: Option<Rejection>,
+            post: PostProcess<R>,
         },
     }
 }
@@ -63,7 +65,7 @@ pub(super) struct Pending<S, D, ReqBody, R> {
     pub(super) token: ParsedToken,
     pub(super) manager: TokenManager<D>,
     pub(super) judge: Judge<D>,
-    pub(super) finish: Finish<R>,
+    pub(super) post: PostProcess<R>,
 }
 
 /// [`TokenManager::judge`]; so that the response future of a layer without sessions need not know what that needs.
@@ -73,12 +75,6 @@ type Judge<D> = fn(
     Result<Option<Checked>, Error>,
     Option<Duration>,
 ) -> Verdict<D>;
-
-/// What is to be done with the response.
-pub(super) struct Finish<R> {
-    pub(super) settings: Arc<Settings<R>>,
-    pub(super) manners: Manners,
-}
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
 where
@@ -104,16 +100,16 @@ where
         }
     }
 
-    pub(super) fn call(future: S::Future, finish: Finish<R>) -> Self {
+    pub(super) fn call(future: S::Future, post: PostProcess<R>) -> Self {
         Self {
-            state: State::Calling { future, finish },
+            state: State::Calling { future, post },
         }
     }
 
-    pub(super) fn refused(response: S::Response) -> Self {
-        let response = Some(response);
+    pub(super) fn refuse(rejection: Rejection, post: PostProcess<R>) -> Self {
+        let rejection = Some(rejection);
         Self {
-            state: State::Refused { response },
+            state: State::Refused { rejection, post },
         }
     }
 }
@@ -123,9 +119,8 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     D: Send + Sync + 'static,
     R: OnRejection<ResBody>,
-    ResBody: Default,
 {
-    type Output = Result<S::Response, S::Error>;
+    type Output = Result<Response<R::Body>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
@@ -146,14 +141,13 @@ where
                     let user = ready!(load.as_mut().poll(cx));
                     pending.take().expect("polled after completion").go_on(user)
                 }
-                StateProj::Calling { future, finish } => {
+                StateProj::Calling { future, post } => {
                     let response = ready!(future.poll(cx))?;
-                    let responder = &finish.settings.responder;
-                    return Poll::Ready(Ok(responder.pass(response, finish.manners)));
+                    return Poll::Ready(Ok(post.finish::<D, _>(Ok(response))));
                 }
-                StateProj::Refused { response } => {
-                    let response = response.take().expect("polled after completion");
-                    return Poll::Ready(Ok(response));
+                StateProj::Refused { rejection, post } => {
+                    let rejection = rejection.take().expect("polled after completion");
+                    return Poll::Ready(Ok(post.finish::<D, _>(Err(rejection))));
                 }
             };
             state.set(next);
@@ -161,28 +155,35 @@ where
     }
 }
 
-impl<S, D, ReqBody, R, ResBody> Pending<S, D, ReqBody, R>
+impl<S, D, ReqBody, R> Pending<S, D, ReqBody, R>
 where
-    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    S: Service<Request<ReqBody>>,
     D: Send + Sync + 'static,
-    R: OnRejection<ResBody>,
-    ResBody: Default,
 {
     /// Calls the service, if what is known of the user allows it.
-    fn go_on(
-        mut self,
-        user: Result<Option<User<D>>, Error>,
-    ) -> State<S, D, ReqBody, R, S::Future, S::Response> {
-        let (settings, manager, token_id) = (&self.finish.settings, &self.manager, &self.token.id);
+    fn go_on(mut self, user: Result<Option<User<D>>, Error>) -> State<S, D, ReqBody, R, S::Future> {
+        let (settings, manager, token_id) = (&self.post.settings, &self.manager, &self.token.id);
         match admit(settings, manager, token_id, user, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
-                finish: self.finish,
+                post: self.post,
             },
-            Err(response) => State::Refused {
-                response: Some(response),
+            Err(rejection) => State::Refused {
+                rejection: Some(rejection),
+                post: self.post,
             },
         }
+    }
+}
+
+impl<R> PostProcess<R> {
+    /// The response of a layer for `D` to the request.
+    fn finish<D, B>(&self, outcome: Result<Response<B>, Rejection>) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        let responder = &self.settings.responder;
+        responder.finish(outcome, self.fixups, type_name::<D>())
     }
 }
 

@@ -13,11 +13,10 @@ use tower::{Layer, Service};
 
 use super::{
     Rejection, TokenSource,
-    future::{Finish, ResponseFuture},
-    layer::{Mode, Settings},
-    respond::{OnRejection, PlainResponse},
+    future::ResponseFuture,
+    hook::{EitherBody, OnRejection, PlainResponse},
     session::judge_offline,
-    source::read_token,
+    settings::{Mode, PostProcess, Settings},
 };
 #[cfg(feature = "axum")]
 use super::{
@@ -47,7 +46,7 @@ use crate::{
 /// let app = Router::new()
 ///     .route("/", get(async |user: User| format!("hello {}", user.id())))
 ///     .route("/scope", get(async |claims: VerifiedClaims| format!("{:?}", claims.other().get("scope"))))
-///     .layer(JwtLayer::new(verifier));
+///     .route_layer(JwtLayer::new(verifier));
 /// # Ok(app) }
 /// ```
 #[must_use]
@@ -62,7 +61,7 @@ impl JwtLayer {
     pub fn new(verifier: JwtVerifier) -> Self {
         Self {
             verifier,
-            settings: Settings::new(),
+            settings: Settings::new("JwtLayer"),
             user_type: PhantomData,
         }
     }
@@ -81,13 +80,25 @@ impl<D, R> JwtLayer<D, R> {
 
     /// See [`SessionLayer::optional`](super::SessionLayer::optional).
     pub fn optional(mut self) -> Self {
-        self.settings.mode = Mode::Optional;
+        self.settings.set_optional();
         self
     }
 
     /// See [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
     pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        self.settings.sources = sources.into_iter().collect();
+        self.settings.set_sources(sources);
+        self
+    }
+
+    /// See [`SessionLayer::first_source_decides`](super::SessionLayer::first_source_decides).
+    pub fn first_source_decides(mut self) -> Self {
+        self.settings.sources.let_first_decide();
+        self
+    }
+
+    /// See [`SessionLayer::grpc`](super::SessionLayer::grpc).
+    pub fn grpc(mut self) -> Self {
+        self.settings.responder.grpc = true;
         self
     }
 
@@ -105,7 +116,16 @@ impl<D, R> JwtLayer<D, R> {
     pub fn on_rejection<T>(self, hook: T) -> JwtLayer<D, T> {
         JwtLayer {
             verifier: self.verifier,
-            settings: self.settings.with_hook(hook),
+            settings: self.settings.map_hook(|_| hook),
+            user_type: PhantomData,
+        }
+    }
+
+    /// See [`SessionLayer::either_body`](super::SessionLayer::either_body).
+    pub fn either_body(self) -> JwtLayer<D, EitherBody<R>> {
+        JwtLayer {
+            verifier: self.verifier,
+            settings: self.settings.map_hook(EitherBody::new),
             user_type: PhantomData,
         }
     }
@@ -137,9 +157,8 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     D: Send + Sync + 'static,
     R: OnRejection<ResBody>,
-    ResBody: Default,
 {
-    type Response = S::Response;
+    type Response = Response<R::Body>;
     type Error = S::Error;
     type Future = ResponseFuture<S, D, ReqBody, R>;
 
@@ -149,23 +168,22 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let (verdict, manners) = read_token(&settings.sources, &mut request, |found| {
-            let claims = self.verifier.verify(&found?);
+        let (verdict, fixups) = settings.read_token(&mut request, |found| {
+            let claims = self.verifier.verify(found?);
             let claims = claims.map_err(|_| Rejection::InvalidToken)?;
             Ok::<(User<D>, VerifiedClaims), Rejection>((user(&claims), claims))
         });
+        let post = PostProcess {
+            settings: Arc::clone(settings),
+            fixups,
+        };
         match verdict {
             Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
-                let response = settings.responder.refuse(rejection, request.headers());
-                ResponseFuture::refused(response)
+                ResponseFuture::refuse(rejection, post)
             }
             verdict => {
                 judge_offline(request.extensions_mut(), verdict);
-                let finish = Finish {
-                    settings: Arc::clone(settings),
-                    manners,
-                };
-                ResponseFuture::call(self.inner.call(request), finish)
+                ResponseFuture::call(self.inner.call(request), post)
             }
         }
     }

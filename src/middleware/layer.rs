@@ -4,7 +4,8 @@ use tower::Layer;
 
 use super::{
     SessionService, TokenSource,
-    respond::{PlainResponse, Responder},
+    hook::{EitherBody, PlainResponse},
+    settings::Settings,
 };
 use crate::{Error, TokenManager};
 
@@ -17,29 +18,12 @@ pub struct SessionLayer<D = serde_json::Value, R = PlainResponse> {
     settings: Settings<R>,
 }
 
-/// What is the same for all requests.
-#[derive(Clone, Debug)]
-pub(super) struct Settings<R> {
-    pub(super) mode: Mode,
-    pub(super) sources: Arc<[TokenSource]>,
-    /// Sessions with less than this left are renewed.
-    pub(super) refresh_below: Option<Duration>,
-    pub(super) responder: Responder<R>,
-}
-
-/// What happens to a request without a live token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Required,
-    Optional,
-}
-
 impl<D> SessionLayer<D> {
     /// A layer that requires a live token.
     pub fn new(manager: TokenManager<D>) -> Self {
         Self {
             manager,
-            settings: Settings::new(),
+            settings: Settings::new("SessionLayer"),
         }
     }
 }
@@ -51,14 +35,15 @@ impl<D, R> SessionLayer<D, R> {
     /// A request whose token cannot be judged, because the store or the loader fails, is still answered
     /// with 503.
     pub fn optional(mut self) -> Self {
-        self.settings.mode = Mode::Optional;
+        self.settings.set_optional();
         self
     }
 
-    /// Where to look for a token. Default: [`TokenSource::authorization`].
+    /// Where to look for a token. Default: [`TokenSource::authorization`]. Without any, no request has a token.
     ///
-    /// They are asked in this order, and the first one that has a token decides, even if that token is no good:
-    /// the others are not looked at. Without any, no request has a token.
+    /// A request that has a token in more than one of them is refused with 400, even if it is the same token:
+    /// [RFC 6750 §2](https://www.rfc-editor.org/rfc/rfc6750#section-2) forbids it.
+    /// [`first_source_decides`](Self::first_source_decides) changes that.
     ///
     /// ```
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
@@ -71,7 +56,44 @@ impl<D, R> SessionLayer<D, R> {
     /// # Ok::<_, tower_bearer_session::Error>(())
     /// ```
     pub fn token_sources(mut self, sources: impl IntoIterator<Item = TokenSource>) -> Self {
-        self.settings.sources = sources.into_iter().collect();
+        self.settings.set_sources(sources);
+        self
+    }
+
+    /// Reads the [token sources](Self::token_sources) in their order, and lets the first one that has a token decide, even if
+    /// that token is no good; the others are not read.
+    ///
+    /// It is for pages that set a token themselves while the browser sends a cookie along, which may be an old one that a
+    /// script cannot remove. Name the cookie last, then: another site can make a browser send it, but nothing else.
+    ///
+    /// ```
+    /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
+    /// use tower_bearer_session::middleware::TokenSource;
+    ///
+    /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(manager)
+    ///     .token_sources([TokenSource::websocket_protocol(), TokenSource::cookie("session")?])
+    ///     .first_source_decides();
+    /// # let _ = layer;
+    /// # Ok::<_, tower_bearer_session::Error>(())
+    /// ```
+    pub fn first_source_decides(mut self) -> Self {
+        self.settings.sources.let_first_decide();
+        self
+    }
+
+    /// Answers gRPC calls (`POST` requests of type `application/grpc`, `application/grpc+proto` and the like) that are
+    /// refused in the way that gRPC clients understand. For tonic servers.
+    ///
+    /// Such an answer is *Trailers-Only*: status 200, [`grpc-status`](super::Rejection::grpc_status), and no body. **Do not use
+    /// it on routes that something else than a gRPC client judges by the HTTP status**, such as those that nginx
+    /// (`auth_request`), Traefik or Envoy asks for permission: there, a client that chooses the content type could turn
+    /// a refusal into a success. By default the content type changes nothing, and every refusal is a 4xx or 5xx.
+    ///
+    /// It is about the refusals of this layer, and those of extractors and handlers under it: a layer further in decides on
+    /// its own.
+    pub fn grpc(mut self) -> Self {
+        self.settings.responder.grpc = true;
         self
     }
 
@@ -96,10 +118,10 @@ impl<D, R> SessionLayer<D, R> {
         Ok(self)
     }
 
-    /// Changes the responses to refused requests, those of the extractors included. Default: an empty body,
-    /// and from extractors a text.
+    /// Changes the responses to refused requests, those of extractors and those to errors that handlers return
+    /// included. Default: an empty body, and from extractors and handlers a text.
     ///
-    /// Responses to gRPC calls are not changed: they have no body.
+    /// gRPC answers are not changed: they have no body.
     ///
     /// ```
     /// # use axum::{Router, body::Body, http::Response, routing::get};
@@ -110,12 +132,45 @@ impl<D, R> SessionLayer<D, R> {
     /// let layer = SessionLayer::new(manager).on_rejection(
     ///     |rejection: &Rejection, response: Response<Body>| response.map(|_| Body::from(format!("no: {rejection}"))),
     /// );
-    /// let app: Router = Router::new().route("/", get(async || "hello")).layer(layer);
+    /// let app: Router = Router::new().route("/", get(async || "hello")).route_layer(layer);
     /// ```
     pub fn on_rejection<T>(self, hook: T) -> SessionLayer<D, T> {
         SessionLayer {
             manager: self.manager,
-            settings: self.settings.with_hook(hook),
+            settings: self.settings.map_hook(|_| hook),
+        }
+    }
+
+    /// Takes inner services with any response body, such as hyper's `Incoming`, by giving refusals a body of their own: the
+    /// layer's response body is [`Either`](http_body_util::Either) of that of the inner service and `Full<Bytes>`.
+    ///
+    /// Without it the layer's response body is that of the inner service, which has to be `Default`; axum's, tonic's and most
+    /// boxed ones are. Call it after [`on_rejection`](Self::on_rejection), whose hook then makes `Full<Bytes>`.
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use hyper::body::Incoming;
+    /// use tower::{BoxError, Layer, service_fn};
+    /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
+    /// use tower_bearer_session::middleware::ProblemJson;
+    ///
+    /// // Whatever answers with a body that comes from elsewhere.
+    /// async fn forward(request: Request<Incoming>) -> Result<Response<Incoming>, BoxError> {
+    ///     # unimplemented!("{request:?}")
+    /// }
+    ///
+    /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    /// let gateway = SessionLayer::new(manager)
+    ///     .on_rejection(ProblemJson)
+    ///     .either_body()
+    ///     .layer(service_fn(forward));
+    /// # fn is_service<S: tower::Service<Request<Incoming>>>(_: S) {}
+    /// # is_service(gateway);
+    /// ```
+    pub fn either_body(self) -> SessionLayer<D, EitherBody<R>> {
+        SessionLayer {
+            manager: self.manager,
+            settings: self.settings.map_hook(EitherBody::new),
         }
     }
 }
@@ -141,42 +196,5 @@ impl<D, R: Clone> Clone for SessionLayer<D, R> {
 impl<D, R> fmt::Debug for SessionLayer<D, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.fmt_with("SessionLayer", f, &self.manager)
-    }
-}
-
-impl Settings<PlainResponse> {
-    pub(super) fn new() -> Self {
-        Self {
-            mode: Mode::Required,
-            sources: Arc::new([TokenSource::authorization()]),
-            refresh_below: None,
-            responder: Responder::new(),
-        }
-    }
-}
-
-impl<R> Settings<R> {
-    pub(super) fn with_hook<T>(self, hook: T) -> Settings<T> {
-        Settings {
-            mode: self.mode,
-            sources: self.sources,
-            refresh_below: self.refresh_below,
-            responder: self.responder.with_hook(hook),
-        }
-    }
-
-    /// What there is to see of a layer or its service.
-    pub(super) fn fmt_with(
-        &self,
-        name: &str,
-        f: &mut fmt::Formatter<'_>,
-        judge: &dyn fmt::Debug,
-    ) -> fmt::Result {
-        f.debug_struct(name)
-            .field("judge", judge)
-            .field("mode", &self.mode)
-            .field("token_sources", &self.sources)
-            .field("refresh_below", &self.refresh_below)
-            .finish_non_exhaustive()
     }
 }

@@ -66,14 +66,12 @@
 //!
 //! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
 
-#[cfg(feature = "axum")]
-#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
-pub use self::problem::ProblemJson;
 pub use self::{
     future::ResponseFuture,
+    hook::{EitherBody, OnRejection, PlainResponse},
     layer::SessionLayer,
-    reject::Rejection,
-    respond::{OnRejection, PlainResponse},
+    problem::ProblemJson,
+    reject::{MissingLayer, Rejection},
     revoked::Revoked,
     service::SessionService,
     session::{Anonymous, Session},
@@ -87,17 +85,20 @@ pub use self::{
 };
 
 mod admit;
+mod cache;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;
+mod grpc;
+mod hook;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod layer;
-#[cfg(feature = "axum")]
 mod problem;
 mod reject;
 mod respond;
 mod revoked;
 mod service;
 mod session;
+mod settings;
 mod source;

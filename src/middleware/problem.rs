@@ -1,16 +1,15 @@
-use axum_core::body::Body;
-use http::{
-    HeaderValue, Response,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-};
+use http::{HeaderValue, Response, header::CONTENT_TYPE};
 use serde_json::json;
 
-use super::{OnRejection, Rejection};
+use super::{OnRejection, Rejection, hook::remove_representation};
 
 /// Responses to refused requests with a body of type `application/problem+json`
 /// ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
 ///
-/// ```
+/// It works with every body that a `String` can become: axum's `Body`, `Full<Bytes>`, `String`.
+///
+#[cfg_attr(feature = "axum", doc = "```")]
+#[cfg_attr(not(feature = "axum"), doc = "```ignore")]
 /// # use axum::{Router, routing::get};
 /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
 /// use tower_bearer_session::middleware::ProblemJson;
@@ -18,7 +17,7 @@ use super::{OnRejection, Rejection};
 /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
 /// let app: Router = Router::new()
 ///     .route("/", get(async || "hello"))
-///     .layer(SessionLayer::new(manager).on_rejection(ProblemJson));
+///     .route_layer(SessionLayer::new(manager).on_rejection(ProblemJson));
 /// ```
 ///
 /// ```json
@@ -27,8 +26,18 @@ use super::{OnRejection, Rejection};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ProblemJson;
 
-impl OnRejection<Body> for ProblemJson {
-    fn on_rejection(&self, rejection: &Rejection, mut response: Response<Body>) -> Response<Body> {
+impl<B: Default + From<String>> OnRejection<B> for ProblemJson {
+    type Body = B;
+
+    fn wrap(body: B) -> B {
+        body
+    }
+
+    fn empty() -> B {
+        B::default()
+    }
+
+    fn on_rejection(&self, rejection: &Rejection, mut response: Response<B>) -> Response<B> {
         let status = response.status();
         let problem = json!({
             "type": "about:blank",
@@ -37,10 +46,10 @@ impl OnRejection<Body> for ProblemJson {
             "detail": rejection.to_string(),
         });
         let headers = response.headers_mut();
-        headers.remove(CONTENT_LENGTH);
+        remove_representation(headers);
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(CONTENT_TYPE, kind);
-        *response.body_mut() = Body::from(problem.to_string());
+        *response.body_mut() = B::from(problem.to_string());
         response
     }
 }

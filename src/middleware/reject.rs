@@ -1,15 +1,22 @@
-use std::fmt;
+use std::{error::Error as StdError, fmt};
 
-use http::{HeaderValue, StatusCode};
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
+};
 
-use crate::{Error, Refusal};
+use crate::{Error, ErrorKind, Refusal};
 
-/// Why a request was refused.
+/// Why a request was refused: the HTTP answer. (An event's reason is a [`Refusal`](crate::Refusal).)
 ///
-/// The layer puts it into the extensions of the response that it makes, so that layers further out can log it or
-/// write a body; but its own 401 has none, because the challenge says all of it and anybody can cause one. (That to a
-/// gRPC call has no challenge, and has it.) An [`OnRejection`](super::OnRejection) hook sees every one. With feature `axum`
-/// it is the rejection of the extractors, and in the extensions of their responses.
+/// Every refusal has it in the extensions of its response, so that layers further out can log it; an
+/// [`OnRejection`](super::OnRejection) hook sees every one. With feature `axum` it is the rejection of the extractors.
+///
+/// `Display` is for the client: it names neither causes nor types. They are in [`source`](std::error::Error::source) and
+/// `Debug`, for the log.
+///
+/// Without axum, a handler answers with `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]: the
+/// layer treats them like those of extractors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -18,19 +25,32 @@ pub enum Rejection {
     MissingToken,
     /// The token is malformed, unknown, expired or revoked: 401 `invalid_token`.
     InvalidToken,
-    /// The request has more than one token in one place, such as two `Authorization` headers: 400
-    /// `invalid_request`.
+    /// The request has more than one token (RFC 6750 §3.1): 400 `invalid_request`.
     InvalidRequest,
+    /// An argument of an operation cannot be used ([`ErrorKind::InvalidInput`]): 400, without a challenge.
+    InvalidInput(Error),
+    /// The user has as many sessions as allowed ([`ErrorKind::SessionLimit`]): 409.
+    SessionLimit(Error),
     /// The store or the user loader failed, so there is no verdict on the token: 503 with `Retry-After`.
     Fault(Error),
     /// Something is wrong in the program, for example a user detail that cannot be written as JSON: 500.
     Internal(Error),
     /// There is no [`SessionLayer`](super::SessionLayer) for this user type on the route: 500.
-    MissingLayer {
-        /// The type that was looked for in the request's extensions.
-        looked_for: &'static str,
-    },
+    MissingLayer(MissingLayer),
 }
+
+/// An extractor found no layer for its user type; its `Display` names the types, for the log.
+#[derive(Clone, Debug)]
+pub struct MissingLayer {
+    extractor: &'static str,
+    user_type: &'static str,
+    /// The layer around the handler, and its user type.
+    present: Option<(&'static str, &'static str)>,
+}
+
+/// The response to a [`Rejection`] has this among its extensions until a layer has given it its realm and its looks.
+#[derive(Clone, Copy)]
+pub(super) struct PendingPostProcess;
 
 // Constants, so that nothing is validated again for each response.
 const MISSING_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
@@ -41,14 +61,18 @@ const INVALID_REQUEST: HeaderValue = HeaderValue::from_static(
     r#"Bearer realm="api", error="invalid_request", error_description="more than one token""#,
 );
 
+/// The media type of a rejection's text.
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
 impl Rejection {
     /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
-            Self::InvalidRequest => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest | Self::InvalidInput(_) => StatusCode::BAD_REQUEST,
+            Self::SessionLimit(_) => StatusCode::CONFLICT,
             Self::Fault(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Internal(_) | Self::MissingLayer { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Internal(_) | Self::MissingLayer(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -58,7 +82,7 @@ impl Rejection {
             Self::MissingToken => Some(MISSING_TOKEN),
             Self::InvalidToken => Some(INVALID_TOKEN),
             Self::InvalidRequest => Some(INVALID_REQUEST),
-            Self::Fault(_) | Self::Internal(_) | Self::MissingLayer { .. } => None,
+            _ => None,
         }
     }
 
@@ -66,13 +90,14 @@ impl Rejection {
     pub fn grpc_status(&self) -> u16 {
         match self {
             Self::MissingToken | Self::InvalidToken => 16, // UNAUTHENTICATED
-            Self::InvalidRequest => 3,                     // INVALID_ARGUMENT
+            Self::InvalidRequest | Self::InvalidInput(_) => 3, // INVALID_ARGUMENT
+            Self::SessionLimit(_) => 8,                    // RESOURCE_EXHAUSTED
             Self::Fault(_) => 14,                          // UNAVAILABLE
-            Self::Internal(_) | Self::MissingLayer { .. } => 13, // INTERNAL
+            Self::Internal(_) | Self::MissingLayer(_) => 13, // INTERNAL
         }
     }
 
-    /// What it is to those who listen to events, if it is about how a token came.
+    /// The reason in the event of this rejection, if it is about how a token came.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::InvalidToken => Some(Refusal::Malformed),
@@ -85,15 +110,51 @@ impl Rejection {
     pub(super) fn is_anonymous(&self) -> bool {
         matches!(self, Self::MissingToken | Self::InvalidToken)
     }
+
+    /// The response without a body: status, challenge and `Retry-After`.
+    pub(super) fn head(&self) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Self::Fault(_) = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
 }
 
 impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
-        if error.is_fault() {
-            Self::Fault(error)
-        } else {
-            Self::Internal(error)
+        match error.kind() {
+            ErrorKind::InvalidInput => Self::InvalidInput(error),
+            ErrorKind::SessionLimit => Self::SessionLimit(error),
+            _ if error.is_fault() => Self::Fault(error),
+            _ => Self::Internal(error),
         }
+    }
+}
+
+/// The response of the layer, with this rejection's text as its body.
+impl<B: From<String>> From<Rejection> for Response<B> {
+    fn from(rejection: Rejection) -> Self {
+        let text = B::from(rejection.to_string());
+        let mut response = rejection.head().map(|()| text);
+        response.headers_mut().insert(CONTENT_TYPE, TEXT);
+        let extensions = response.extensions_mut();
+        extensions.insert(rejection);
+        extensions.insert(PendingPostProcess);
+        response
+    }
+}
+
+/// The response of the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
+/// session limit, 400 for invalid input, 500 for what is wrong in the program.
+impl<B: From<String>> From<Error> for Response<B> {
+    fn from(error: Error) -> Self {
+        Rejection::from(error).into()
     }
 }
 
@@ -103,21 +164,66 @@ impl fmt::Display for Rejection {
             Self::MissingToken => f.write_str("a bearer token is required"),
             Self::InvalidToken => f.write_str("the bearer token is not valid or no longer valid"),
             Self::InvalidRequest => f.write_str("the request has more than one token"),
+            Self::InvalidInput(error) | Self::SessionLimit(error) => error.fmt(f),
             Self::Fault(_) => f.write_str("sessions are unavailable at the moment; try again"),
-            Self::Internal(_) => f.write_str("an internal error in the handling of sessions"),
-            Self::MissingLayer { looked_for } => write!(
-                f,
-                "no `{looked_for}` in the request's extensions: put a `SessionLayer` with this user type on the route"
-            ),
+            Self::Internal(_) | Self::MissingLayer(_) => {
+                f.write_str("an internal error in the handling of sessions")
+            }
         }
     }
 }
 
-impl std::error::Error for Rejection {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+impl StdError for Rejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
+            // They show the error itself.
+            Self::InvalidInput(error) | Self::SessionLimit(error) => error.source(),
             Self::Fault(error) | Self::Internal(error) => Some(error),
-            _ => None,
+            Self::MissingLayer(missing) => Some(missing),
+            Self::MissingToken | Self::InvalidToken | Self::InvalidRequest => None,
         }
     }
 }
+
+impl MissingLayer {
+    /// For an extractor of this name and user type.
+    #[cfg(feature = "axum")]
+    pub(super) fn new<D>(extractor: &'static str) -> Self {
+        Self {
+            extractor,
+            user_type: std::any::type_name::<D>(),
+            present: None,
+        }
+    }
+
+    /// The same, now that the layer around the handler is known.
+    pub(super) fn with_layer(&self, layer: &'static str, user_type: &'static str) -> Self {
+        Self {
+            present: Some((layer, user_type)),
+            ..self.clone()
+        }
+    }
+
+    /// Writes an error to the log: the client is not told what is wrong.
+    pub(super) fn logged(self) -> Self {
+        #[cfg(feature = "tracing")]
+        tracing::error!("{self}");
+        self
+    }
+}
+
+impl fmt::Display for MissingLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (extractor, wanted) = (self.extractor, self.user_type);
+        write!(
+            f,
+            "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
+        )?;
+        match self.present {
+            Some((layer, user_type)) => write!(f, "; it has a `{layer}<{user_type}>`"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for MissingLayer {}

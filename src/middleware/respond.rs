@@ -1,77 +1,62 @@
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL, WWW_AUTHENTICATE},
+    HeaderValue, Method, Request, Response,
+    header::{CONTENT_LENGTH, WWW_AUTHENTICATE},
 };
 
-use super::{Rejection, source::BEARER};
+use super::{
+    Rejection,
+    cache::CachePolicy,
+    grpc,
+    hook::{OnRejection, PlainResponse, remove_representation},
+    reject::{MissingLayer, PendingPostProcess},
+    source::choose_bearer,
+};
 use crate::{Error, ErrorKind};
 
-/// What the responses to refused requests look like; for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
-///
-/// Any `Fn(&Rejection, Response<B>) -> Response<B>` is one.
-pub trait OnRejection<B> {
-    /// Makes the response to a refused request from one that is complete: status and challenge are right.
-    ///
-    /// Its body is empty if the layer refused the request, and the text of the rejection if an extractor did.
-    fn on_rejection(&self, rejection: &Rejection, response: Response<B>) -> Response<B>;
-}
-
-impl<F, B> OnRejection<B> for F
-where
-    F: Fn(&Rejection, Response<B>) -> Response<B>,
-{
-    fn on_rejection(&self, rejection: &Rejection, response: Response<B>) -> Response<B> {
-        self(rejection, response)
-    }
-}
-
-/// Leaves responses to refused requests as they are: the default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PlainResponse;
-
-impl<B> OnRejection<B> for PlainResponse {
-    fn on_rejection(&self, _: &Rejection, response: Response<B>) -> Response<B> {
-        response
-    }
-}
-
-/// What the response of an extractor has among its extensions until a layer has given it its realm and its looks.
-#[derive(Clone, Copy)]
-pub(super) struct Unfinished;
-
-/// Makes responses.
+/// Finishes responses: all of them pass through [`finish`](Self::finish).
 #[derive(Clone, Debug)]
 pub(super) struct Responder<R> {
+    /// The name of the layer in error messages.
+    layer: &'static str,
     /// For a missing and for an invalid token, and for more than one; `None`: with the default realm.
     challenges: Option<[HeaderValue; 3]>,
+    /// Whether gRPC calls get gRPC answers.
+    pub(super) grpc: bool,
+    pub(super) cache: CachePolicy,
     hook: R,
 }
 
-/// What the place of a token in the request means for the response.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Manners {
-    /// A WebSocket client offered it among its protocols, and must be answered with one of these.
-    pub(super) offered: bool,
+/// What a request asks of its response.
+#[derive(Clone, Copy)]
+pub(super) struct ResponseFixups {
+    /// A WebSocket client offered its token among its protocols, and must be answered with one of these.
+    offered: bool,
     /// The method is `CONNECT`, so that a success is the beginning of a tunnel, as by RFC 8441.
-    pub(super) connect: bool,
-    /// It stood in the URL, which is all that a shared cache may look at.
-    pub(super) in_url: bool,
+    connect: bool,
+    /// It is a gRPC call to a layer that answers them as such.
+    grpc: bool,
 }
 
 impl Responder<PlainResponse> {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(layer: &'static str, cache: CachePolicy) -> Self {
         Self {
+            layer,
             challenges: None,
+            grpc: false,
+            cache,
             hook: PlainResponse,
         }
     }
 }
 
 impl<R> Responder<R> {
-    pub(super) fn with_hook<T>(self, hook: T) -> Responder<T> {
+    pub(super) fn map_hook<T>(self, map: impl FnOnce(R) -> T) -> Responder<T> {
         Responder {
+            layer: self.layer,
             challenges: self.challenges,
-            hook,
+            grpc: self.grpc,
+            cache: self.cache,
+            hook: map(self.hook),
         }
     }
 
@@ -97,124 +82,102 @@ impl<R> Responder<R> {
         Ok(())
     }
 
-    /// The response to a request that this layer refuses.
-    pub(super) fn refuse<B: Default>(
+    /// What a request asks of its response; `offered` if a WebSocket client offered a token.
+    pub(super) fn fixups<B>(&self, request: &Request<B>, offered: bool) -> ResponseFixups {
+        ResponseFixups {
+            offered,
+            connect: request.method() == Method::CONNECT,
+            grpc: self.grpc && grpc::is_call(request),
+        }
+    }
+
+    /// The response to a request that the inner service has answered, or that this layer refuses. `user_type` is the name of
+    /// the layer's `D`.
+    pub(super) fn finish<B>(
+        &self,
+        outcome: Result<Response<B>, Rejection>,
+        fixups: ResponseFixups,
+        user_type: &'static str,
+    ) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        let (mut response, rejection) = match outcome {
+            Ok(response) => {
+                let rejection = self.pending_rejection(&response, user_type);
+                (response.map(R::wrap), rejection)
+            }
+            Err(rejection) => (rejection.head().map(|()| R::empty()), Some(rejection)),
+        };
+        let refused = rejection.is_some();
+        if let Some(rejection) = rejection {
+            response = self.refuse(rejection, response, fixups.grpc);
+        }
+        if fixups.offered {
+            choose_bearer(&mut response, fixups.connect);
+        }
+        self.cache.apply(response.headers_mut(), refused);
+        response
+    }
+
+    /// The rejection of an extractor or handler that no layer further in has dealt with.
+    fn pending_rejection<B>(
+        &self,
+        response: &Response<B>,
+        user_type: &'static str,
+    ) -> Option<Rejection> {
+        response.extensions().get::<PendingPostProcess>()?;
+        let rejection = response.extensions().get::<Rejection>()?;
+        // A service may answer something else than the extractor whose rejection it noted.
+        if response.status() != rejection.status() {
+            return None;
+        }
+        Some(match rejection {
+            Rejection::MissingLayer(missing) => {
+                let present = missing.with_layer(self.layer, user_type);
+                Rejection::MissingLayer(MissingLayer::logged(present))
+            }
+            other => other.clone(),
+        })
+    }
+
+    /// Gives a refusal its realm and its looks.
+    fn refuse<B>(
         &self,
         rejection: Rejection,
-        request: &HeaderMap,
-    ) -> Response<B>
+        mut response: Response<R::Body>,
+        grpc: bool,
+    ) -> Response<R::Body>
     where
         R: OnRejection<B>,
     {
-        if is_grpc(request) {
-            return rejection.grpc_response();
-        }
-        let mut response = rejection.response();
-        // What the challenge says need not be said again: the refusals that anybody can cause cost least.
-        if !rejection.is_anonymous() {
-            response.extensions_mut().insert(rejection.clone());
-        }
-        self.finish(&rejection, response)
-    }
-
-    /// The response of the inner service: one of an extractor is finished here.
-    pub(super) fn pass<B>(&self, mut response: Response<B>, manners: Manners) -> Response<B>
-    where
-        R: OnRejection<B>,
-    {
-        if manners.offered {
-            choose_bearer(&mut response, manners.connect);
-        }
-        if manners.in_url {
-            // RFC 6750 §2.3.
-            let private = HeaderValue::from_static("private");
-            response
-                .headers_mut()
-                .entry(CACHE_CONTROL)
-                .or_insert(private);
-        }
-        let extensions = response.extensions();
-        match extensions.get::<Rejection>() {
-            // A service may answer something else than the extractor whose rejection it noted.
-            Some(rejection)
-                if extensions.get::<Unfinished>().is_some()
-                    && response.status() == rejection.status() =>
-            {
-                let rejection = rejection.clone();
-                response.extensions_mut().remove::<Unfinished>();
-                self.finish(&rejection, response)
-            }
-            _ => response,
-        }
-    }
-
-    fn finish<B>(&self, rejection: &Rejection, mut response: Response<B>) -> Response<B>
-    where
-        R: OnRejection<B>,
-    {
-        if let Some([missing, invalid, several]) = &self.challenges {
-            let challenge = match rejection {
-                Rejection::MissingToken => Some(missing),
-                Rejection::InvalidToken => Some(invalid),
-                Rejection::InvalidRequest => Some(several),
-                _ => None,
-            };
-            if let Some(challenge) = challenge {
+        if grpc {
+            remove_representation(response.headers_mut());
+            grpc::make_trailers_only(&rejection, &mut response);
+            response = response.map(|_| R::empty());
+        } else {
+            if let Some(challenge) = self.challenge(&rejection) {
                 let headers = response.headers_mut();
                 headers.insert(WWW_AUTHENTICATE, challenge.clone());
             }
+            response = self.hook.on_rejection(&rejection, response);
+            // The server knows the length of the body that there is now.
+            response.headers_mut().remove(CONTENT_LENGTH);
         }
-        self.hook.on_rejection(rejection, response)
-    }
-}
-
-impl Rejection {
-    /// The response, with an empty body.
-    pub(super) fn response<B: Default>(&self) -> Response<B> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        if let Some(challenge) = self.challenge() {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        if let Self::Fault(_) = self {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
+        let extensions = response.extensions_mut();
+        extensions.remove::<PendingPostProcess>();
+        extensions.insert(rejection);
         response
     }
 
-    /// The *Trailers-Only* response of a
-    /// [gRPC server](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#responses).
-    fn grpc_response<B: Default>(self) -> Response<B> {
-        let mut response = Response::new(B::default());
-        *response.status_mut() = StatusCode::OK;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from(self.grpc_status()));
-        // These texts have no character that gRPC wants escaped.
-        if let Ok(message) = HeaderValue::try_from(self.to_string()) {
-            headers.insert("grpc-message", message);
+    /// The challenge with a realm of the application's own.
+    fn challenge(&self, rejection: &Rejection) -> Option<&HeaderValue> {
+        let [missing, invalid, several] = self.challenges.as_ref()?;
+        match rejection {
+            Rejection::MissingToken => Some(missing),
+            Rejection::InvalidToken => Some(invalid),
+            Rejection::InvalidRequest => Some(several),
+            _ => None,
         }
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
-/// Whether it is a gRPC call. (gRPC-Web is for a layer further out to translate.)
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(kind) = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) else {
-        return false;
-    };
-    let rest = kind.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+") || rest.starts_with(b";"))
-}
-
-/// Lets a browser have one of the protocols that it offered.
-fn choose_bearer<B>(response: &mut Response<B>, connect: bool) {
-    let status = response.status();
-    let accepted = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
-    let headers = response.headers_mut();
-    if accepted && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(BEARER));
     }
 }

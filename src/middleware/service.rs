@@ -11,11 +11,10 @@ use tower::Service;
 use super::{
     Anonymous, Rejection,
     admit::admit,
-    future::{Finish, Pending, ResponseFuture},
-    layer::{Mode, Settings},
-    respond::{OnRejection, PlainResponse},
+    future::{Pending, ResponseFuture},
+    hook::{OnRejection, PlainResponse},
     session::judge,
-    source::read_token,
+    settings::{Mode, PostProcess, Settings},
 };
 use crate::{TokenManager, manager::Verdict, store::Lookup, token::ParsedToken};
 
@@ -41,9 +40,8 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
     D: Serialize + DeserializeOwned + Send + Sync + 'static,
     R: OnRejection<ResBody>,
-    ResBody: Default,
 {
-    type Response = S::Response;
+    type Response = Response<R::Body>;
     type Error = S::Error;
     type Future = ResponseFuture<S, D, ReqBody, R>;
 
@@ -53,49 +51,45 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let (token, manners) = read_token(&settings.sources, &mut request, |found| {
+        let (token, fixups) = settings.read_token(&mut request, |found| {
             let token = found.inspect_err(|rejection| {
                 if let Some(reason) = rejection.refusal() {
                     self.manager.refused(None, reason);
                 }
             })?;
-            self.manager.parse(&token).ok_or(Rejection::InvalidToken)
+            self.manager.parse(token).ok_or(Rejection::InvalidToken)
         });
-        let finish = || Finish {
+        let post = PostProcess {
             settings: Arc::clone(settings),
-            manners,
+            fixups,
         };
         match token {
             Ok(token) => {
-                let (manager, finish) = (&self.manager, finish());
+                let manager = &self.manager;
                 let verdict = match manager.look_up_token(&token) {
                     Lookup::Done(checked) => manager.judge(&token, checked, None),
                     Lookup::Waiting(check) => {
-                        let pending = self.pending(request, token, finish);
-                        return ResponseFuture::check(check, pending);
+                        return ResponseFuture::check(check, self.pending(request, token, post));
                     }
                 };
                 match verdict {
                     Verdict::Known(user) => {
                         match admit(settings, manager, &token.id, user, &mut request) {
-                            Ok(()) => ResponseFuture::call(self.inner.call(request), finish),
-                            Err(response) => ResponseFuture::refused(response),
+                            Ok(()) => ResponseFuture::call(self.inner.call(request), post),
+                            Err(rejection) => ResponseFuture::refuse(rejection, post),
                         }
                     }
                     Verdict::Load(load) => {
-                        ResponseFuture::load(load, self.pending(request, token, finish))
+                        ResponseFuture::load(load, self.pending(request, token, post))
                     }
                 }
             }
             Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
                 let anonymous = Anonymous::new(reason, self.manager.clone());
                 judge(request.extensions_mut(), Err(anonymous));
-                ResponseFuture::call(self.inner.call(request), finish())
+                ResponseFuture::call(self.inner.call(request), post)
             }
-            Err(rejection) => {
-                let response = settings.responder.refuse(rejection, request.headers());
-                ResponseFuture::refused(response)
-            }
+            Err(rejection) => ResponseFuture::refuse(rejection, post),
         }
     }
 }
@@ -108,7 +102,7 @@ where
         &mut self,
         request: Request<ReqBody>,
         token: ParsedToken,
-        finish: Finish<R>,
+        post: PostProcess<R>,
     ) -> Box<Pending<S, D, ReqBody, R>> {
         // The service that was polled ready is the one to call; its clone need not be ready.
         let clone = self.inner.clone();
@@ -119,7 +113,7 @@ where
             token,
             manager: self.manager.clone(),
             judge: TokenManager::judge,
-            finish,
+            post,
         })
     }
 }

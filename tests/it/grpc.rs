@@ -70,7 +70,7 @@ async fn serve(manager: &TokenManager) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
     let server = tonic::transport::Server::builder()
-        .layer(SessionLayer::new(manager.clone()))
+        .layer(SessionLayer::new(manager.clone()).grpc())
         .add_service(health)
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);

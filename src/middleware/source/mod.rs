@@ -1,17 +1,20 @@
-use std::{borrow::Cow, fmt, str, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    Extensions, HeaderMap, HeaderName, Method, Request, Uri,
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
-use super::{Rejection, respond::Manners};
+pub(super) use self::{list::TokenSources, websocket::choose_bearer};
+use super::Rejection;
 use crate::{Error, ErrorKind};
 
+mod list;
 mod read;
+mod websocket;
 
-/// The subprotocol that announces a token.
-pub(super) const BEARER: &str = "bearer";
+/// The scheme in `Authorization`, and the subprotocol that announces a token.
+const BEARER: &str = "bearer";
 
 /// Where a token is looked for in a request; for [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
 ///
@@ -35,12 +38,12 @@ enum Kind {
 ///
 /// Any `Fn(&RequestHead<'_>) -> Option<String>` is one.
 pub trait FindToken: Send + Sync + 'static {
-    /// The token of a request; `None` if this source has none, so that the next one is looked at.
+    /// The token of a request; `None` if this source has none.
     ///
     /// # Errors
     ///
-    /// What to refuse the request with: [`Rejection::InvalidToken`] (an optional layer lets it through as
-    /// anonymous), [`Rejection::InvalidRequest`], or [`Rejection::Fault`].
+    /// What to refuse the request with: [`Rejection::InvalidToken`] for a token that is no good (an optional layer lets the
+    /// request through as anonymous), [`Rejection::InvalidRequest`], or [`Rejection::Fault`].
     fn find_token(&self, request: &RequestHead<'_>) -> Result<Option<String>, Rejection>;
 }
 
@@ -108,7 +111,10 @@ impl TokenSource {
     ///
     /// Browsers send cookies along with requests that other sites make: set it `HttpOnly`, `Secure` and
     /// `SameSite=Lax` (or `Strict`), let nothing but `POST` and the like change anything, and look at `Origin` before
-    /// a WebSocket begins. A shared cache does not know what the cookie means: say `Cache-Control: private`.
+    /// a WebSocket begins.
+    ///
+    /// Its value is compared as it is: neither RFC 6265 nor browsers encode it, and no token has a character that some
+    /// frameworks would.
     ///
     /// # Errors
     ///
@@ -147,12 +153,14 @@ impl TokenSource {
     }
 
     /// A parameter of the query, such as `access_token`. More than one of that name is
-    /// [`Rejection::InvalidRequest`].
+    /// [`Rejection::InvalidRequest`]. Names and values are decoded as [`application/x-www-form-urlencoded`], so that
+    /// `access%5Ftoken` is the same name.
     ///
     /// Think twice: URLs are kept in logs, histories and `Referer` headers ([RFC 6750 §2.3] and [RFC 9700 §4.3.2]
     /// advise against it). It is for clients that can set neither a header nor a cookie, such as
     /// `EventSource` on another domain; give them tokens that live briefly. Layers further in see the token in the URI.
-    /// Responses are marked as `Cache-Control: private`, unless they have a `Cache-Control` of their own.
+    ///
+    /// [`application/x-www-form-urlencoded`]: https://url.spec.whatwg.org/#application/x-www-form-urlencoded
     ///
     /// # Errors
     ///
@@ -171,7 +179,8 @@ impl TokenSource {
         Ok(Self(Kind::Query(name.into())))
     }
 
-    /// One of your own, such as a closure. What it reads is not hidden from layers further in.
+    /// One of your own, such as a closure. What it reads is not hidden from layers further in, and not named in the `Vary`
+    /// of responses: they are `Cache-Control: private`; a handler that lets shared caches store them has to add it.
     ///
     /// ```
     /// use tower_bearer_session::middleware::{RequestHead, TokenSource};
@@ -187,14 +196,21 @@ impl TokenSource {
         Self(Kind::Custom(Arc::new(source)))
     }
 
+    /// The header field that may carry the token.
+    pub(super) fn field(&self) -> Option<&HeaderName> {
+        match &self.0 {
+            Kind::Authorization => Some(&AUTHORIZATION),
+            Kind::Cookie(_) => Some(&COOKIE),
+            Kind::Header(name) => Some(name),
+            Kind::WebSocketProtocol => Some(&SEC_WEBSOCKET_PROTOCOL),
+            Kind::Query(_) | Kind::Custom(_) => None,
+        }
+    }
+
     /// Hides what this source reads from those who log.
     fn mark_as_sensitive(&self, headers: &mut HeaderMap) {
-        let name = match &self.0 {
-            Kind::Authorization => &AUTHORIZATION,
-            Kind::Cookie(_) => &COOKIE,
-            Kind::Header(name) => name,
-            Kind::WebSocketProtocol => &SEC_WEBSOCKET_PROTOCOL,
-            Kind::Query(_) | Kind::Custom(_) => return,
+        let Some(name) = self.field() else {
+            return;
         };
         // Not by `entry`, which makes room for one more.
         let Some(value) = headers.get_mut(name) else {
@@ -214,86 +230,14 @@ impl TokenSource {
             Kind::Authorization => read::authorization(headers),
             Kind::Cookie(name) => read::cookie(headers, name),
             Kind::Header(name) => read::header(headers, name),
-            Kind::WebSocketProtocol => {
-                let hidden = request.extensions().get::<HiddenToken>();
-                let token = read::websocket_protocol(headers);
-                token.map(|token| token.or(hidden.map(|HiddenToken(token)| &**token)))
-            }
-            Kind::Query(name) => read::query(request.uri(), name),
+            Kind::WebSocketProtocol => websocket::find(request),
+            Kind::Query(name) => return read::query(request.uri(), name),
             Kind::Custom(source) => {
                 let token = source.find_token(&RequestHead::of(request))?;
                 return Ok(token.map(Cow::Owned));
             }
         }
         .map(|token| token.map(Cow::Borrowed))
-    }
-}
-
-/// Reads the token of a request, and hides it where the inner service should not see it.
-pub(super) fn read_token<B, T>(
-    sources: &[TokenSource],
-    request: &mut Request<B>,
-    read: impl FnOnce(Result<Cow<'_, str>, Rejection>) -> T,
-) -> (T, Manners) {
-    for source in sources {
-        source.mark_as_sensitive(request.headers_mut());
-    }
-    let mut manners = Manners::default();
-    let token = read(find_token(sources, request, &mut manners));
-    hide_websocket_token(sources, request, &mut manners);
-    (token, manners)
-}
-
-/// The token of the first source that has one.
-fn find_token<'a, B>(
-    sources: &[TokenSource],
-    request: &'a Request<B>,
-    manners: &mut Manners,
-) -> Result<Cow<'a, str>, Rejection> {
-    for source in sources {
-        if let Some(token) = source.find(request)? {
-            manners.in_url = matches!(source.0, Kind::Query(_));
-            return Ok(token);
-        }
-    }
-    Err(Rejection::MissingToken)
-}
-
-/// What a layer further out has taken out of the protocols that a WebSocket client offers. No `Debug` on purpose.
-#[derive(Clone)]
-struct HiddenToken(Box<str>);
-
-/// Takes `bearer, <token>` out of the protocols that a WebSocket client offers.
-fn hide_websocket_token<B>(
-    sources: &[TokenSource],
-    request: &mut Request<B>,
-    manners: &mut Manners,
-) {
-    let reads = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
-    if !sources.iter().any(reads) {
-        return;
-    }
-    let offer = read::offer(request.headers());
-    let Some(token) = offer.tokens.first() else {
-        return;
-    };
-    manners.offered = true;
-    manners.connect = request.method() == Method::CONNECT;
-    let hidden = str::from_utf8(token).map(|token| HiddenToken(token.into()));
-    let others = offer.others.join(&b", "[..]);
-    let headers = request.headers_mut();
-    match HeaderValue::try_from(others) {
-        Ok(mut others) if !others.is_empty() => {
-            // There may be a token among them, of a client that got the order wrong.
-            others.set_sensitive(true);
-            headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
-        }
-        _ => {
-            headers.remove(SEC_WEBSOCKET_PROTOCOL);
-        }
-    }
-    if let Ok(hidden) = hidden {
-        request.extensions_mut().insert(hidden);
     }
 }
 

@@ -1,16 +1,17 @@
 //! Finds tokens in requests. What is read may be anything; what is found is judged by who parses tokens.
 
-use std::str;
+use std::{borrow::Cow, str};
 
+use form_urlencoded::parse;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, COOKIE},
 };
 
 use super::BEARER;
 use crate::middleware::Rejection;
 
-type Found<'a> = Result<Option<&'a str>, Rejection>;
+pub(super) type Found<'a> = Result<Option<&'a str>, Rejection>;
 
 /// `Authorization: Bearer …`.
 pub(super) fn authorization(headers: &HeaderMap) -> Found<'_> {
@@ -50,41 +51,16 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
     found.map(text).transpose()
 }
 
-/// What follows `bearer` among the protocols that a WebSocket client offers.
-pub(super) fn websocket_protocol(headers: &HeaderMap) -> Found<'_> {
-    match *offer(headers).tokens {
-        [] => Ok(None),
-        [token] => text(token).map(Some),
-        _ => Err(Rejection::InvalidRequest),
-    }
-}
-
-/// What a WebSocket client offers.
-#[derive(Default)]
-pub(super) struct Offer<'a> {
-    /// Whatever stands after a `bearer`.
-    pub(super) tokens: Vec<&'a [u8]>,
-    pub(super) others: Vec<&'a [u8]>,
-}
-
-pub(super) fn offer(headers: &HeaderMap) -> Offer<'_> {
-    let mut offer = Offer::default();
-    let mut offered = protocols(headers);
-    while let Some(protocol) = offered.next() {
-        if protocol == BEARER.as_bytes() {
-            offer.tokens.push(offered.next().unwrap_or_default());
-        } else {
-            offer.others.push(protocol);
-        }
-    }
-    offer
-}
-
-/// A parameter of the query. No token has a character that is escaped there.
-pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Found<'a> {
+/// A parameter of the query, decoded. Only what may be that parameter is decoded: the name, which has no character that
+/// must be escaped, may be escaped all the same.
+pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     let parameters = uri.query().unwrap_or_default().split('&');
     let mut values = parameters.filter_map(|parameter| {
-        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let raw = parameter.split('=').next().unwrap_or_default();
+        if raw != name && !raw.contains('%') {
+            return None;
+        }
+        let (key, value) = parse(parameter.as_bytes()).next()?;
         (key == name).then_some(value)
     });
     match (values.next(), values.next()) {
@@ -102,15 +78,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
     }
 }
 
-/// The protocols that a WebSocket client offers.
-fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let items = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b','));
-    items
-        .map(<[u8]>::trim_ascii)
-        .filter(|item| !item.is_empty())
-}
-
 /// The value of a cookie without its quotes (RFC 6265 §4.1.1: cookie-value).
 fn unquoted(value: &[u8]) -> &[u8] {
     let inner = value.strip_prefix(b"\"");
@@ -119,6 +86,6 @@ fn unquoted(value: &[u8]) -> &[u8] {
         .unwrap_or(value)
 }
 
-fn text(token: &[u8]) -> Result<&str, Rejection> {
+pub(super) fn text(token: &[u8]) -> Result<&str, Rejection> {
     str::from_utf8(token).map_err(|_| Rejection::InvalidToken)
 }

@@ -1,9 +1,11 @@
 //! End to end: real services, real TCP, a real HTTP client.
 
 mod errors;
+mod gateway;
 mod on_axum;
 mod on_hyper;
 mod options;
+mod rejections;
 mod two_services;
 
 use std::{fmt::Display, net::SocketAddr, time::Duration};

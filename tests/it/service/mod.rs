@@ -1,11 +1,13 @@
 //! The layer as a tower service: readiness, verdicts, headers, bounds. No server, no network.
 
 mod bounds;
+mod caching;
 mod headers;
 mod hooks;
 mod nested;
 mod observed;
 mod readiness;
+mod several_sources;
 mod sliding;
 mod sources;
 mod verdicts;

@@ -5,7 +5,7 @@ use std::{
 
 use http::{
     HeaderName, HeaderValue, Request, Response, StatusCode, Uri,
-    header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, SEC_WEBSOCKET_PROTOCOL},
+    header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 use proptest::{collection::vec, prelude::*};
 use tokio::runtime::Runtime;
@@ -48,7 +48,10 @@ fn at(uri: &str) -> Request<()> {
 }
 
 /// The user that a required layer finds, or the status.
-async fn found(layer: &SessionLayer<Profile>, request: Request<()>) -> Result<String, u16> {
+pub(super) async fn found(
+    layer: &SessionLayer<Profile>,
+    request: Request<()>,
+) -> Result<String, u16> {
     let inner = service_fn(async |request: Request<()>| {
         let user: &User<Profile> = request.extensions().get().expect("a user");
         Ok::<_, Infallible>(Response::new(user.id().to_owned()))
@@ -177,7 +180,7 @@ async fn every_source_reads_its_own_place() {
     }
 }
 
-/// The first source that has a token decides, even if the token is no good.
+/// Where the layer is told so, the first source that has a token decides, even if the token is no good.
 #[tokio::test]
 async fn the_first_source_with_a_token_decides() {
     let manager = manager(&Spy::default());
@@ -191,7 +194,7 @@ async fn the_first_source_with_a_token_decides() {
         )
     };
     let [authorization, session, ..] = sources();
-    let layer = SessionLayer::new(manager);
+    let layer = SessionLayer::new(manager).first_source_decides();
     let header_first = layer
         .clone()
         .token_sources([authorization.clone(), session.clone()]);
@@ -396,31 +399,6 @@ async fn every_piece_of_a_cookie_is_sensitive() {
     });
     let request = with(with(at("/"), &COOKIE, "a=b"), &COOKIE, "session=x");
     layer.layer(inner).oneshot(request).await.unwrap();
-}
-
-/// RFC 6750 §2.3: what is answered to a token in the URL is for nobody else; the service may say more.
-#[tokio::test]
-async fn an_answer_to_a_token_in_the_url_is_private() {
-    let manager = manager(&Spy::default());
-    let token = manager.set_token("al", None).await.unwrap();
-    let layer = SessionLayer::new(manager).token_sources(sources());
-    let plain = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
-    let own = service_fn(async |_: Request<()>| {
-        let response = Response::builder().header(CACHE_CONTROL, "no-store");
-        Ok::<_, Infallible>(response.body(()).unwrap())
-    });
-    let in_url = || at(&format!("/?access_token={}", token.expose_secret()));
-    let response = layer.layer(plain).oneshot(in_url()).await.unwrap();
-    assert_eq!(response.headers()[CACHE_CONTROL], "private");
-    let response = layer.layer(own).oneshot(in_url()).await.unwrap();
-    assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
-    let request = with(
-        at("/"),
-        &AUTHORIZATION,
-        format!("Bearer {}", token.expose_secret()),
-    );
-    let response = layer.layer(plain).oneshot(request).await.unwrap();
-    assert!(!response.headers().contains_key(CACHE_CONTROL));
 }
 
 proptest! {

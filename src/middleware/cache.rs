@@ -1,0 +1,106 @@
+//! What caches may keep of the responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)).
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{AUTHORIZATION, CACHE_CONTROL, VARY},
+};
+
+use super::{settings::Mode, source::TokenSource};
+
+/// What a layer says to caches.
+#[derive(Clone, Debug, Default)]
+pub(super) struct CachePolicy {
+    /// The request header fields that select the response.
+    vary: Option<HeaderValue>,
+    /// Whether a response is for the client's own cache only, unless the handler says otherwise.
+    private: bool,
+}
+
+impl CachePolicy {
+    /// RFC 9111 §3.5 forbids shared caches to reuse a response to a request with `Authorization`. Nothing protects responses
+    /// to tokens in other places: they are `private`. An optional layer also answers requests without a token, and such a
+    /// response must not be reused for a request with one: `Vary` names the header fields that may carry the token, of
+    /// which `Authorization` is one. Only the required layer that reads nothing but `Authorization` adds nothing: each of its
+    /// responses is either protected or a refusal.
+    pub(super) fn new(mode: Mode, sources: &[TokenSource]) -> Self {
+        let private = sources
+            .iter()
+            .any(|source| source.field() != Some(&AUTHORIZATION));
+        if mode == Mode::Required && !private {
+            return Self::default();
+        }
+        let mut names: Vec<&str> = Vec::new();
+        for name in sources.iter().filter_map(TokenSource::field) {
+            if !names.contains(&name.as_str()) {
+                names.push(name.as_str());
+            }
+        }
+        let vary = HeaderValue::try_from(names.join(", ")).ok();
+        Self {
+            vary: vary.filter(|_| !names.is_empty()),
+            private,
+        }
+    }
+
+    /// Adds what is missing in the header of a response. A refusal must not be stored at all: it says something of one
+    /// request, and some caches keep a 400 or 503 for a while unless they are told not to.
+    pub(super) fn apply(&self, headers: &mut HeaderMap, refused: bool) {
+        if refused {
+            if !headers.contains_key(CACHE_CONTROL) {
+                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            }
+        } else if self.private && !names_shared_caches(headers) {
+            let private = HeaderValue::from_static("private");
+            let value = match join(headers, &CACHE_CONTROL) {
+                Some(said) => HeaderValue::try_from(said + ", private").unwrap_or(private),
+                None => private,
+            };
+            headers.insert(CACHE_CONTROL, value);
+        }
+        if let Some(vary) = &self.vary {
+            add_vary(headers, vary);
+        }
+    }
+}
+
+/// Whether `Cache-Control` decides what shared caches may do: such a choice of the handler stands.
+fn names_shared_caches(headers: &HeaderMap) -> bool {
+    items(headers, &CACHE_CONTROL).any(|directive| {
+        let name = directive.split('=').next().unwrap_or_default().trim_end();
+        ["public", "s-maxage", "private", "no-store"]
+            .iter()
+            .any(|decisive| name.eq_ignore_ascii_case(decisive))
+    })
+}
+
+/// Completes `Vary`.
+fn add_vary(headers: &mut HeaderMap, vary: &HeaderValue) {
+    if !headers.contains_key(VARY) {
+        headers.insert(VARY, vary.clone());
+        return;
+    }
+    let names = vary.to_str().unwrap_or_default().split(", ");
+    let there = |name: &str| {
+        items(headers, &VARY).any(|item| item == "*" || item.eq_ignore_ascii_case(name))
+    };
+    let missing = Vec::from_iter(names.filter(|name| !there(name)));
+    if let Ok(missing) = HeaderValue::try_from(missing.join(", "))
+        && !missing.is_empty()
+    {
+        headers.append(VARY, missing);
+    }
+}
+
+/// The items of a list-valued field (RFC 9110 §5.6.1).
+fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter();
+    let values = values.filter_map(|value| value.to_str().ok());
+    let items = values.flat_map(|value| value.split(','));
+    items.map(str::trim).filter(|item| !item.is_empty())
+}
+
+/// All values of a list-valued field in one; `None` if there is none.
+fn join(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let items = Vec::from_iter(items(headers, name));
+    (!items.is_empty()).then(|| items.join(", "))
+}

@@ -1,0 +1,99 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::Request;
+
+use super::{
+    Rejection, TokenSource,
+    cache::CachePolicy,
+    hook::PlainResponse,
+    respond::{Responder, ResponseFixups},
+    source::TokenSources,
+};
+
+/// The configuration of a layer: everything but the judge of its tokens.
+#[derive(Clone, Debug)]
+pub(super) struct Settings<R> {
+    pub(super) mode: Mode,
+    pub(super) sources: TokenSources,
+    /// Sessions with less than this left are renewed.
+    pub(super) refresh_below: Option<Duration>,
+    pub(super) responder: Responder<R>,
+}
+
+/// What happens to a request without a live token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Required,
+    Optional,
+}
+
+impl Settings<PlainResponse> {
+    /// The defaults; `layer` is the name of the layer in error messages.
+    pub(super) fn new(layer: &'static str) -> Self {
+        let sources = TokenSources::default();
+        let mode = Mode::Required;
+        let cache = CachePolicy::new(mode, sources.list());
+        Self {
+            mode,
+            sources,
+            refresh_below: None,
+            responder: Responder::new(layer, cache),
+        }
+    }
+}
+
+impl<R> Settings<R> {
+    pub(super) fn set_optional(&mut self) {
+        self.mode = Mode::Optional;
+        self.update_cache_policy();
+    }
+
+    pub(super) fn set_sources(&mut self, sources: impl IntoIterator<Item = TokenSource>) {
+        self.sources.set_list(sources);
+        self.update_cache_policy();
+    }
+
+    fn update_cache_policy(&mut self) {
+        self.responder.cache = CachePolicy::new(self.mode, self.sources.list());
+    }
+
+    pub(super) fn map_hook<T>(self, map: impl FnOnce(R) -> T) -> Settings<T> {
+        Settings {
+            mode: self.mode,
+            sources: self.sources,
+            refresh_below: self.refresh_below,
+            responder: self.responder.map_hook(map),
+        }
+    }
+
+    /// Reads the token of a request, and learns what the request asks of its response.
+    pub(super) fn read_token<B, T>(
+        &self,
+        request: &mut Request<B>,
+        read: impl FnOnce(Result<&str, Rejection>) -> T,
+    ) -> (T, ResponseFixups) {
+        let (token, offered) = self.sources.read(request, read);
+        (token, self.responder.fixups(request, offered))
+    }
+
+    /// `Debug` of a layer or its service.
+    pub(super) fn fmt_with(
+        &self,
+        name: &str,
+        f: &mut fmt::Formatter<'_>,
+        judge: &dyn fmt::Debug,
+    ) -> fmt::Result {
+        f.debug_struct(name)
+            .field("judge", judge)
+            .field("mode", &self.mode)
+            .field("token_sources", &self.sources.list())
+            .field("refresh_below", &self.refresh_below)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is to be done with the response to one request.
+pub(super) struct PostProcess<R> {
+    pub(super) settings: Arc<Settings<R>>,
+    pub(super) fixups: ResponseFixups,
+}

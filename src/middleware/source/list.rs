@@ -1,0 +1,79 @@
+use std::{borrow::Cow, sync::Arc};
+
+use http::Request;
+
+use super::{Kind, TokenSource, websocket};
+use crate::middleware::Rejection;
+
+/// The token sources of a layer.
+#[derive(Clone, Debug)]
+pub(in crate::middleware) struct TokenSources {
+    list: Arc<[TokenSource]>,
+    /// Whether the first source that has a token decides, whatever the others have.
+    first_decides: bool,
+}
+
+impl Default for TokenSources {
+    fn default() -> Self {
+        Self {
+            list: Arc::new([TokenSource::authorization()]),
+            first_decides: false,
+        }
+    }
+}
+
+impl TokenSources {
+    pub(in crate::middleware) fn list(&self) -> &[TokenSource] {
+        &self.list
+    }
+
+    pub(in crate::middleware) fn set_list(
+        &mut self,
+        sources: impl IntoIterator<Item = TokenSource>,
+    ) {
+        self.list = sources.into_iter().collect();
+    }
+
+    pub(in crate::middleware) fn let_first_decide(&mut self) {
+        self.first_decides = true;
+    }
+
+    /// Reads the token of a request, and hides it where the inner service should not see it. Also tells whether a WebSocket
+    /// client offered a token.
+    pub(in crate::middleware) fn read<B, T>(
+        &self,
+        request: &mut Request<B>,
+        read: impl FnOnce(Result<&str, Rejection>) -> T,
+    ) -> (T, bool) {
+        for source in &*self.list {
+            source.mark_as_sensitive(request.headers_mut());
+        }
+        let token = read(self.find(request).as_deref().map_err(Clone::clone));
+        let reads_protocols = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
+        let offered = self.list.iter().any(reads_protocols) && websocket::hide(request);
+        (token, offered)
+    }
+
+    /// The only token of a request. RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each
+    /// request", and by §3.1 such a request is invalid, even if it is the same token.
+    fn find<'a, B>(&self, request: &'a Request<B>) -> Result<Cow<'a, str>, Rejection> {
+        let mut token = Err(Rejection::MissingToken);
+        for source in &*self.list {
+            let found = match source.find(request) {
+                Ok(Some(found)) => Ok(found),
+                Ok(None) | Err(Rejection::MissingToken) => continue,
+                // A token that cannot be read is one, too.
+                Err(Rejection::InvalidToken) => Err(Rejection::InvalidToken),
+                Err(rejection) => return Err(rejection),
+            };
+            if self.first_decides {
+                return found;
+            }
+            if !matches!(token, Err(Rejection::MissingToken)) {
+                return Err(Rejection::InvalidRequest);
+            }
+            token = found;
+        }
+        token
+    }
+}

@@ -1,0 +1,234 @@
+//! What caches may keep of the responses (RFC 9111).
+
+use std::{convert::Infallible, future::ready};
+
+use http::{
+    HeaderName, HeaderValue, Request, Response,
+    header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, VARY},
+};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_bearer_session::{
+    ErrorKind, Rejection, SessionLayer,
+    middleware::{RequestHead, TokenSource},
+};
+
+use super::{Mood, Profile, Spy, bearer, logged_in, request};
+
+/// All values of a header field, as one list (RFC 9110 §5.3).
+fn list<B>(response: &Response<B>, name: &HeaderName) -> String {
+    let values = response.headers().get_all(name).iter();
+    let values = values.map(|value| value.to_str().expect("ASCII"));
+    values.collect::<Vec<_>>().join(", ")
+}
+
+/// `Cache-Control` and `Vary` of the answer to a request, by a service that answers with these header fields.
+async fn answer(
+    layer: &SessionLayer<Profile>,
+    request: Request<()>,
+    status: u16,
+    fields: &[(HeaderName, &'static str)],
+) -> [String; 2] {
+    let mut prepared = Response::new(());
+    *prepared.status_mut() = status.try_into().expect("a status");
+    for (name, value) in fields {
+        let value = HeaderValue::from_static(value);
+        prepared.headers_mut().append(name, value);
+    }
+    let inner = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(prepared.clone())));
+    let response = layer.layer(inner).oneshot(request).await;
+    let response = response.expect("an answer");
+    [
+        list(&response, &CACHE_CONTROL),
+        list(&response, &VARY).to_ascii_lowercase(),
+    ]
+}
+
+fn sources() -> Vec<(TokenSource, [&'static str; 2])> {
+    let custom = |_: &RequestHead<'_>| None;
+    vec![
+        // RFC 9111 §3.5 keeps shared caches from answers to requests with `Authorization`.
+        (TokenSource::authorization(), ["", "authorization"]),
+        (
+            TokenSource::cookie("session").expect("a name"),
+            ["private", "cookie"],
+        ),
+        (
+            TokenSource::header("X-Session").expect("a name"),
+            ["private", "x-session"],
+        ),
+        (
+            TokenSource::websocket_protocol(),
+            ["private", "sec-websocket-protocol"],
+        ),
+        (
+            TokenSource::query("access_token").expect("a name"),
+            ["private", ""],
+        ),
+        (TokenSource::custom(custom), ["private", ""]),
+    ]
+}
+
+/// An optional layer's pages depend on the token: `Vary` names the header fields that may carry it, and where RFC 9111 §3.5
+/// does not protect the answer, it is for the client's own cache only. Errors and upgrades are no exceptions.
+#[tokio::test]
+async fn a_page_is_not_served_to_somebody_else() {
+    let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    for (source, expected) in sources() {
+        let layer = optional.clone().token_sources([source]);
+        for status in [200, 304, 404, 500, 101] {
+            let answer = answer(&layer, request::<&str>([]), status, &[]).await;
+            assert_eq!(answer, expected, "{layer:?}, {status}");
+        }
+    }
+    let several = sources().into_iter().map(|(source, _)| source);
+    let layer = optional.token_sources(several);
+    let answer = answer(&layer, request::<&str>([]), 200, &[]).await;
+    let vary = "authorization, cookie, x-session, sec-websocket-protocol";
+    assert_eq!(answer, ["private", vary]);
+}
+
+/// The same under a required layer; but where every answer is one to `Authorization`, RFC 9111 §3.5 is enough.
+#[tokio::test]
+async fn a_required_layer_leaves_to_the_rfc_what_it_protects() {
+    let (token, [required, _]) = logged_in(&Spy::default(), "al").await;
+    let live = || request([bearer(&token)]);
+    assert_eq!(answer(&required, live(), 200, &[]).await, ["", ""]);
+    let session = TokenSource::cookie("session").expect("a name");
+    let layer = required.token_sources([TokenSource::authorization(), session]);
+    assert_eq!(
+        answer(&layer, live(), 200, &[]).await,
+        ["private", "authorization, cookie"]
+    );
+    let mut request = request::<&str>([]);
+    let cookie = HeaderValue::try_from(format!("session={}", token.expose_secret()));
+    request.headers_mut().insert(COOKIE, cookie.expect("ASCII"));
+    assert_eq!(
+        answer(&layer, request, 200, &[]).await,
+        ["private", "authorization, cookie"]
+    );
+}
+
+/// What a handler says of shared caches stands. What it does not say of them is no permission.
+#[tokio::test]
+async fn the_choice_of_the_handler_stands() {
+    let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let session = TokenSource::cookie("session").expect("a name");
+    let layer = optional.token_sources([session]);
+    for (said, expected) in [
+        ("public, max-age=60", "public, max-age=60"),
+        ("max-age=5,S-MaxAge=60", "max-age=5,S-MaxAge=60"),
+        ("no-store", "no-store"),
+        ("Private, max-age=60", "Private, max-age=60"),
+        ("private=\"set-cookie\"", "private=\"set-cookie\""),
+        ("max-age=60", "max-age=60, private"),
+        ("no-cache", "no-cache, private"),
+        (
+            "max-age=60, must-revalidate",
+            "max-age=60, must-revalidate, private",
+        ),
+        ("", "private"),
+    ] {
+        let answer = answer(&layer, request::<&str>([]), 200, &[(CACHE_CONTROL, said)]).await;
+        assert_eq!(answer, [expected, "cookie"], "{said}");
+    }
+    let two = [(CACHE_CONTROL, "max-age=1"), (CACHE_CONTROL, "public")];
+    let answer = answer(&layer, request::<&str>([]), 200, &two).await;
+    assert_eq!(answer[0], "max-age=1, public");
+}
+
+/// `Vary` gets what is missing, and nothing twice.
+#[tokio::test]
+async fn vary_is_completed() {
+    let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let session = TokenSource::cookie("session").expect("a name");
+    let layer = optional.token_sources([TokenSource::authorization(), session]);
+    for (said, expected) in [
+        (
+            &["Accept-Encoding"][..],
+            "accept-encoding, authorization, cookie",
+        ),
+        (&["Origin, Cookie"], "origin, cookie, authorization"),
+        (&["COOKIE", "Authorization"], "cookie, authorization"),
+        (&["*"], "*"),
+        (&["Origin", "*"], "origin, *"),
+    ] {
+        let fields: Vec<_> = said.iter().map(|value| (VARY, *value)).collect();
+        let answer = answer(&layer, request::<&str>([]), 200, &fields).await;
+        assert_eq!(answer[1], expected, "{said:?}");
+    }
+}
+
+/// Two layers around each other say it once.
+#[tokio::test]
+async fn nested_layers_say_it_once() {
+    let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let session = || TokenSource::cookie("session").expect("a name");
+    let inside = optional.clone().token_sources([session()]);
+    let outer = optional.token_sources([TokenSource::authorization(), session()]);
+    let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let service = outer.layer(inside.layer(inner));
+    let response = service.oneshot(Request::new(())).await.expect("an answer");
+    assert_eq!(list(&response, &CACHE_CONTROL), "private");
+    assert_eq!(
+        list(&response, &VARY).to_ascii_lowercase(),
+        "cookie, authorization"
+    );
+}
+
+/// No cache keeps a refusal, whatever its status: some keep 400 and 503 unless they are told.
+#[tokio::test]
+async fn no_refusal_is_stored() {
+    let spy = Spy::default();
+    let (token, [layer, _]) = logged_in(&spy, "al").await;
+    let live = bearer(&token);
+    for (headers, mood, status) in [
+        (vec![], Mood::Works, 401),
+        (vec!["Bearer x"], Mood::Works, 401),
+        (vec![&*live, &*live], Mood::Works, 400),
+        (vec![&*live], Mood::Fails(ErrorKind::Timeout), 503),
+        (vec![&*live], Mood::Fails(ErrorKind::Serialize), 500),
+    ] {
+        spy.set(mood);
+        let inner =
+            service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(String::new())));
+        let response = layer.layer(inner).oneshot(request(&headers)).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(list(&response, &CACHE_CONTROL), "no-store", "{status}");
+        // Unless the application says so.
+        let hooked = layer
+            .clone()
+            .on_rejection(|_: &Rejection, mut response: Response<String>| {
+                let hour = HeaderValue::from_static("max-age=3600");
+                response.headers_mut().insert(CACHE_CONTROL, hour);
+                response
+            });
+        let response = hooked.layer(inner).oneshot(request(&headers)).await;
+        let response = response.expect("an answer");
+        assert_eq!(list(&response, &CACHE_CONTROL), "max-age=3600", "{status}");
+    }
+}
+
+/// An extractor's refusal under an optional layer is one, too; the same page for those who are logged in is not.
+#[tokio::test]
+async fn no_refusal_of_an_extractor_is_stored() {
+    use axum::{Router, body::Body, routing::get};
+    let (token, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let handler = async |_: tower_bearer_session::User<Profile>| ();
+    let app = Router::new().route("/", get(handler)).layer(optional);
+    for (header, status, cache) in [(None, 401, "no-store"), (Some(bearer(&token)), 200, "")] {
+        let mut request = Request::new(Body::empty());
+        if let Some(header) = header {
+            let header = HeaderValue::try_from(header).expect("ASCII");
+            request.headers_mut().insert(AUTHORIZATION, header);
+        }
+        let response = app.clone().oneshot(request).await.expect("an answer");
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(list(&response, &CACHE_CONTROL), cache);
+        assert_eq!(
+            list(&response, &VARY).to_ascii_lowercase(),
+            "authorization",
+            "{status}"
+        );
+    }
+}
