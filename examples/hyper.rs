@@ -1,4 +1,5 @@
-//! The layer on a plain hyper 1 service, without axum: the user is read from the request's extensions.
+//! The layer on a plain hyper 1 service, without axum: the user is read from the request's extensions, and refusals have a
+//! body of type `application/problem+json`.
 //!
 //! `cargo run --example hyper` and try the curl line that it prints. `PORT` sets the port.
 
@@ -13,13 +14,17 @@ use hyper::{
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::net::TcpListener;
 use tower::{Layer, service_fn};
-use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager, User};
+use tower_bearer_session::{
+    MemoryStore, SessionLayer, TokenManager, User, middleware::ProblemJson,
+};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager: TokenManager = TokenManager::new(MemoryStore::new());
     let token = manager.set_token("alice", None).await?;
-    let service = SessionLayer::new(manager).layer(service_fn(hello));
+    let service = SessionLayer::new(manager)
+        .on_rejection(ProblemJson)
+        .layer(service_fn(hello));
 
     let port = env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await?;

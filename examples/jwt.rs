@@ -54,7 +54,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let gateway = Router::new()
         .route("/me", get(me))
         .route("/claims", get(claims))
-        .layer(JwtLayer::new(verifier));
+        .route_layer(JwtLayer::new(verifier));
 
     let listeners = [
         TcpListener::bind("127.0.0.1:0").await?,

@@ -27,7 +27,7 @@ pub(super) fn make_trailers_only<B>(rejection: &Rejection, response: &mut Respon
     headers.remove(WWW_AUTHENTICATE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(rejection.grpc_status()));
-    // gRPC wants percent-encoding for all but printable ASCII; such a text has none.
+    // gRPC wants all but printable ASCII percent-encoded; a text that would need it is left out, the status says enough.
     let message = rejection.to_string();
     if message
         .bytes()

@@ -64,7 +64,7 @@ impl<D, R> SessionLayer<D, R> {
     /// that token is no good; the others are not read.
     ///
     /// It is for pages that set a token themselves while the browser sends a cookie along, which may be an old one that a
-    /// script cannot remove. Name the cookie last, then: another site can make a browser send it, but nothing else.
+    /// script cannot remove. Name the cookie last, then, so that what the page chose comes before what the browser added.
     ///
     /// ```
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};

@@ -7,7 +7,7 @@
 //! | a live token | inner service | inner service | |
 //! | no token (another scheme than `Bearer` is none) | 401 | inner service, anonymous | none |
 //! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
-//! | more than one token in one place, such as two `Authorization` headers (two cookies: see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
+//! | more than one token: in two of the [sources](SessionLayer::token_sources), or twice in one (two cookies: see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
 //! | a token, but the store or the user loader fails | 503 | 503 | |
 //!
 //! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never
@@ -16,12 +16,38 @@
 //! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log them.
 //!
 //! A token is looked for in the `Authorization` header, or wherever [`token_sources`](SessionLayer::token_sources)
-//! says: see [`TokenSource`]. [`on_rejection`](SessionLayer::on_rejection) changes the bodies of refusals.
+//! says: see [`TokenSource`].
 //!
-//! A gRPC call (its content type is `application/grpc`, with or without a suffix) is refused the way gRPC clients
-//! understand: in a *Trailers-Only* response with status 16 (`UNAUTHENTICATED`) in place of 401, 3
-//! (`INVALID_ARGUMENT`) of 400, 14 (`UNAVAILABLE`) of 503 and 13 (`INTERNAL`) of 500. The extensions of the HTTP
-//! request are those of `tonic::Request`.
+//! In axum, put a required layer on routes by `Router::route_layer`: by `layer` it is on the fallback as well, and unknown
+//! paths are answered with 401 in place of 404.
+//!
+//! # Refusals
+//!
+//! A refusal is the layer's own, or that of an extractor or an [`Error`](crate::Error) that a handler returns. All of them
+//! have the status of their [`Rejection`], which is in the response's extensions; pass through
+//! [`on_rejection`](SessionLayer::on_rejection), which may give them another body; and are `Cache-Control: no-store` unless
+//! that hook says otherwise. Texts are for the client: they name neither causes nor types. Those are in the
+//! [`source`](std::error::Error::source) of the rejection, for layers further out that log it; a forgotten layer is also an
+//! error of `tracing`.
+//!
+//! A gRPC client needs [`SessionLayer::grpc`]. It then gets a *Trailers-Only* response with status 16 (`UNAUTHENTICATED`)
+//! in place of 401, 3 (`INVALID_ARGUMENT`) of 400, 8 (`RESOURCE_EXHAUSTED`) of 409, 14 (`UNAVAILABLE`) of 503 and 13
+//! (`INTERNAL`) of 500. The extensions of the HTTP request are those of `tonic::Request`.
+//!
+//! # Caches
+//!
+//! Shared caches do not reuse the response to a request with `Authorization` ([RFC 9111 §3.5]), but nothing like that
+//! protects tokens in other places, nor those who have one from the pages of those who have none. So the layer adds:
+//!
+//! | layer | `Cache-Control` | `Vary` |
+//! |---|---|---|
+//! | required, `Authorization` only | | |
+//! | optional, `Authorization` only | | `authorization` |
+//! | with any other source | `private` | the header fields of its sources: `authorization`, `cookie`, … |
+//!
+//! `private` is not added where the handler says `public`, `s-maxage`, `private` or `no-store`: that choice stands.
+//!
+//! # What a handler gets
 //!
 //! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] in
 //! its extensions, an anonymous one with an [`Anonymous<D>`]. With feature `axum` both are extractors, too:
@@ -33,12 +59,13 @@
 //! | `Option` of both | pages for everybody | always `Some` | `None` without a live token |
 //! | [`TokenManager<D>`](crate::TokenManager) | to log in, and all the rest | always there | always there |
 //!
-//! Extensions are found by their type, so `D` must be the same in layer and handler; without a layer for
-//! that `D` the answer is a 500 that names the type.
+//! Extensions are found by their type, so `D` must be the same in layer and handler. Without a layer for that `D` the
+//! answer is a 500, and the log names the type that is missing and the one that is there ([`MissingLayer`]).
 //!
 //! # Example
 //!
-//! With hyper, or any other tower service over `http` types:
+//! With hyper, or any other tower service over `http` types. A response body that cannot be empty, such as hyper's
+//! `Incoming`, needs [`SessionLayer::either_body`].
 //!
 //! ```
 //! use http::{Request, Response, StatusCode, header::AUTHORIZATION};
@@ -65,6 +92,7 @@
 //! ```
 //!
 //! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
+//! [RFC 9111 §3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-3.5
 
 pub use self::{
     future::ResponseFuture,
