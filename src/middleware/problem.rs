@@ -8,8 +8,7 @@ use super::{OnRejection, Rejection, hook::remove_representation};
 ///
 /// It works with every body that a `String` can become: axum's `Body`, `Full<Bytes>`, `String`.
 ///
-#[cfg_attr(feature = "axum", doc = "```")]
-#[cfg_attr(not(feature = "axum"), doc = "```ignore")]
+/// ```
 /// # use axum::{Router, routing::get};
 /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
 /// use tower_bearer_session::middleware::ProblemJson;

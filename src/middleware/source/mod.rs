@@ -18,7 +18,7 @@ const BEARER: &str = "bearer";
 
 /// Where a token is looked for in a request; for [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
 ///
-/// Header fields that may carry a token are marked as [sensitive](HeaderValue::set_sensitive), but for those that a
+/// Header fields that may carry a token are marked as [sensitive](http::HeaderValue::set_sensitive), but for those that a
 /// source of your own reads. What does not have the form of a source is no token to it; what has the form, but nothing
 /// good in it, such as an empty header, is an invalid token.
 #[derive(Clone)]
