@@ -81,7 +81,7 @@ fn reason<D: Send + Sync + 'static>(parts: &Parts) -> Option<Rejection> {
     anonymous.map(|anonymous| anonymous.reason().clone())
 }
 
-pub(super) fn missing_layer<D>(extractor: &'static str) -> Rejection {
+fn missing_layer<D>(extractor: &'static str) -> Rejection {
     Rejection::MissingLayer(MissingLayer::new::<D>(extractor).logged())
 }
 

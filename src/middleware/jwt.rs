@@ -11,17 +11,14 @@ use http::request::Parts;
 use http::{Request, Response};
 use tower::{Layer, Service};
 
+#[cfg(feature = "axum")]
+use super::{MissingLayer, extract::optional, session::NoClaims};
 use super::{
     Rejection, TokenSource,
     future::ResponseFuture,
     hook::{EitherBody, OnRejection, PlainResponse},
     session::judge_offline,
     settings::{Mode, PostProcess, Settings},
-};
-#[cfg(feature = "axum")]
-use super::{
-    extract::{missing_layer, optional},
-    session::NoClaims,
 };
 use crate::{
     Error, User,
@@ -226,7 +223,7 @@ fn claims(parts: &Parts) -> Result<VerifiedClaims, Rejection> {
     let claims = parts.extensions.get::<VerifiedClaims>().cloned();
     claims.ok_or_else(|| match parts.extensions.get::<NoClaims>() {
         Some(NoClaims(reason)) => reason.clone(),
-        None => missing_layer::<VerifiedClaims>(),
+        None => Rejection::MissingLayer(MissingLayer::claims().logged()),
     })
 }
 

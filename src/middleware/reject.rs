@@ -43,7 +43,8 @@ pub enum Rejection {
 #[derive(Clone, Debug)]
 pub struct MissingLayer {
     extractor: &'static str,
-    user_type: &'static str,
+    /// `None` for one without.
+    user_type: Option<&'static str>,
     /// The layer around the handler, and its user type.
     present: Option<(&'static str, &'static str)>,
 }
@@ -191,7 +192,17 @@ impl MissingLayer {
     pub(super) fn new<D>(extractor: &'static str) -> Self {
         Self {
             extractor,
-            user_type: std::any::type_name::<D>(),
+            user_type: Some(std::any::type_name::<D>()),
+            present: None,
+        }
+    }
+
+    /// For the extractor of claims, which have no user type.
+    #[cfg(all(feature = "axum", feature = "jwt"))]
+    pub(super) fn claims() -> Self {
+        Self {
+            extractor: "VerifiedClaims",
+            user_type: None,
             present: None,
         }
     }
@@ -214,11 +225,17 @@ impl MissingLayer {
 
 impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (extractor, wanted) = (self.extractor, self.user_type);
-        write!(
-            f,
-            "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
-        )?;
+        let extractor = self.extractor;
+        match self.user_type {
+            Some(wanted) => write!(
+                f,
+                "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
+            ),
+            None => write!(
+                f,
+                "the request has no `{extractor}`: put a `JwtLayer` on the route"
+            ),
+        }?;
         match self.present {
             Some((layer, user_type)) => write!(f, "; it has a `{layer}<{user_type}>`"),
             None => Ok(()),
