@@ -119,15 +119,15 @@ pub enum ErrorKind {
     /// The configuration cannot work: a bad URL, prefix, limit or default duration.
     Config,
     /// An argument cannot be used: a user id that is empty or too long, a zero or too large duration,
-    /// too much metadata.
+    /// too much metadata, a cached value that is too large.
     InvalidInput,
     /// The user has as many sessions as the limit allows, and the limit says to
     /// [reject](crate::OnFull::Reject) another login.
     SessionLimit,
     /// The store cannot be reached, or refuses to serve at the moment.
     Unavailable,
-    /// The store did not answer in time. A write may or may not have been done, or may be done
-    /// later; every write is safe to repeat.
+    /// The store did not answer in time. A write may or may not have been done, but is not done later; every write is
+    /// safe to repeat.
     Timeout,
     /// It is done, but not as safely as was asked for: too few replicas have it, so that a failover may
     /// undo it. Only with

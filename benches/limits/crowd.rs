@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
-use tower_bearer_session::{Token, TokenManager};
+use tower_bearer_session::{Token, TokenManager, TokenOptions};
 
 use super::{
     by_hand, fill,
@@ -115,6 +115,20 @@ impl Crowd {
     /// Gives a user so many sessions.
     pub(crate) async fn log_in(&mut self, user_id: &str, sessions: usize) {
         fill::sessions(&mut self.connection, user_id, &self.record, sessions).await;
+    }
+
+    /// The same with sessions that are live, or have expired.
+    pub(crate) async fn log_in_for(&mut self, user_id: &str, sessions: usize, live: bool) {
+        let mut record = self.record.clone();
+        if !live {
+            let options = TokenOptions::new().ttl(Duration::from_millis(1));
+            let (expired, manager) = ("expired", &self.manager);
+            // The other session keeps the one that expires in the database.
+            manager.set_token(expired, None).await.unwrap();
+            let issued = manager.set_token_with(expired, options).await.unwrap();
+            record = fill::record(&mut self.connection, expired, &issued.token).await;
+        }
+        fill::sessions(&mut self.connection, user_id, &record, sessions).await;
     }
 
     /// Whose turn it is.

@@ -1,6 +1,7 @@
 //! How long the server keeps other clients waiting.
 
 use std::{
+    cell::RefCell,
     io::{Read, Write},
     net::TcpStream,
     sync::{
@@ -13,12 +14,14 @@ use std::{
 
 use redis::{FromRedisValue, Value};
 use tokio::runtime::Runtime;
+use tower_bearer_session::{OnFull, TokenManager, TokenOptions, store::SessionLimit};
 
 use super::{
     crowd::Crowd,
     harness::{Flavor, RedisServer},
     report::{Column, Report},
     rounds::{Rounds, Variant},
+    subject,
 };
 
 const ROUNDS: usize = 15;
@@ -36,9 +39,32 @@ const COLUMNS: [Column; 5] = [
 
 pub(crate) fn run(report: &mut Report, runtime: &Runtime) {
     let server = runtime.block_on(RedisServer::start(Flavor::Redis));
-    let mut crowd = runtime.block_on(Crowd::of_sessions(&server.url(), SESSIONS));
+    let crowd = runtime.block_on(Crowd::of_sessions(&server.url(), SESSIONS));
     let user = &format!("user-with-{SESSIONS}");
     let manager = &crowd.manager.clone();
+    let limited = |max, on_full| {
+        let store = runtime.block_on(subject::redis_store(&server.url()));
+        let builder = TokenManager::builder(store).session_limit(max, on_full);
+        builder.build().unwrap()
+    };
+    let [few, full, rejecting]: [TokenManager; 3] = [
+        limited(10, OnFull::EvictOldest),
+        limited(SessionLimit::MAX, OnFull::EvictOldest),
+        limited(SessionLimit::MAX, OnFull::Reject),
+    ];
+    let crowd = RefCell::new(crowd);
+    // Gives another user so many sessions, and no others.
+    let fill = |sessions: usize, live: bool| {
+        runtime
+            .block_on(manager.delete_user_tokens("another"))
+            .unwrap();
+        let mut crowd = crowd.borrow_mut();
+        runtime.block_on(crowd.log_in_for("another", sessions, live));
+    };
+    let log_in = |manager: &TokenManager| {
+        let login = manager.set_token_with("another", TokenOptions::new());
+        runtime.block_on(login).map(|issued| issued.evicted.len())
+    };
     let cmd = |args: &[&str]| runtime.block_on(server.cmd(args));
     cmd(&["CONFIG", "SET", "slowlog-log-slower-than", "20"]);
     cmd(&["CONFIG", "SET", "slowlog-max-len", "100000"]);
@@ -74,13 +100,40 @@ pub(crate) fn run(report: &mut Report, runtime: &Runtime) {
             })
         }),
         Variant::new("deleting all", || {
-            runtime.block_on(crowd.log_in("another", SESSIONS));
+            fill(SESSIONS, true);
             waits(&mut || {
                 let deleting = manager.delete_user_tokens("another");
                 runtime.block_on(deleting).unwrap();
                 // The server frees the memory later.
                 thread::sleep(PAUSE);
             })
+        }),
+        Variant::new("deleting all but one", || {
+            fill(SESSIONS, true);
+            let kept = runtime
+                .block_on(manager.set_token("another", None))
+                .unwrap();
+            waits(&mut || {
+                let deleting = manager.delete_other_user_tokens("another", kept.id());
+                runtime.block_on(deleting).unwrap();
+                thread::sleep(PAUSE);
+            })
+        }),
+        Variant::new("a login at a full limit of 1,000", || {
+            fill(SessionLimit::MAX as usize, true);
+            waits(&mut || assert_eq!(log_in(&full).unwrap(), 1))
+        }),
+        Variant::new("a login with a new limit of 10", || {
+            fill(SESSIONS, true);
+            waits(&mut || assert_eq!(log_in(&few).unwrap(), SESSIONS - 9))
+        }),
+        Variant::new("a login that is rejected", || {
+            fill(SESSIONS, true);
+            waits(&mut || assert!(log_in(&rejecting).is_err()))
+        }),
+        Variant::new("a login after 100,000 have expired", || {
+            fill(SESSIONS, false);
+            waits(&mut || assert_eq!(log_in(&few).unwrap(), 0))
         }),
     ];
     report.table(

@@ -149,7 +149,7 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Allows each user at most `max` live sessions. Default: any number.
+    /// Allows each user at most `max` live sessions: 1 to [`SessionLimit::MAX`], which is 1,000. Default: any number.
     ///
     /// The limit holds under any number of concurrent logins, at all services that set it.
     pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
@@ -167,7 +167,7 @@ impl<D> TokenManagerBuilder<D> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, the session limit is zero, or two keys for JWTs have the same id.
+    /// timeout is longer than 30 seconds, the session limit is zero or larger than [`SessionLimit::MAX`], or two keys for JWTs have the same id.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
@@ -189,6 +189,11 @@ impl<D> TokenManagerBuilder<D> {
                     let message = "a session limit of 0 would allow no login at all";
                     Error::new(ErrorKind::Config, message)
                 })?;
+                if max.get() > SessionLimit::MAX {
+                    let most = SessionLimit::MAX;
+                    let message = format!("a session limit of {max}: the largest is {most}");
+                    return Err(Error::new(ErrorKind::Config, message));
+                }
                 Some(SessionLimit { max, on_full })
             }
         };
@@ -228,5 +233,24 @@ impl<D> fmt::Debug for TokenManagerBuilder<D> {
             .field("load_timeout", &self.load_timeout)
             .field("session_limit", &self.limit)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    #[test]
+    fn a_session_limit_is_at_least_one_and_at_most_the_largest() {
+        let build = |max| {
+            let builder = TokenManager::builder(MemoryStore::new());
+            builder.session_limit(max, OnFull::Reject).build().map(drop)
+        };
+        build(1).unwrap();
+        build(SessionLimit::MAX).unwrap();
+        for max in [0, SessionLimit::MAX + 1, u32::MAX] {
+            assert_eq!(build(max).unwrap_err().kind(), ErrorKind::Config);
+        }
     }
 }

@@ -50,6 +50,9 @@ pub(crate) mod redis;
 /// The longest duration for which sessions and cached users can be kept: 100 years of 365 days.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// The most bytes that a cached value, or the metadata of a session, can have: 1 MiB.
+pub const MAX_VALUE_LEN: usize = 1024 * 1024;
+
 /// The contract between a [`TokenManager`](crate::TokenManager) and the place where sessions live.
 ///
 /// A session is identified by a user id (1 to 255 bytes of UTF-8) and a [`TokenId`]. Durations are 1 ms to
@@ -61,13 +64,18 @@ pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// between its call and its return, and once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all)
 /// has returned, no check anywhere finds what it removed, whatever else is in flight.
 ///
-/// After an error a write may or may not have been done, or may be done later. Repeating it at once is
-/// safe; but a store must not repeat [`create`](Self::create) on its own, because the first try may arrive after a
-/// logout of the second.
+/// After an error a write may or may not have been done, but it is **not done later**: no write takes effect once its
+/// call has returned. Repeating it is safe. A store may repeat a write on its own, after the reply to the first try was
+/// lost, but only when the first try can no longer take effect: a late login would undo a logout, and a late logout of
+/// all sessions would end a newer login.
+///
+/// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For more, a
+/// store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// An implementer writes plain `async fn`s. Errors are faults only, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout) and
-/// [`Store`](crate::ErrorKind::Store) (and [`SessionLimit`](crate::ErrorKind::SessionLimit) from `create`).
+/// [`Store`](crate::ErrorKind::Store) (and [`SessionLimit`](crate::ErrorKind::SessionLimit) from `create`, and
+/// `InvalidInput` as above).
 ///
 /// `store_conformance_tests!` (feature `test-util`) has a test for each point of this.
 pub trait SessionStore: Send + Sync + 'static {
@@ -75,7 +83,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// Insertion and limit are **one atomic step**: under any number of concurrent logins no user ever
     /// has more than `limit.max` live sessions. Repeating the call for a live session changes nothing
-    /// and returns that session.
+    /// and returns that session. If more sessions are live than any limit allows, because the limit is new, a store may end
+    /// most of those in excess before that step, in several ones.
     ///
     /// # Errors
     ///
@@ -118,7 +127,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// `false` if no such session is live, or if the condition does not hold; then nothing was changed. An update
     /// never brings a session back, never creates one, and never moves its expiry past its
-    /// [`ends_at`](SessionRecord::ends_at).
+    /// [`ends_at`](SessionRecord::ends_at). With a condition, `false` can also mean that the store repeated the update
+    /// after the reply to the first try was lost, and that the first try did it.
     fn update(
         &self,
         user_id: &str,
@@ -141,7 +151,8 @@ pub trait SessionStore: Send + Sync + 'static {
         }
     }
 
-    /// Ends a session. `true` if this call ended a live one.
+    /// Ends a session. `true` if this call ended a live one, or if it may have: a store that repeats the call after
+    /// the reply to the first try was lost, and then finds none, cannot tell.
     fn delete(
         &self,
         user_id: &str,
@@ -152,7 +163,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// that was created before the call and not excepted is live.
     ///
     /// `except` is kept only if it is live; it is never created. Returns how many sessions were removed; the
-    /// number may include ones that had expired but were not freed yet.
+    /// number may include ones that had expired but were not freed yet. It is at least 1 if the store repeated the call
+    /// after the reply to the first try was lost.
     fn delete_all(
         &self,
         user_id: &str,
@@ -174,7 +186,8 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Caches a value for a user for `ttl`, in one atomic step with the condition in `mode`.
     ///
-    /// `false` if the condition did not hold; then nothing was changed.
+    /// `false` if the condition did not hold; then nothing was changed. With [`PutMode::IfUnchanged`], `false` can also mean
+    /// that the store repeated the call after the reply to the first try was lost, and that the first try did it.
     fn put_user(
         &self,
         user_id: &str,
@@ -183,7 +196,8 @@ pub trait SessionStore: Send + Sync + 'static {
         mode: PutMode<'_>,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, no write.
+    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, all at the same
+    /// time, and no change. Only servers that take writes may answer it.
     fn ping(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
@@ -271,7 +285,7 @@ pub enum PutMode<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionLimit {
-    /// The most that may be live at any moment.
+    /// The most that may be live at any moment; at most [`SessionLimit::MAX`].
     pub max: NonZeroU32,
     /// What to do when a login finds the user at `max`.
     pub on_full: OnFull,
@@ -324,6 +338,12 @@ impl Checked {
 }
 
 impl SessionLimit {
+    /// The largest limit: 1,000 sessions.
+    ///
+    /// A login at the limit reads all sessions of the user in one atomic step, during which a server such as Redis
+    /// answers nobody else.
+    pub const MAX: u32 = 1_000;
+
     /// At most `max` sessions.
     pub fn new(max: NonZeroU32, on_full: OnFull) -> Self {
         Self { max, on_full }

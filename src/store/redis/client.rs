@@ -11,11 +11,13 @@ use super::{
     confirm::Confirm,
     errors::server_code,
     health::RedisHealth,
-    link::{Answer, Done, Failure, LinkConfig, OnDrop},
+    keys::Keys,
+    link::{Answer, Done, Failure, LinkConfig},
     live::Live,
     lookup::{Found, Sought},
     node::{Lane, Node},
-    script::ScriptCall,
+    script::{self, ScriptCall},
+    write::{By, Request, Write},
 };
 use crate::Error;
 
@@ -71,8 +73,9 @@ impl Client {
         commands: &Pipeline,
     ) -> Result<Done<T>, Error> {
         let deadline = self.deadline();
-        let answer = self.send(key, lane, deadline, commands, OnDrop::Retry);
-        self.finish(answer.await)
+        let answer = self.send(key, lane, deadline, Request::Read(commands));
+        let done = answer.await.and_then(Answer::read);
+        done.map_err(|failure| self.0.config.error(failure))
     }
 
     /// Reads the next page of a list, from the server that the last one came from, if it can still be asked.
@@ -82,52 +85,68 @@ impl Client {
         commands: &Pipeline,
         last: Option<&Arc<Live>>,
     ) -> Result<Done<T>, Error> {
-        let (deadline, lane) = (self.deadline(), Lane::Lists);
-        let answer = match (&self.0.servers, last) {
-            (Servers::One(node), Some(live)) => {
-                node.lane(lane).send_on(live, deadline, commands).await
-            }
-            _ => {
-                self.send(key, lane, deadline, commands, OnDrop::Retry)
-                    .await
-            }
+        let (Servers::One(node), Some(live)) = (&self.0.servers, last) else {
+            return self.query(key, Lane::Lists, commands).await;
         };
-        self.finish(answer)
+        let link = node.lane(Lane::Lists);
+        let answer = link.send_on(live, self.deadline(), commands).await;
+        let done = answer.and_then(Answer::read);
+        done.map_err(|failure| self.0.config.error(failure))
     }
 
-    /// Reads this key, to learn whether the server answers.
-    pub(super) async fn ping(&self, key: &str) -> Result<(), Error> {
-        let mut commands = Pipeline::with_capacity(1);
-        commands.get(key);
-        let done = self.query(key, Lane::Requests, &commands).await?;
-        let (_,): (Reply,) = done.reply;
-        Ok(())
-    }
-
-    /// Calls a script; teaches it to the server if need be.
-    pub(super) async fn script<T: FromRedisValue>(
+    /// Calls a script that changes something, within the deadline; teaches it to the server if need be.
+    pub(super) async fn write<T: FromRedisValue>(
         &self,
         call: &ScriptCall,
-        on_drop: OnDrop,
     ) -> Result<Done<T>, Error> {
-        let (deadline, lane) = (self.deadline(), Lane::Requests);
-        let by_sha = call.by_sha();
-        let mut answer = self
-            .send(call.key(), lane, deadline, &by_sha, on_drop)
-            .await;
-        if let Ok(Answer { values, .. }) = &answer
-            && matches!(&values[..], [Value::ServerError(error)] if server_code(error) == "NOSCRIPT")
-        {
-            let by_source = call.by_source();
-            answer = self
-                .send(call.key(), lane, deadline, &by_source, on_drop)
-                .await;
+        let written = self.try_write(call, self.deadline()).await;
+        written.map_err(|failure| self.0.config.error(failure))
+    }
+
+    async fn try_write<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        deadline: Instant,
+    ) -> Result<Done<T>, Failure> {
+        let (mut by, mut was_repeated) = (By::Sha, false);
+        loop {
+            let request = Request::Write(Write::new(call, by));
+            let answer = self.send(call.key(), Lane::Requests, deadline, request);
+            let answer = answer.await?;
+            was_repeated |= answer.repeated;
+            if by == By::Sha
+                && matches!(&answer.values[..], [Value::ServerError(error)] if server_code(error) == "NOSCRIPT")
+            {
+                by = By::Source;
+                continue;
+            }
+            let Done { reply, live, .. } = answer.read::<[Value; 1]>()?;
+            let [reply] = reply;
+            let (time, result) = script::read(reply).map_err(Failure::Redis)?;
+            live.connected.clock.note(time);
+            if let Some(result) = result {
+                let reply = redis::from_redis_value(result);
+                return Ok(Done {
+                    reply: reply.map_err(|error| Failure::Redis(error.into()))?,
+                    live,
+                    repeated: was_repeated,
+                });
+            }
+            // It came too late by what was known of the server's clock; now more is known.
+            if Instant::now() >= deadline {
+                return Err(Failure::Deadline);
+            }
         }
-        let Done {
-            reply: [reply],
-            live,
-        } = self.finish(answer)?;
-        Ok(Done { reply, live })
+    }
+
+    /// Asks every primary whether it takes writes.
+    pub(super) async fn ping(&self, keys: &Keys) -> Result<(), Error> {
+        let deadline = self.deadline();
+        let pinged = match &self.0.servers {
+            Servers::One(node) => node.requests.ping(deadline, &keys.probe()).await,
+            Servers::Cluster(cluster) => cluster.ping(deadline, keys).await,
+        };
+        pinged.map_err(|failure| self.0.config.error(failure))
     }
 
     /// Waits until replicas have what was done at the key, if that is wanted.
@@ -171,18 +190,12 @@ impl Client {
         key: &str,
         lane: Lane,
         deadline: Instant,
-        commands: &Pipeline,
-        on_drop: OnDrop,
+        request: Request<'_>,
     ) -> Result<Answer, Failure> {
         match &self.0.servers {
-            Servers::One(node) => node.lane(lane).send(deadline, commands, on_drop).await,
-            Servers::Cluster(cluster) => cluster.send(key, lane, deadline, commands, on_drop).await,
+            Servers::One(node) => node.lane(lane).request(deadline, request).await,
+            Servers::Cluster(cluster) => cluster.send(key, lane, deadline, request).await,
         }
-    }
-
-    fn finish<T: FromRedisValue>(&self, answer: Result<Answer, Failure>) -> Result<Done<T>, Error> {
-        let done = answer.and_then(Answer::read);
-        done.map_err(|failure| self.0.config.error(failure))
     }
 }
 

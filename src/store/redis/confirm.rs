@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use redis::RedisError;
+use redis::{Pipeline, RedisError};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -131,13 +131,15 @@ impl Confirmer {
         let began = self.clock.fetch_add(1, Ordering::Relaxed);
         // What is left of the timeout, so that the server is done when we are.
         let left = deadline.saturating_duration_since(Instant::now());
-        let mut commands = FENCE.call(key).by_source();
+        let mut commands = Pipeline::with_capacity(2);
+        // It changes nothing, and so may come late.
+        commands.add_command(FENCE.call(key).without_deadline());
         let wait = commands.cmd("WAIT").arg(wanted.replicas);
         wait.arg(left.as_millis().max(1) as u64);
         // Its answer has some more time, so that a connection without answers is found out.
         let deadline = deadline + self.config.deadline;
         let sent = self.link.send(deadline, &commands, OnDrop::Fail);
-        let Done { reply, live } = sent.await?.read::<((), u32)>()?;
+        let Done { reply, live, .. } = sent.await?.read::<((), u32)>()?;
         Ok(Round {
             began,
             run_id: live.connected.run_id.clone(),

@@ -52,7 +52,7 @@ pub(super) struct LinkConfig {
 pub(super) enum OnDrop {
     /// Send them again, once: doing them twice, and late, does no harm.
     Retry,
-    /// Give up: the first ones may still be on their way, and arrive after their effect was undone.
+    /// Give up.
     Fail,
 }
 
@@ -69,12 +69,23 @@ pub(super) struct Link {
 pub(super) struct Answer {
     pub(super) values: Vec<Value>,
     pub(super) live: Arc<Live>,
+    /// Whether they may have been executed before, by a server whose answer was lost.
+    pub(super) repeated: bool,
 }
 
 /// What the commands returned, and the connection that it came from.
 pub(super) struct Done<T> {
     pub(super) reply: T,
     pub(super) live: Arc<Live>,
+    /// As in [`Answer`].
+    pub(super) repeated: bool,
+}
+
+/// Why one connection gave no answer.
+pub(super) enum Lost {
+    /// The next one may do better.
+    Connection(Failure),
+    Answer(Failure),
 }
 
 /// Why there is no answer.
@@ -164,43 +175,63 @@ impl Link {
         on_drop: OnDrop,
         linger: Duration,
     ) -> Result<Answer, Failure> {
-        let mut retry = on_drop == OnDrop::Retry;
+        let mut repeated = false;
         loop {
-            let mut connection = live.connected.connection.clone();
-            let mut sending = pin!(connection.send_packed_commands(commands, 0, commands.len()));
-            let failure = match timeout_at(deadline, &mut sending).await {
-                // A server that was deposed meanwhile may do what a frozen one had queued.
-                Ok(Ok(_)) if live.is_lost() => Failure::Down(deposed()),
-                Ok(Ok(values)) => {
-                    live.record_reply();
-                    for value in &values {
-                        if let Value::ServerError(error) = value {
-                            self.judge(&live, &error.clone().into());
-                        }
-                    }
-                    return Ok(Answer { values, live });
+            match self.send_once(&live, deadline, commands, linger).await {
+                Ok(values) => {
+                    return Ok(Answer {
+                        values,
+                        live,
+                        repeated,
+                    });
                 }
-                Ok(Err(error)) => {
-                    self.judge(&live, &error);
-                    if !error.is_io_error() {
-                        return Err(Failure::Redis(error));
-                    }
-                    Failure::Redis(error)
-                }
-                Err(_) => {
-                    if !linger.is_zero()
-                        && let Ok(Ok(_)) = timeout(linger, &mut sending).await
-                    {
-                        live.record_reply();
-                    }
-                    return Err(Failure::Deadline);
-                }
-            };
-            if !retry {
-                return Err(failure);
+                Err(Lost::Connection(_)) if on_drop == OnDrop::Retry && !repeated => {}
+                Err(Lost::Connection(failure) | Lost::Answer(failure)) => return Err(failure),
             }
-            retry = false;
+            repeated = true;
             live = self.live_until(deadline, live.generation).await?;
+        }
+    }
+
+    /// Sends commands once, on this connection; goes on to wait for so long after the deadline.
+    pub(super) async fn send_once(
+        &self,
+        live: &Live,
+        deadline: Instant,
+        commands: &Pipeline,
+        linger: Duration,
+    ) -> Result<Vec<Value>, Lost> {
+        let mut connection = live.connected.connection.clone();
+        let mut sending = pin!(connection.send_packed_commands(commands, 0, commands.len()));
+        match timeout_at(deadline, &mut sending).await {
+            // A server that was deposed meanwhile may do what a frozen one had queued.
+            Ok(Ok(_)) if live.is_lost() => Err(Lost::Connection(Failure::Down(deposed()))),
+            Ok(Ok(values)) => {
+                live.record_reply();
+                for value in &values {
+                    if let Value::ServerError(error) = value {
+                        self.judge(live, &error.clone().into());
+                    }
+                }
+                Ok(values)
+            }
+            Ok(Err(error)) => {
+                self.judge(live, &error);
+                let dropped = error.is_io_error();
+                let failure = Failure::Redis(error);
+                Err(match dropped {
+                    true => Lost::Connection(failure),
+                    false => Lost::Answer(failure),
+                })
+            }
+            Err(_) => {
+                if !linger.is_zero()
+                    && let Ok(Ok(_)) = timeout(linger, &mut sending).await
+                {
+                    live.record_reply();
+                }
+                Err(Lost::Answer(Failure::Deadline))
+            }
         }
     }
 
@@ -227,7 +258,11 @@ impl Link {
         }
     }
 
-    async fn live_until(&self, deadline: Instant, broken: u64) -> Result<Arc<Live>, Failure> {
+    pub(super) async fn live_until(
+        &self,
+        deadline: Instant,
+        broken: u64,
+    ) -> Result<Arc<Live>, Failure> {
         match timeout_at(deadline, self.live_after(broken)).await {
             Ok(live) => live.map_err(Failure::Down),
             Err(_) => Err(Failure::Deadline),
@@ -252,8 +287,11 @@ impl Answer {
         let values = Value::Array(self.values).extract_error();
         let read = values.and_then(|values| Ok(redis::from_redis_value(values)?));
         let reply = read.map_err(Failure::Redis)?;
-        let live = self.live;
-        Ok(Done { reply, live })
+        Ok(Done {
+            reply,
+            live: self.live,
+            repeated: self.repeated,
+        })
     }
 }
 

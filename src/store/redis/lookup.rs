@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     Reply, Time,
+    clock::micros,
     link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
     nonsense,
 };
@@ -151,6 +152,7 @@ impl Found {
         let now = values.next().unwrap_or(Value::Nil).extract_error();
         let now = now.and_then(|now| Ok(redis::from_redis_value(now)?));
         let now = now.map_err(Failure::Redis)?;
+        answer.live.connected.clock.note(micros(now));
         Ok(iter::from_fn(move || {
             let (session, user) = (values.next()?, values.next()?);
             Some(Self { now, session, user })

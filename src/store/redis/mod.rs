@@ -1,7 +1,5 @@
 use std::{
-    collections::BTreeMap,
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -9,25 +7,19 @@ use bytes::Bytes;
 use redis::Pipeline;
 use tokio::time::timeout;
 
-use self::{
-    client::Client,
-    keys::Keys,
-    link::{Done, OnDrop},
-    live::Live,
-    lookup::Sought,
-    node::Lane,
-};
+use self::{client::Client, keys::Keys, link::Done, lookup::Sought, node::Lane};
 pub use self::{
     config::RedisStoreBuilder,
     health::{RedisHealth, RedisPrimary, RedisTopology},
 };
 use super::{
-    Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore,
+    Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
+    SessionRecord, SessionStore,
 };
 use crate::{Error, ErrorKind, TokenId};
 
 mod client;
+mod clock;
 mod cluster;
 mod config;
 mod confirm;
@@ -39,6 +31,8 @@ mod link;
 mod live;
 mod lookup;
 mod node;
+mod ping;
+mod prune;
 mod record;
 mod script;
 mod sentinel;
@@ -47,18 +41,17 @@ mod supervisor;
 mod tls;
 mod topology;
 mod watch;
+mod write;
 
-/// How many sessions a page of a list has, about.
-const PAGE: usize = 512;
-/// How long a whole list may take, in deadlines of one operation.
-const MAX_LIST_DEADLINES: u32 = 20;
+/// How often a login makes room for itself that is taken by others meanwhile.
+const MAX_PRUNINGS: u32 = 5;
+/// How long an operation may take that reads all sessions of a user, in deadlines of one operation.
+const MAX_SCAN_DEADLINES: u32 = 20;
 
 /// A string, or nil.
 type Reply = Option<Vec<u8>>;
 /// The answer of `TIME`: seconds and microseconds since the Unix epoch.
 type Time = (u64, u64);
-/// The answer of `HSCAN`: the next cursor, fields and values.
-type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
 /// Sessions in Redis or Valkey: shared by all services that use the same server and prefixes.
 ///
@@ -68,8 +61,8 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 /// [address of a single server](RedisStoreBuilder::max_connection_age) may lead elsewhere by now. Every operation has a
 /// deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
 ///
-/// All operations but logins are sent a second time if their connection drops before the answer came.
-/// Then a logout may answer that it found no session, because its first try had ended it.
+/// An operation is sent a second time if its connection drops before the answer came: a check at once, a write when the
+/// first one can no longer take effect. No write takes effect after it was answered with an error.
 ///
 /// The README specifies the layout of the keys, and tells what faults do to requests.
 ///
@@ -139,55 +132,26 @@ impl RedisStore {
         self.client.health()
     }
 
-    /// Makes one cheap round trip to the primary, within the deadline of an operation; with a cluster, to one of its
-    /// primaries.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unavailable`] and [`ErrorKind::Timeout`], as of any operation; [`ErrorKind::Store`] if the server
-    /// refuses to read a key.
-    pub async fn ping(&self) -> Result<(), Error> {
-        self.client.ping(&self.keys.probe()).await
-    }
-
-    async fn list_pages(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let key = self.keys.sessions(user_id);
-        // A scan may return a field more than once.
-        let mut found = BTreeMap::new();
-        let mut cursor = 0;
-        let mut scanned: Option<Arc<Live>> = None;
-        loop {
-            let mut commands = Pipeline::with_capacity(2);
-            commands.cmd("TIME");
-            let page = commands.cmd("HSCAN");
-            page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            let page = self.client.query_page(&key, &commands, scanned.as_ref());
-            let Done { reply, live } = page.await?;
-            let (now, (next, page)): (Time, Page) = reply;
-            let now = time(now);
-            // A cursor means nothing to another server, or to the same one restarted.
-            if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
-                (cursor, scanned) = (0, None);
-                continue;
-            }
-            for (id, session) in page {
-                let session = record::decode(session).filter(|session| now < session.expires_at);
-                found.extend(token_id_of(&id).zip(session));
-            }
-            cursor = next;
-            if cursor == 0 {
-                break;
-            }
-        }
-        let mut sessions: Vec<_> = found.into_iter().collect();
-        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
-        Ok(sessions)
+    /// Does what takes a page after another, each within the deadline, within a deadline for all of them.
+    async fn in_pages<T>(
+        &self,
+        what: &str,
+        pages: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let limit = self.client.operation_timeout() * MAX_SCAN_DEADLINES;
+        timeout(limit, pages).await.unwrap_or_else(|_| {
+            let message = format!("{what} was not complete within {limit:?}");
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
     }
 }
 
 /// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions. Checks
 /// that run at the same time share a pipeline.
-/// All writes are one command or one script each.
+///
+/// All writes are one script each, of bounded length whatever the number of sessions. Only a login that is
+/// the first with a session limit, of a user who has more than about a thousand sessions, ends those in excess page by page
+/// before. (While the cluster slot of a user is being moved, logging out all sessions but one reads them all.)
 impl SessionStore for RedisStore {
     async fn create(
         &self,
@@ -196,11 +160,25 @@ impl SessionStore for RedisStore {
         new: &NewSession,
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
+        if let Some(limit) = limit
+            && limit.max.get() > SessionLimit::MAX
+        {
+            let message = format!(
+                "a limit of {} sessions; the largest is {}",
+                limit.max,
+                SessionLimit::MAX
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         let on_full = match limit.map(|limit| limit.on_full) {
             None | Some(OnFull::EvictOldest) => "oldest",
             Some(OnFull::EvictLeastRecentlyRefreshed) => "refreshed",
             Some(OnFull::Reject) => "reject",
         };
+        check_len(
+            "the metadata of a session",
+            new.metadata.as_deref().unwrap_or_default(),
+        )?;
         let call = script::CREATE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
@@ -209,19 +187,30 @@ impl SessionStore for RedisStore {
             .arg(new.metadata.as_deref().unwrap_or_default())
             .arg(limit.map_or(0, |limit| limit.max.get()))
             .arg(on_full);
-        // A login that arrives late, after a logout of the same token, would bring it back.
-        let done = self.client.script(&call, OnDrop::Fail).await?;
-        let Some::<Vec<Vec<u8>>>(reply) = done.reply else {
-            return Err(Error::session_limit());
-        };
-        let mut reply = reply.into_iter();
-        let session = reply.next().and_then(record::decode);
         let mut evicted = Vec::new();
-        while let (Some(id), Some(session)) = (reply.next(), reply.next()) {
-            evicted.extend(token_id_of(&id).zip(record::decode(session)));
+        for _ in 0..MAX_PRUNINGS {
+            let reply: Vec<Vec<u8>> = self.client.write(&call).await?.reply;
+            let mut reply = reply.into_iter();
+            match (reply.next().as_deref(), limit) {
+                (Some(b"done"), _) => {
+                    let session = reply.next().and_then(record::decode);
+                    while let (Some(id), Some(session)) = (reply.next(), reply.next()) {
+                        evicted.extend(token_id_of(&id).zip(record::decode(session)));
+                    }
+                    let session = session.ok_or_else(|| nonsense("create"))?;
+                    return Ok(Created { session, evicted });
+                }
+                (Some(b"full"), _) => return Err(Error::session_limit()),
+                (Some(b"crowded"), Some(limit)) => {
+                    let prune = self.prune(user_id, limit);
+                    evicted.extend(self.in_pages("making room for the session", prune).await?);
+                }
+                _ => return Err(nonsense("create")),
+            }
         }
-        let session = session.ok_or_else(|| nonsense("create"))?;
-        Ok(Created { session, evicted })
+        let message =
+            "the user's hash has too many fields that are no sessions, or that others add";
+        Err(Error::new(ErrorKind::Store, message))
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
@@ -256,7 +245,7 @@ impl SessionStore for RedisStore {
             .arg(token_id.as_str())
             .arg(millis(change.ttl))
             .arg(&version);
-        let Done { reply, live } = self.client.script(&call, OnDrop::Retry).await?;
+        let Done { reply, live, .. } = self.client.write(&call).await?;
         if reply {
             self.client.confirm(call.key(), &live).await?;
         }
@@ -264,36 +253,29 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        let key = self.keys.sessions(user_id);
-        let mut commands = Pipeline::with_capacity(3);
-        commands
-            .hget(&key, token_id.as_str())
-            .hdel(&key, token_id.as_str())
-            .cmd("TIME");
-        let Done { reply, live } = self.client.query(&key, Lane::Requests, &commands).await?;
-        let (session, deleted, now): (Reply, bool, Time) = reply;
+        let call = script::DELETE
+            .call(self.keys.sessions(user_id))
+            .arg(token_id.as_str());
+        let done: Done<bool> = self.client.write(&call).await?;
         // If there was none, then somebody else may have ended it, just now.
-        self.client.confirm(&key, &live).await?;
-        let session = session.and_then(record::decode);
-        Ok(deleted && session.is_some_and(|session| time(now) < session.expires_at))
+        self.client.confirm(call.key(), &done.live).await?;
+        Ok(done.reply || done.repeated)
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str));
-        let Done { reply, live } = self.client.script(&call, OnDrop::Retry).await?;
-        self.client.confirm(call.key(), &live).await?;
-        Ok(reply)
+        let done: Done<u64> = self.client.write(&call).await?;
+        self.client.confirm(call.key(), &done.live).await?;
+        Ok(done.reply.max(done.repeated.into()))
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let limit = self.client.operation_timeout() * MAX_LIST_DEADLINES;
-        let pages = timeout(limit, self.list_pages(user_id));
-        pages.await.unwrap_or_else(|_| {
-            let message = format!("the list of sessions was not complete within {limit:?}");
-            Err(Error::new(ErrorKind::Timeout, message))
-        })
+        let scan = self.in_pages("the list of sessions", self.scan(user_id));
+        let mut sessions: Vec<_> = scan.await?.live.into_iter().collect();
+        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
+        Ok(sessions)
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
@@ -312,34 +294,24 @@ impl SessionStore for RedisStore {
         ttl: Duration,
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
-        let key = self.keys.user(user_id);
-        if let PutMode::IfUnchanged(Some(seen)) = mode {
-            let call = script::PUT_USER
-                .call(key)
-                .arg(value)
-                .arg(millis(ttl))
-                .arg(seen);
-            return Ok(self.client.script(&call, OnDrop::Retry).await?.reply);
-        }
-        let mut commands = Pipeline::with_capacity(1);
-        let set = commands.cmd("SET");
-        set.arg(&key).arg(value).arg("PX").arg(millis(ttl));
-        if mode == PutMode::IfUnchanged(None) {
-            set.arg("NX");
-        }
-        // "OK", or nil if the condition did not hold.
-        let done = self.client.query(&key, Lane::Requests, &commands).await?;
-        let (written,): (Option<String>,) = done.reply;
-        Ok(written.is_some())
+        let (when, seen) = match mode {
+            PutMode::Replace => ("always", None),
+            PutMode::IfUnchanged(None) => ("none", None),
+            PutMode::IfUnchanged(Some(seen)) => ("same", Some(seen)),
+        };
+        check_len("a cached value", value)?;
+        check_len("the value to replace", seen.unwrap_or_default())?;
+        let call = script::PUT_USER
+            .call(self.keys.user(user_id))
+            .arg(value)
+            .arg(millis(ttl))
+            .arg(when)
+            .arg(seen.unwrap_or_default());
+        Ok(self.client.write(&call).await?.reply)
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let key = self.keys.probe();
-        let mut commands = Pipeline::with_capacity(1);
-        commands.get(&key);
-        let done: Done<(Reply,)> = self.client.query(&key, Lane::Requests, &commands).await?;
-        drop(done);
-        Ok(())
+        self.client.ping(&self.keys).await
     }
 }
 
@@ -350,6 +322,16 @@ impl fmt::Debug for RedisStore {
             .field("keys", &self.keys)
             .finish_non_exhaustive()
     }
+}
+
+/// A server closes the connection, with the requests of everybody, if something is too large for it.
+fn check_len(what: &str, value: &[u8]) -> Result<(), Error> {
+    let len = value.len();
+    if len > MAX_VALUE_LEN {
+        let message = format!("{what} has {len} bytes; the most is {MAX_VALUE_LEN}");
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    Ok(())
 }
 
 /// Durations come in whole milliseconds, of at most a hundred years.

@@ -37,6 +37,24 @@ pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
     })
 }
 
+/// What a record begins with, whatever its version: its first 19 bytes.
+pub(super) fn header(session: &SessionRecord) -> Vec<u8> {
+    let version = if session.ends_at.is_some() {
+        WITH_END
+    } else {
+        PLAIN
+    };
+    let time = |time| millis(time).to_be_bytes()[2..].to_vec();
+    let [expires, created, refreshed] =
+        [session.expires_at, session.created_at, session.refreshed_at].map(time);
+    [expires, vec![version], created, refreshed].concat()
+}
+
+/// Whether a record of any version, or what is none, is dead at this time.
+pub(super) fn is_dead(record: &[u8], now: SystemTime) -> bool {
+    record.len() < 7 || time(record, 0).is_none_or(|expires_at| expires_at <= now)
+}
+
 /// A time as records have it.
 pub(super) fn millis(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
@@ -83,14 +101,18 @@ mod tests {
         assert_eq!(decode(record(2, b"{}")), Some(with_metadata.clone()));
         let full = SessionRecord {
             ends_at: Some(at(0xFFFF_FFFF_FFFF)),
-            ..with_metadata
+            ..with_metadata.clone()
         };
         let tail = [255, 255, 255, 255, 255, 255, b'{', b'}'];
-        assert_eq!(decode(record(3, &tail)), Some(full));
+        assert_eq!(decode(record(3, &tail)), Some(full.clone()));
+        assert_eq!(header(&full), record(3, b""));
+        assert_eq!(header(&with_metadata), record(2, b""));
     }
 
     #[test]
     fn what_is_not_a_record_is_none() {
+        assert!(is_dead(b"", at(0)) && is_dead(&[255; 6], at(0)));
+        assert!(is_dead(&record(9, b""), at(260)) && !is_dead(&record(9, b""), at(259)));
         let mut short = record(2, b"");
         short.pop();
         let other_versions = [record(1, &[0; 9]), record(4, &[0; 9])];

@@ -1,6 +1,8 @@
 use std::sync::LazyLock;
 
-use redis::{Cmd, Pipeline, ToRedisArgs};
+use redis::{Cmd, RedisResult, ToRedisArgs, Value};
+
+use super::write::By;
 
 /// A Lua script: what must be atomic and is more than one command.
 pub(super) struct Script {
@@ -14,11 +16,20 @@ macro_rules! script {
     };
 }
 
-pub(super) static CREATE: LazyLock<Script> = script!("scripts/prelude.lua", "scripts/create.lua");
-pub(super) static UPDATE: LazyLock<Script> = script!("scripts/prelude.lua", "scripts/update.lua");
+/// A write, which has a deadline.
+macro_rules! write {
+    ($($file:literal),*) => {
+        script!("scripts/deadline.lua", $($file),*)
+    };
+}
+
+pub(super) static CREATE: LazyLock<Script> = write!("scripts/records.lua", "scripts/create.lua");
+pub(super) static UPDATE: LazyLock<Script> = write!("scripts/records.lua", "scripts/update.lua");
+pub(super) static DELETE: LazyLock<Script> = write!("scripts/records.lua", "scripts/delete.lua");
 pub(super) static DELETE_ALL: LazyLock<Script> =
-    script!("scripts/prelude.lua", "scripts/delete_all.lua");
-pub(super) static PUT_USER: LazyLock<Script> = script!("scripts/put_user.lua");
+    write!("scripts/records.lua", "scripts/delete_all.lua");
+pub(super) static PRUNE: LazyLock<Script> = write!("scripts/records.lua", "scripts/prune.lua");
+pub(super) static PUT_USER: LazyLock<Script> = write!("scripts/put_user.lua");
 pub(super) static FENCE: LazyLock<Script> = script!("scripts/fence.lua");
 
 impl Script {
@@ -54,24 +65,40 @@ impl ScriptCall {
         &self.key
     }
 
-    /// The call of a script that the server is expected to know.
-    pub(super) fn by_sha(&self) -> Pipeline {
-        self.pipeline("EVALSHA", &self.script.sha)
-    }
-
-    /// The call that makes the server know it.
-    pub(super) fn by_source(&self) -> Pipeline {
-        self.pipeline("EVAL", self.script.source)
-    }
-
-    fn pipeline(&self, command: &str, script: &str) -> Pipeline {
-        let mut call = Cmd::new();
-        call.arg(command).arg(script).arg(1).arg(&self.key);
+    /// The call, with a deadline by the server's clock in microseconds.
+    pub(super) fn command(&self, by: By, deadline: u64) -> Cmd {
+        let mut call = self.begin(by);
+        call.arg(deadline);
         for arg in &self.args {
             call.arg(arg);
         }
-        let mut pipeline = Pipeline::with_capacity(1);
-        pipeline.add_command(call);
-        pipeline
+        call
     }
+
+    /// The call of a script that takes no deadline.
+    pub(super) fn without_deadline(&self) -> Cmd {
+        let mut call = self.begin(By::Source);
+        for arg in &self.args {
+            call.arg(arg);
+        }
+        call
+    }
+
+    fn begin(&self, by: By) -> Cmd {
+        let mut call = Cmd::new();
+        match by {
+            By::Sha => call.arg("EVALSHA").arg(&self.script.sha),
+            By::Source => call.arg("EVAL").arg(self.script.source),
+        };
+        call.arg(1).arg(&self.key);
+        call
+    }
+}
+
+/// Reads the reply of a write: the server's time in microseconds, and the result unless the call came too late.
+pub(super) fn read(reply: Value) -> RedisResult<(u64, Option<Value>)> {
+    let parts: Vec<Value> = redis::from_redis_value(reply)?;
+    let mut parts = parts.into_iter();
+    let time = parts.next().unwrap_or(Value::Nil);
+    Ok((redis::from_redis_value(time)?, parts.next()))
 }

@@ -7,6 +7,7 @@ use std::{
 use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 
 use super::{
+    clock::{ServerClock, micros},
     dial::Address,
     errors::has_code,
     link::LinkConfig,
@@ -31,6 +32,7 @@ pub(super) enum Source {
 pub(super) struct Connected {
     pub(super) connection: MultiplexedConnection,
     pub(super) address: Address,
+    pub(super) clock: ServerClock,
     /// The run of the server, if it was asked for.
     pub(super) run_id: Option<String>,
     /// Whether a demotion of the server is noticed.
@@ -43,6 +45,7 @@ pub(super) struct Connected {
 struct Dialed {
     address: Address,
     connection: MultiplexedConnection,
+    clock: ServerClock,
     role: Role,
     run_id: Option<String>,
 }
@@ -122,6 +125,7 @@ impl Dialed {
         Connected {
             connection: self.connection,
             address: self.address,
+            clock: self.clock,
             run_id: self.run_id,
             role_watched: must_be_primary && self.role != Role::Unknown,
             _watch: PrimaryWatch::start(watched, config, reporter.clone(), deposed),
@@ -155,8 +159,9 @@ async fn try_out(
     address: &Address,
     mut connection: MultiplexedConnection,
 ) -> RedisResult<Dialed> {
-    let mut questions = Pipeline::with_capacity(5);
+    let mut questions = Pipeline::with_capacity(6);
     questions.add_command(Role::question());
+    questions.cmd("TIME");
     questions.cmd("GET").arg(&config.probe);
     let asks_run = config.confirm.is_some();
     if asks_run {
@@ -175,6 +180,8 @@ async fn try_out(
     let mut answers = answers.await?.into_iter();
     let mut next = || answers.next().unwrap_or(Value::Nil);
     let role = Role::of(next());
+    let clock = ServerClock::new();
+    clock.note(micros(redis::from_redis_value(next().extract_error()?)?));
     match next().extract_error() {
         // A node of a cluster that does not hold the key.
         Err(error) if has_code(&error, &["MOVED", "ASK", "CLUSTERDOWN"]) => {}
@@ -196,6 +203,7 @@ async fn try_out(
     Ok(Dialed {
         address: address.clone(),
         connection,
+        clock,
         role,
         run_id,
     })

@@ -15,8 +15,14 @@ use tokio::{
     time::timeout,
 };
 
-use super::helpers::{DAY, HOUR, at_once, is_live, limit, listed, log_in, session, token_id};
-use crate::{ErrorKind, OnFull, SessionStore, store::PutMode, test_util::Backend};
+use super::helpers::{
+    DAY, HOUR, at_once, is_live, limit, listed, live, log_in, session, tick, token_id,
+};
+use crate::{
+    ErrorKind, OnFull, SessionStore,
+    store::{PutMode, SessionChange},
+    test_util::Backend,
+};
 
 /// Each of 16 calls may end it, one does.
 pub async fn one_of_many_deletes_ends_the_session(backend: &impl Backend) {
@@ -175,6 +181,55 @@ pub async fn a_delete_beats_checks_and_refreshes(backend: &impl Backend) {
         deleted.store(true, SeqCst);
         requests.join_all().await;
         assert!(!is_live(&*stores[1], &user_id, &id).await);
+    }
+}
+
+/// Of updates of the same version, one is done.
+pub async fn one_of_many_conditional_updates_wins(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    let id = token_id(1);
+    let mut version = log_in(&*stores[0], "al", &id).await.version();
+    for _ in 0..100 {
+        // The version has the time of the update, in milliseconds.
+        tick().await;
+        let updated = at_once(16, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            // Of the same moment they differ by what they set.
+            let mut change = SessionChange::refresh(DAY + HOUR * task as u32);
+            change.if_version = Some(version);
+            async move {
+                let updated = store.update("al", &id, &change).await;
+                updated.expect("no error").then_some(change.ttl)
+            }
+        });
+        let winners: Vec<_> = updated.await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "so many updates saw their condition hold");
+        let session = live(&*stores[0], "al", &id).await.session;
+        assert_eq!(session.expires_at, session.refreshed_at + winners[0]);
+        version = session.version();
+    }
+}
+
+/// A refresh without a condition stands, whether the update that depends on the version before came first or not.
+pub async fn a_conditional_update_never_overwrites_a_refresh(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    let id = token_id(1);
+    log_in(&*stores[0], "al", &id).await;
+    for _ in 0..100 {
+        tick().await;
+        let version = live(&*stores[0], "al", &id).await.session.version();
+        let updated = at_once(8, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            let mut change = SessionChange::refresh(HOUR / 2);
+            if task != 0 {
+                change.ttl = DAY + HOUR * task as u32;
+                change.if_version = Some(version);
+            }
+            async move { store.update("al", &id, &change).await.expect("no error") }
+        });
+        assert!(updated.await[0], "a session that is live is refreshed");
+        let session = live(&*stores[0], "al", &id).await.session;
+        assert_eq!(session.expires_at, session.refreshed_at + HOUR / 2);
     }
 }
 

@@ -239,14 +239,54 @@ pub async fn a_limit_is_for_one_user(backend: &impl Backend) {
     }
 }
 
-/// `max` may be any `u32` but zero.
-pub async fn the_largest_limit_is_no_limit(backend: &impl Backend) {
+/// With as many sessions as the largest limit allows, it holds like any other.
+pub async fn the_largest_limit_holds(backend: &impl Backend) {
     let store = backend.store().await;
-    for n in 0..20 {
-        let created = try_log_in(&store, "al", n, limit(u32::MAX, OnFull::Reject)).await;
-        assert!(created.expect("no error").evicted.is_empty());
+    let max = SessionLimit::MAX;
+    let first = log_in(&store, "al", &token_id(0)).await;
+    tick().await;
+    for n in 1..u128::from(max) {
+        log_in(&store, "al", &token_id(n)).await;
     }
-    assert_eq!(listed(&store, "al").await.len(), 20);
+    let refused = try_log_in(&store, "al", 2000, limit(max, OnFull::Reject)).await;
+    let error = refused.expect_err("a full user is refused");
+    assert_eq!(error.kind(), ErrorKind::SessionLimit);
+    let oldest = limit(max, OnFull::EvictOldest);
+    let created = try_log_in(&store, "al", 2000, oldest).await;
+    let created = created.expect("no error");
+    assert_eq!(created.evicted, [(token_id(0), first)]);
+    assert_eq!(listed(&store, "al").await.len(), max as usize);
+}
+
+/// A user may have more sessions than any limit allows, when the limit is new: those in excess end, and are reported.
+pub async fn a_new_limit_holds_for_thousands(backend: &impl Backend) {
+    const MANY: u128 = 1400;
+    let store = backend.store().await;
+    for (user_id, on_full) in ["oldest", "refreshed"].into_iter().zip(EVICTING) {
+        for n in 0..MANY {
+            log_in(&store, user_id, &token_id(n)).await;
+        }
+        tick().await;
+        let refused = try_log_in(&store, user_id, MANY, limit(3, OnFull::Reject)).await;
+        let error = refused.expect_err("a full user is refused");
+        assert_eq!(error.kind(), ErrorKind::SessionLimit);
+        let before = store.list(user_id).await.expect("no error");
+        assert_eq!(before.len() as u128, MANY);
+
+        let created = try_log_in(&store, user_id, MANY, limit(3, on_full)).await;
+        let created = created.expect("no error");
+        let after = store.list(user_id).await.expect("no error");
+        assert_eq!(after.len(), 3);
+        assert!(after.iter().any(|(id, _)| *id == token_id(MANY)));
+        let evicted = &created.evicted;
+        assert!(evicted.is_sorted_by_key(|(_, session)| session.created_at));
+        let mut all = [&evicted[..], &after].concat();
+        all.retain(|(id, _)| *id != token_id(MANY));
+        all.sort_by_key(|(id, _)| *id);
+        let mut before = before;
+        before.sort_by_key(|(id, _)| *id);
+        assert!(all == before, "a session is lost, or was made up");
+    }
 }
 
 /// Asks for the `n`th session, for an hour.

@@ -14,6 +14,7 @@ pub mod helpers;
 mod limits;
 mod list;
 mod refresh;
+mod update;
 mod user_ids;
 
 /// Makes a test of each point of the [`SessionStore`](crate::SessionStore) contract.
@@ -72,6 +73,8 @@ macro_rules! __store_conformance_points {
                 one_of_many_deletes_ends_the_session,
                 every_session_is_ended_once,
                 one_of_many_conditional_puts_wins,
+                one_of_many_conditional_updates_wins,
+                a_conditional_update_never_overwrites_a_refresh,
                 the_limit_holds_when_logins_come_at_once,
                 a_delete_beats_checks_and_refreshes,
             }
@@ -117,7 +120,8 @@ macro_rules! __store_conformance_points {
                 a_repeat_at_the_limit_is_no_new_session,
                 what_was_deleted_makes_room,
                 a_limit_is_for_one_user,
-                the_largest_limit_is_no_limit,
+                the_largest_limit_holds,
+                a_new_limit_holds_for_thousands,
             }
             list {
                 an_unknown_user_has_none,
@@ -134,6 +138,12 @@ macro_rules! __store_conformance_points {
                 a_refresh_creates_nothing,
                 a_refresh_never_brings_a_session_back,
                 a_refresh_touches_one_session_only,
+            }
+            update {
+                an_update_of_another_version_changes_nothing,
+                an_update_of_the_current_version_works_once,
+                a_conditional_update_never_brings_a_session_back,
+                a_store_that_works_says_so,
             }
             user_ids {
                 any_user_id_works,

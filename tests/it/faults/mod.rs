@@ -6,7 +6,9 @@
 mod cluster;
 mod connect;
 mod consistency;
+mod late_writes;
 mod load;
+mod lost_replies;
 mod mysql;
 mod network;
 mod process;

@@ -17,11 +17,11 @@ on_every_server!(
 ///
 /// ```text
 /// ACL SETUSER sessions on >password ~tbs:* resetchannels -@all +get +set +unlink +time +pttl +pexpireat
-///     +hget +hset +hdel +hlen +hgetall +hkeys +hrandfield +hscan +eval +evalsha
+///     +hget +hset +hdel +hlen +hgetall +hrandfield +hscan +eval +evalsha
 /// ```
 ///
 /// A database other than 0 takes `+select`, too. `HELLO`, `AUTH` and `QUIT` are always allowed.
-const RIGHTS: [&str; 17] = [
+const RIGHTS: [&str; 16] = [
     "~tbs:*",
     "+get",
     "+set",
@@ -34,7 +34,6 @@ const RIGHTS: [&str; 17] = [
     "+hdel",
     "+hlen",
     "+hgetall",
-    "+hkeys",
     "+hrandfield",
     "+hscan",
     "+eval",

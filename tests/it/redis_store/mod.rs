@@ -1,9 +1,12 @@
 //! What only a Redis store can show: its keys, its scripts, and how it gets to its server.
 
 mod acl;
+mod crowds;
 mod foreign_keys;
+mod large_values;
 mod lifetimes;
 mod lookups;
+mod pings;
 mod prefixes;
 mod scripts;
 mod tls;

@@ -33,6 +33,7 @@ use crate::{Error, ErrorKind};
 
 mod map;
 mod operations;
+mod ping;
 mod redirect;
 mod refresh;
 mod slots;
@@ -42,6 +43,9 @@ const MAX_TRIED_KEYS: u32 = 1000;
 const MAX_KEYS: usize = 3;
 /// A node that holds no slot is forgotten when no operation was sent there for this long.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
+
+const NO_SLOTS: &str = "no node of the cluster holds any slot";
+const DISAGREEMENT: &str = "the nodes of the cluster do not agree on which of them holds a slot";
 
 pub(super) struct Cluster {
     shared: Arc<Shared>,
@@ -92,7 +96,7 @@ impl Cluster {
             let node = Arc::clone(node);
             attempts.spawn(async move { node.requests.ready().await });
         }
-        let mut outcome = Err(unavailable("no node of the cluster holds any slot"));
+        let mut outcome = Err(unavailable(NO_SLOTS));
         while let Some(attempt) = attempts.join_next().await {
             outcome = attempt.unwrap_or_else(|_| Err(runtime_is_gone()));
             if outcome.is_ok() {

@@ -6,29 +6,29 @@ use redis::{Pipeline, Value};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Cluster,
+    Cluster, DISAGREEMENT,
     redirect::{Redirect, is_unfit},
     unavailable,
 };
 use crate::store::redis::{
     errors::server_code,
-    link::{Answer, Failure, OnDrop},
+    link::{Answer, Failure},
     lookup::{Found, Sought},
     node::{Lane, Node},
+    write::Request,
 };
 
 /// After so many redirections nodes seem to disagree, as they do for a moment when a slot has moved.
 const HASTY_REDIRECTIONS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Commands about keys in one slot, or about none.
-struct Request<'a> {
+/// A request about keys in one slot, or about none.
+struct Routed<'a> {
     /// One of the keys.
     key: &'a str,
     lane: Lane,
     deadline: Instant,
-    commands: &'a Pipeline,
-    on_drop: OnDrop,
+    request: Request<'a>,
 }
 
 impl Cluster {
@@ -56,46 +56,47 @@ impl Cluster {
             return Ok(found);
         };
         // Lookups that have to go elsewhere share no pipeline.
-        let request = Request {
+        let routed = Routed {
             key: sought.sessions,
             lane: Lane::Requests,
             deadline,
-            commands: &sought.commands(),
-            on_drop: OnDrop::Retry,
+            request: Request::Read(&sought.commands()),
         };
-        let answer = self.follow(&request, redirect, found.into_values());
+        let answer = self.follow(&routed, redirect, found.into_values());
         Found::of(answer.await?)
     }
 
-    /// Sends commands to the node that holds `key`, and those that it does not execute to where it says; all of
-    /// them are about keys in the slot of `key`, or about none.
+    /// Sends a request to the node that holds `key`, and what that node does not execute to where it says; all of
+    /// it is about keys in the slot of `key`, or about none.
     pub(in crate::store::redis) async fn send(
         &self,
         key: &str,
         lane: Lane,
         deadline: Instant,
-        commands: &Pipeline,
-        on_drop: OnDrop,
+        request: Request<'_>,
     ) -> Result<Answer, Failure> {
-        let request = Request {
+        let routed = Routed {
             key,
             lane,
             deadline,
-            commands,
-            on_drop,
+            request,
         };
         let node = self.find(key, deadline).await?;
-        let answer = self.send_to(&node, &request).await?;
+        let answer = self.send_to(&node, &routed).await?;
         match Redirect::of_answer(&answer) {
             None => Ok(answer),
-            Some(redirect) => self.follow(&request, redirect, answer.values).await,
+            Some(redirect) => {
+                let followed = self.follow(&routed, redirect, answer.values);
+                let mut followed = followed.await?;
+                followed.repeated |= answer.repeated;
+                Ok(followed)
+            }
         }
     }
 
-    async fn send_to(&self, node: &Node, request: &Request<'_>) -> Result<Answer, Failure> {
-        let link = node.lane(request.lane);
-        let sent = link.send(request.deadline, request.commands, request.on_drop);
-        let sent = sent.await;
+    async fn send_to(&self, node: &Node, routed: &Routed<'_>) -> Result<Answer, Failure> {
+        let link = node.lane(routed.lane);
+        let sent = link.request(routed.deadline, routed.request).await;
         if !sent
             .as_ref()
             .is_ok_and(|answer| !answer.values.iter().any(is_unfit))
@@ -109,35 +110,39 @@ impl Cluster {
     /// they were sent first.
     async fn follow(
         &self,
-        request: &Request<'_>,
+        routed: &Routed<'_>,
         mut redirect: Redirect,
         mut values: Vec<Value>,
     ) -> Result<Answer, Failure> {
+        let mut repeated = false;
         for redirections in 1.. {
             if redirections > HASTY_REDIRECTIONS {
-                sleep_until(request.deadline.min(Instant::now() + PAUSE)).await;
+                sleep_until(routed.deadline.min(Instant::now() + PAUSE)).await;
             }
-            if Instant::now() >= request.deadline {
+            if Instant::now() >= routed.deadline {
                 break;
             }
-            let answer = match redirect {
+            let mut answer = match redirect {
                 Redirect::Moved(address) => {
                     let node = self.shared.node_at(address.clone());
-                    self.shared.note_move(request.key, &address, &node);
-                    self.send_to(&node, request).await?
+                    self.shared.note_move(routed.key, &address, &node);
+                    self.send_to(&node, routed).await?
                 }
                 Redirect::Ask(address) => {
                     let node = self.shared.node_at(address);
-                    self.ask(&node, request, values).await?
+                    self.ask(&node, routed, values).await?
                 }
             };
+            repeated |= answer.repeated;
             match Redirect::of_answer(&answer) {
-                None => return Ok(answer),
+                None => {
+                    answer.repeated = repeated;
+                    return Ok(answer);
+                }
                 Some(next) => (redirect, values) = (next, answer.values),
             }
         }
-        let message = "the nodes of the cluster do not agree on which of them holds a slot";
-        Err(Failure::Down(unavailable(message)))
+        Err(Failure::Down(unavailable(DISAGREEMENT)))
     }
 
     /// While a slot is on the move each of its keys is here or there. Sends what is there to there, and puts the
@@ -145,20 +150,33 @@ impl Cluster {
     async fn ask(
         &self,
         other: &Node,
-        request: &Request<'_>,
+        routed: &Routed<'_>,
         mut values: Vec<Value>,
     ) -> Result<Answer, Failure> {
+        let commands = match routed.request {
+            Request::Read(commands) => commands,
+            Request::Write(write) => {
+                let asking = Routed {
+                    request: Request::Write(write.asking()),
+                    ..*routed
+                };
+                let mut there = self.send_to(other, &asking).await?;
+                let asking = there.values.len().min(1);
+                there.values.drain(..asking);
+                return Ok(there);
+            }
+        };
         let mut asking = Pipeline::new();
         let mut places = Vec::new();
-        for (place, command) in request.commands.cmd_iter().enumerate() {
+        for (place, command) in commands.cmd_iter().enumerate() {
             if matches!(&values[place], Value::ServerError(error) if server_code(error) == "ASK") {
                 asking.cmd("ASKING").add_command(command.clone());
                 places.push(place);
             }
         }
-        let asking = Request {
-            commands: &asking,
-            ..*request
+        let asking = Routed {
+            request: Request::Read(&asking),
+            ..*routed
         };
         let there = self.send_to(other, &asking).await?;
         for (place, value) in places
@@ -167,9 +185,6 @@ impl Cluster {
         {
             values[place] = value;
         }
-        Ok(Answer {
-            values,
-            live: there.live,
-        })
+        Ok(Answer { values, ..there })
     }
 }

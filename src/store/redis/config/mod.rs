@@ -221,7 +221,11 @@ impl RedisStoreBuilder {
     ///
     /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
     /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). The same holds for a login that has to end very many sessions
+    /// of its user first, because the session limit is new.
+    ///
+    /// A write has three quarters of the deadline, and at most a second, to reach the server, by the server's clock. After
+    /// that the server does not execute it, and it is sent again if there is time left.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

@@ -1,19 +1,43 @@
 -- Starts a session and keeps the user's limit.
--- KEYS: sessions. ARGV: token id, ttl, max lifetime or 0 (ms), metadata,
+-- KEYS: sessions. ARGV: deadline, token id, ttl, max lifetime or 0 (ms), metadata,
 -- limit or 0, what to do when full: oldest | refreshed | reject.
--- Returns false when full, else the record, then id and record of each session evicted.
-local key, id = KEYS[1], ARGV[1]
-local now, limit, on_full = now_ms(), tonumber(ARGV[5]), ARGV[6]
+-- Returns `done`, the record, then id and record of each session evicted; or `full`; or `crowded`, if there are more fields
+-- than one call may read, and nothing was changed.
+local key, id, metadata = KEYS[1], ARGV[2], ARGV[5]
+local limit, on_full = tonumber(ARGV[6]), ARGV[7]
+
+-- Whether so many sessions are live, as far as one call can tell.
+local function has_live(wanted)
+  local cursor, seen, live, read = '0', {}, 0, 0
+  repeat
+    local page = redis.call('HSCAN', key, cursor, 'COUNT', 256)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+      local field, record = page[2][i], page[2][i + 1]
+      read = read + 1
+      -- A scan may return a field more than once.
+      if not seen[field] and expiry(record) > now and readable(record) then
+        seen[field] = true
+        live = live + 1
+      end
+    end
+  until live >= wanted or cursor == '0' or read >= 2 * MOST
+  return live >= wanted
+end
 
 local known = redis.call('HGET', key, id)
 if known and readable(known) and expiry(known) > now then
-  return { known }
+  return { clock, { 'done', known } }
 end
 
 -- They go last: while its slot is on the move a node may not make a key anew that is gone.
 local result, gone = {}, {}
-local order_at = on_full == 'refreshed' and 14 or 8
-if limit > 0 and redis.call('HLEN', key) >= limit then
+local count = limit > 0 and redis.call('HLEN', key) or 0
+if limit > 0 and count >= limit then
+  if count > MOST then
+    return { clock, { on_full == 'reject' and has_live(limit) and 'full' or 'crowded' } }
+  end
+  local order_at = on_full == 'refreshed' and 14 or 8
   local live = {}
   local all = redis.call('HGETALL', key)
   for i = 1, #all, 2 do
@@ -26,12 +50,14 @@ if limit > 0 and redis.call('HLEN', key) >= limit then
   end
   local excess = #live - limit + 1
   if excess > 0 and on_full == 'reject' then
-    return false
+    return { clock, { 'full' } }
   end
-  table.sort(live, function(a, b)
-    if a.order ~= b.order then return a.order < b.order end
-    return a.id < b.id
-  end)
+  if excess > 0 then
+    table.sort(live, function(a, b)
+      if a.order ~= b.order then return a.order < b.order end
+      return a.id < b.id
+    end)
+  end
   for i = 1, excess do
     gone[#gone + 1] = live[i].id
     result[#result + 1] = live[i].id
@@ -47,9 +73,9 @@ else
   end
 end
 
-local version, tail, expires = 2, ARGV[4], now + tonumber(ARGV[2])
-if ARGV[3] ~= '0' then
-  local ends = now + tonumber(ARGV[3])
+local version, tail, expires = 2, metadata, now + tonumber(ARGV[3])
+if ARGV[4] ~= '0' then
+  local ends = now + tonumber(ARGV[4])
   version, tail, expires = 3, struct.pack('>I6', ends) .. tail, math.min(expires, ends)
 end
 local record = struct.pack('>I6BI6I6', expires, version, now, now) .. tail
@@ -59,5 +85,6 @@ for _, field in ipairs(gone) do
     redis.call('HDEL', key, field)
   end
 end
-table.insert(result, 1, record)
-return result
+table.insert(result, 1, 'done')
+table.insert(result, 2, record)
+return { clock, result }

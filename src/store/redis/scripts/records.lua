@@ -1,8 +1,7 @@
 -- Begins every script that reads records; see record.rs for their layout.
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
+
+-- How many fields of a hash one call reads at most, so that it does not keep the server from others.
+local MOST = 1280
 
 -- 0 for what is too short to be a record of any version.
 local function expiry(record)
@@ -21,13 +20,15 @@ local function put(key, id, record)
   local left = redis.call('PTTL', key)
   redis.call('HSET', key, id, record)
   if left == -1 then
-    -- It lost its expiry, say in a restore from a backup; others in it may live longer.
+    -- It lost its expiry, say in a restore from a backup; others in it may live longer. A hash that is too large to be
+    -- read in one call gets an expiry when it has become smaller.
+    if redis.call('HLEN', key) > MOST then return end
     local all = redis.call('HGETALL', key)
     for i = 2, #all, 2 do
       expires = math.max(expires, expiry(all[i]))
     end
   end
-  if left < expires - now_ms() then
+  if left < expires - now then
     redis.call('PEXPIREAT', key, expires)
   end
 end
