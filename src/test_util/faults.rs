@@ -40,6 +40,7 @@ struct State {
     /// By operation; `None`: for those that have none of their own.
     failures: BTreeMap<Option<&'static str>, Failure>,
     delays: BTreeMap<Option<&'static str>, Duration>,
+    reply_delays: BTreeMap<Option<&'static str>, Duration>,
     calls: BTreeMap<&'static str, u64>,
 }
 
@@ -48,6 +49,16 @@ struct Failure {
     kind: ErrorKind,
     /// `None`: for ever.
     calls: Option<u64>,
+    /// Whether the store does what it was asked for all the same.
+    done: bool,
+}
+
+/// What becomes of one call.
+struct Plan {
+    delay: Duration,
+    /// Its kind, and whether the store does what it was asked for all the same.
+    fault: Option<(ErrorKind, bool)>,
+    reply_delay: Duration,
 }
 
 const OPERATIONS: [&str; 9] = [
@@ -92,17 +103,30 @@ impl Faults {
 
     /// From now on, calls fail with an error of this kind. They do not reach the store.
     pub fn fail(&self, kind: ErrorKind) {
-        self.set_failure(kind, None);
+        self.set_failure(kind, None, false);
     }
 
     /// The next calls, so many, fail with an error of this kind. They do not reach the store.
     pub fn fail_next(&self, calls: u64, kind: ErrorKind) {
-        self.set_failure(kind, Some(calls));
+        self.set_failure(kind, Some(calls), false);
+    }
+
+    /// The replies to the next calls, so many, are lost: the store does what it was asked for, and the caller gets an
+    /// error of this kind.
+    pub fn lose_next_replies(&self, calls: u64, kind: ErrorKind) {
+        self.set_failure(kind, Some(calls), true);
     }
 
     /// From now on, calls take so much longer, those that fail included. The time is tokio's.
     pub fn delay(&self, latency: Duration) {
         self.lock().delays.insert(self.operation, latency);
+    }
+
+    /// From now on, the store does at once what it is asked for, but its replies take so much longer. The time is
+    /// tokio's.
+    pub fn delay_replies(&self, latency: Duration) {
+        let mut state = self.lock();
+        state.reply_delays.insert(self.operation, latency);
     }
 
     /// Ends failures and delays; those of all methods, if the handle is not for [one](Self::on).
@@ -111,6 +135,7 @@ impl Faults {
         let others = |of: &Option<_>| self.operation.is_some() && *of != self.operation;
         state.failures.retain(|of, _| others(of));
         state.delays.retain(|of, _| others(of));
+        state.reply_delays.retain(|of, _| others(of));
     }
 
     /// How many calls there were, those that failed included.
@@ -122,8 +147,8 @@ impl Faults {
         }
     }
 
-    fn set_failure(&self, kind: ErrorKind, calls: Option<u64>) {
-        let failure = Failure { kind, calls };
+    fn set_failure(&self, kind: ErrorKind, calls: Option<u64>, done: bool) {
+        let failure = Failure { kind, calls, done };
         self.lock().failures.insert(self.operation, failure);
     }
 
@@ -133,20 +158,27 @@ impl Faults {
 }
 
 impl State {
-    /// Counts a call, and tells what is to become of it.
-    fn begin(&mut self, operation: &'static str) -> (Duration, Option<ErrorKind>) {
+    /// Counts a call and plans what becomes of it.
+    fn begin(&mut self, operation: &'static str) -> Plan {
         *self.calls.entry(operation).or_default() += 1;
         let scopes = [Some(operation), None];
-        let delay = scopes.iter().find_map(|scope| self.delays.get(scope));
-        let delay = delay.copied().unwrap_or_default();
-        let fails = scopes.iter().find_map(|scope| {
+        let latency = |of: &BTreeMap<_, Duration>| {
+            let delay = scopes.iter().find_map(|scope| of.get(scope));
+            delay.copied().unwrap_or_default()
+        };
+        let (delay, reply_delay) = (latency(&self.delays), latency(&self.reply_delays));
+        let fault = scopes.iter().find_map(|scope| {
             let failure = self.failures.get_mut(scope)?;
             if let Some(calls) = &mut failure.calls {
                 *calls = calls.checked_sub(1)?;
             }
-            Some(failure.kind)
+            Some((failure.kind, failure.done))
         });
-        (delay, fails)
+        Plan {
+            delay,
+            fault,
+            reply_delay,
+        }
     }
 }
 
@@ -156,13 +188,19 @@ impl AroundStore for Faults {
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let (delay, fails) = self.lock().begin(operation.name);
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
+        let plan = self.lock().begin(operation.name);
+        if !plan.delay.is_zero() {
+            tokio::time::sleep(plan.delay).await;
         }
-        match fails {
-            Some(kind) => Err(Error::new(kind, "a fault that a test asked for")),
+        let fault = |kind| Err(Error::new(kind, "a fault that a test asked for"));
+        let outcome = match plan.fault {
+            Some((kind, false)) => fault(kind),
+            Some((kind, true)) => call.await.and_then(|_| fault(kind)),
             None => call.await,
+        };
+        if !plan.reply_delay.is_zero() {
+            tokio::time::sleep(plan.reply_delay).await;
         }
+        outcome
     }
 }

@@ -91,7 +91,8 @@ async fn a_login_that_fails_panics() {
 async fn the_next_calls_fail() {
     let (faults, store) = (Faults::new(), MemoryStore::new());
     let manager: TokenManager = TokenManager::new(faults.wrap(store.clone()));
-    faults.fail_next(2, ErrorKind::Timeout);
+    let logins = faults.on("create");
+    logins.fail_next(2, ErrorKind::Timeout);
     for _ in 0..2 {
         let error = manager.set_token("alice", None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
@@ -99,9 +100,47 @@ async fn the_next_calls_fail() {
     }
     manager.set_token("alice", None).await.unwrap();
     assert_eq!(store.len(), 1);
-    assert_eq!(faults.calls(), 3);
-    faults.fail_next(0, ErrorKind::Timeout);
+    assert_eq!(logins.calls(), 3);
+    logins.fail_next(0, ErrorKind::Timeout);
     manager.set_token("alice", None).await.unwrap();
+}
+
+/// So many replies are lost, and the next ones are not; the store has done what it was asked for.
+#[tokio::test]
+async fn the_next_replies_are_lost() {
+    let (faults, store) = (Faults::new(), MemoryStore::new());
+    let manager: TokenManager = TokenManager::new(faults.wrap(store.clone()));
+    let token = manager.set_token("alice", None).await.unwrap();
+    faults.on("delete").lose_next_replies(1, ErrorKind::Timeout);
+    let deleted = manager.delete_token(token.expose_secret()).await;
+    assert_eq!(deleted.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(store.is_empty());
+    let deleted = manager.delete_token(token.expose_secret()).await;
+    assert!(!deleted.unwrap());
+}
+
+/// The store does at once what it is asked for, and replies late, also if the reply is lost.
+#[tokio::test(start_paused = true)]
+async fn replies_are_slow() {
+    let (faults, store) = (Faults::new(), MemoryStore::new());
+    let manager: TokenManager = TokenManager::new(faults.wrap(store.clone()));
+    let token = manager.set_token("alice", None).await.unwrap();
+    faults.on("delete").delay_replies(SECOND);
+    for lost in [false, true] {
+        faults.lose_next_replies(lost.into(), ErrorKind::Timeout);
+        let start = Instant::now();
+        let deleting = manager.delete_token(token.expose_secret());
+        let ended = async {
+            tokio::time::sleep(SECOND / 2).await;
+            assert!(store.is_empty());
+        };
+        let (deleted, ()) = tokio::join!(deleting, ended);
+        assert_eq!((deleted.is_err(), start.elapsed()), (lost, SECOND));
+    }
+    faults.heal();
+    let start = Instant::now();
+    manager.delete_token(token.expose_secret()).await.unwrap();
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 /// All calls fail, on every handle, until they are healed.
