@@ -143,7 +143,8 @@ pub enum ErrorKind {
     LoadUser,
     /// The call needs a user loader, and the manager has none.
     NoLoader,
-    /// The user's detail could not be written as JSON.
+    /// The user's detail cannot be cached: it cannot be written as JSON, or not be read back from that, or it is larger
+    /// than [`max_user_size`](crate::TokenManagerBuilder::max_user_size).
     Serialize,
     /// The operating system gave no random bytes. There is no fallback.
     Random,

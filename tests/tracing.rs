@@ -17,7 +17,7 @@ use tower_bearer_session::{
     ErrorKind, MemoryStore, OnFull, SessionLayer, TokenManager, TokenOptions,
     middleware::TokenSource, test_util::Faults,
 };
-use tracing::Level;
+use tracing::{Instrument, Level, info, info_span};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
 
 /// All that `tracing` gets to see, down to TRACE: users, outcomes and latencies, and no token.
@@ -112,9 +112,15 @@ async fn traces_tell_everything_but_tokens() {
         "reason=\"not_live\"",
         "reason=\"several_tokens\"",
         "kind=Timeout",
+        "kind=LoadUser",
     ] {
         assert!(text.contains(expected), "no {expected} in\n{text}");
     }
+    assert_eq!(
+        text.matches("kind=Timeout").count(),
+        1,
+        "a failure is told once in\n{text}"
+    );
     for token in [&token, &other, &broken] {
         let secret = token.expose_secret().rsplit('.').next().unwrap();
         assert!(!text.contains(&secret[..12]), "a token in\n{text}");
@@ -154,6 +160,99 @@ async fn a_forgotten_layer_is_an_error_in_the_log() {
     }
 }
 
+/// What a request causes is in its span, also what is done by tasks of the manager: logins and logouts, loads, which are
+/// in the span of the first request that waits for them, renewals, and undone logins.
+#[tokio::test(start_paused = true)]
+async fn background_work_is_in_the_span_of_its_request() {
+    let written = Written::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(Level::DEBUG)
+        .with_span_events(FmtSpan::CLOSE)
+        .with_ansi(false)
+        .with_writer(written.clone())
+        .finish();
+    // Of this thread, on which all tasks run.
+    let _subscriber = tracing::subscriber::set_default(subscriber);
+    let faults = Faults::new();
+    let manager: TokenManager<String> = TokenManager::builder(faults.wrap(MemoryStore::new()))
+        .load_user(async |id: String| {
+            info!("loading {id}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, io::Error>(Some(id))
+        })
+        .build()
+        .unwrap();
+    // What is written while a request with this name is served, and a minute longer.
+    let written_by = async |name: &'static str, request: &dyn Fn() -> Work| {
+        written.take();
+        request().instrument(info_span!("request", name)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let text = written.take();
+        let request = format!("request{{name=\"{name}\"}}");
+        for line in text.lines() {
+            assert!(line.contains(&request), "not in the span: {line}");
+        }
+        text
+    };
+    let token = manager
+        .set_token("al", Duration::from_secs(600))
+        .await
+        .unwrap();
+
+    let work = || -> Work {
+        let manager = manager.clone();
+        Box::pin(async move {
+            let token = manager.set_token("bo", None).await.unwrap();
+            assert!(manager.delete_token(token.expose_secret()).await.unwrap());
+            manager.delete_user_tokens("bo").await.unwrap();
+        })
+    };
+    let text = written_by("session", &work).await;
+    for expected in ["logged in", "logged out", "operation=\"delete_all\""] {
+        assert!(text.contains(expected), "no {expected} in\n{text}");
+    }
+
+    let work = || -> Work {
+        let manager = manager.clone();
+        Box::pin(async move {
+            manager.refresh_users(["bo", "cy"], None).await;
+        })
+    };
+    let text = written_by("refresh", &work).await;
+    assert!(text.contains("loading bo") && text.contains("loading cy"));
+
+    let service = SessionLayer::new(manager.clone())
+        .refresh_below(Duration::from_secs(599))
+        .layer(service_fn(async |_: Request<()>| {
+            Ok::<_, io::Error>(Response::new(()))
+        }));
+    let work = || -> Work {
+        let bearer = format!("Bearer {}", token.expose_secret());
+        let request = Request::get("/").header(AUTHORIZATION, bearer);
+        let served = service.clone().oneshot(request.body(()).unwrap());
+        Box::pin(async move {
+            assert_eq!(served.await.unwrap().status(), 200);
+        })
+    };
+    let text = written_by("first", &work).await;
+    for expected in ["loading al", "operation=\"put_user\"", "refreshed"] {
+        assert!(text.contains(expected), "no {expected} in\n{text}");
+    }
+
+    let work = || -> Work {
+        let (manager, faults) = (manager.clone(), faults.clone());
+        Box::pin(async move {
+            faults.on("create").lose_next_replies(1, ErrorKind::Timeout);
+            faults.on("delete").fail_next(1, ErrorKind::Timeout);
+            manager.set_token("bo", None).await.unwrap_err();
+        })
+    };
+    let text = written_by("undone", &work).await;
+    assert!(text.contains("operation=\"delete\""), "{text}");
+}
+
+type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -161,6 +260,11 @@ impl Written {
     fn text(&self) -> String {
         let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8(bytes.clone()).unwrap()
+    }
+
+    fn take(&self) -> String {
+        let mut bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8(std::mem::take(&mut *bytes)).unwrap()
     }
 }
 

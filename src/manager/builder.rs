@@ -3,16 +3,19 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use super::{
     Event, Inner, LoadUser, TokenManager,
     details::Details,
-    event::Listener,
+    event::{Hook, Listener},
     format::Format,
-    load::{ErasedLoadUser, Loads},
+    load::Loads,
+    loader::{ErasedLoadUser, Loader},
+    observe::Observer,
     renew::Renewals,
+    sessions::Sessions,
     slot::MAX_LOAD_TIME,
     types::check_ttl,
 };
 use crate::{
     Error, ErrorKind, OnFull, SessionStore,
-    store::{ErasedStore, SessionLimit},
+    store::{ErasedStore, SessionLimit, WrappedStore},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -26,17 +29,20 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     user_ttl: Duration,
     missing_user_ttl: Duration,
     load_timeout: Duration,
+    max_user_size: usize,
     limit: Option<(u32, OnFull)>,
     revocation_poll: Duration,
+    /// The store has a clone of it; `hook` becomes its own when the manager is built.
     listener: Listener,
+    hook: Option<Box<Hook>>,
     #[cfg(feature = "jwt")]
     jwt: Option<crate::jwt::JwtConfig>,
 }
 
 impl TokenManagerBuilder {
     pub(super) fn new(store: impl SessionStore) -> Self {
-        #[cfg(feature = "tracing")]
-        let store = crate::store::WrappedStore::new(store, super::trace::Spans);
+        let listener = Listener::default();
+        let store = WrappedStore::new(store, Observer::new(listener.clone()));
         Self {
             store: Arc::new(store),
             loader: None,
@@ -44,9 +50,11 @@ impl TokenManagerBuilder {
             user_ttl: Duration::from_secs(10 * 60),
             missing_user_ttl: Duration::from_secs(5),
             load_timeout: Duration::from_secs(10),
+            max_user_size: 64 * 1024,
             limit: None,
             revocation_poll: Duration::from_secs(5),
-            listener: Listener::default(),
+            listener,
+            hook: None,
             #[cfg(feature = "jwt")]
             jwt: None,
         }
@@ -75,6 +83,27 @@ impl<D> TokenManagerBuilder<D> {
     }
 
     /// Where the details of users come from: an async function from the user id, or any [`LoadUser`].
+    ///
+    /// A closure that uses a pool clones it for each call:
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use tower_bearer_session::{MemoryStore, TokenManager};
+    /// # struct Pool;
+    /// # impl Pool {
+    /// #     async fn name(&self, id: &str) -> Result<Option<String>, std::io::Error> { Ok(Some(id.to_owned())) }
+    /// # }
+    ///
+    /// let pool = Arc::new(Pool); // or an `sqlx::MySqlPool`, which is a handle already
+    /// let manager = TokenManager::builder(MemoryStore::new())
+    ///     .load_user(move |id: String| {
+    ///         let pool = Arc::clone(&pool);
+    ///         async move { pool.name(&id).await }
+    ///     })
+    ///     .build()?;
+    /// # let _ = manager;
+    /// # Ok::<_, tower_bearer_session::Error>(())
+    /// ```
     pub fn load_user<T: 'static>(self, loader: impl LoadUser<T>) -> TokenManagerBuilder<T> {
         self.with_loader(Some(Arc::new(loader)))
     }
@@ -93,9 +122,11 @@ impl<D> TokenManagerBuilder<D> {
             user_ttl: self.user_ttl,
             missing_user_ttl: self.missing_user_ttl,
             load_timeout: self.load_timeout,
+            max_user_size: self.max_user_size,
             limit: self.limit,
             revocation_poll: self.revocation_poll,
             listener: self.listener,
+            hook: self.hook,
             #[cfg(feature = "jwt")]
             jwt: self.jwt,
         }
@@ -104,6 +135,16 @@ impl<D> TokenManagerBuilder<D> {
     /// How long a load may take before it counts as failed: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
+        self
+    }
+
+    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail). Default: 64 KiB.
+    ///
+    /// A cached user travels with every check, also with checks of forged tokens. If a loaded user is larger, then
+    /// the call fails with [`ErrorKind::Serialize`], and nothing is cached. A larger one that a manager with a higher bound
+    /// has cached is used.
+    pub fn max_user_size(mut self, bytes: usize) -> Self {
+        self.max_user_size = bytes;
         self
     }
 
@@ -122,11 +163,12 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Tells `hook` of logins, logouts, evictions, refreshes and refusals at this manager: for audit logs and
+    /// Tells `hook` of logins, logouts, evictions, refreshes, refusals and failures at this manager: for audit logs and
     /// metrics. Default: nobody.
     ///
-    /// It is called at once, in the task that caused the event, after the store has done its part: it must be quick and
-    /// must not block or panic. Faults are no events; callers get them as errors.
+    /// It is called at once, after the store has done its part: it must be quick and must not block or panic. Usually it
+    /// runs in the task that caused the event; the events of a call whose caller has gone away, of background work, and
+    /// [failures](Event::Failed) come from tasks of the manager, in the caller's `tracing` span.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -145,7 +187,7 @@ impl<D> TokenManagerBuilder<D> {
     /// # Ok::<_, tower_bearer_session::Error>(())
     /// ```
     pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.listener = Listener::new(hook);
+        self.hook = Some(Box::new(hook));
         self
     }
 
@@ -167,7 +209,8 @@ impl<D> TokenManagerBuilder<D> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, the session limit is zero or larger than [`SessionLimit::MAX`], or two keys for JWTs have the same id.
+    /// timeout is longer than 30 seconds, the largest user has no bytes, the session limit is zero or larger than
+    /// [`SessionLimit::MAX`], or two keys for JWTs have the same id and algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
@@ -180,6 +223,10 @@ impl<D> TokenManagerBuilder<D> {
         let revocation_poll = checked("revocation_poll", self.revocation_poll)?;
         if timeout > MAX_LOAD_TIME {
             let message = format!("load_timeout is longer than {MAX_LOAD_TIME:?}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if self.max_user_size == 0 {
+            let message = "a max_user_size of 0 would allow no user at all";
             return Err(Error::new(ErrorKind::Config, message));
         }
         let limit = match self.limit {
@@ -204,19 +251,32 @@ impl<D> TokenManagerBuilder<D> {
         };
         #[cfg(not(feature = "jwt"))]
         let format = Format::Opaque;
+        let listener = self.listener;
+        if let Some(hook) = self.hook {
+            listener.set(hook);
+        }
+        let loads = self.loader.map(|loader| {
+            let loader = Loader {
+                loader,
+                timeout,
+                max_user_size: self.max_user_size,
+                listener: listener.clone(),
+            };
+            Loads::new(loader, missing_ttl)
+        });
         Ok(TokenManager {
             inner: Arc::new(Inner {
                 format,
                 details: Details::new(),
-                loads: self
-                    .loader
-                    .map(|loader| Loads::new(loader, missing_ttl, timeout)),
-                store: self.store,
+                loads,
+                sessions: Sessions {
+                    store: self.store,
+                    listener,
+                },
                 token_ttl,
                 user_ttl,
                 limit,
                 revocation_poll,
-                listener: self.listener,
                 renewals: Renewals::default(),
             }),
         })
@@ -231,6 +291,7 @@ impl<D> fmt::Debug for TokenManagerBuilder<D> {
             .field("missing_user_ttl", &self.missing_user_ttl)
             .field("load_user", &self.loader.is_some())
             .field("load_timeout", &self.load_timeout)
+            .field("max_user_size", &self.max_user_size)
             .field("session_limit", &self.limit)
             .finish_non_exhaustive()
     }

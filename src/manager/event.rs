@@ -1,15 +1,20 @@
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
-use crate::TokenId;
+use crate::{Error, TokenId};
 
 /// Something that happened to sessions, at this manager; for
 /// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
 ///
 /// There is no token in it; a [`TokenId`] opens nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A session began.
+    /// A session began, and its token was returned to the caller.
+    ///
+    /// A login that was [undone](crate::TokenManager::set_token) is not reported.
     #[non_exhaustive]
     LoggedIn {
         /// Whose it is.
@@ -19,7 +24,7 @@ pub enum Event<'a> {
         /// When it expires unless it is refreshed.
         expires_at: SystemTime,
     },
-    /// A login ended this session, to keep the session limit.
+    /// A login ended this session, to keep the session limit; also if the login itself was undone.
     #[non_exhaustive]
     Evicted {
         /// Whose it was.
@@ -63,6 +68,23 @@ pub enum Event<'a> {
         /// Why.
         reason: Refusal,
     },
+    /// A call of the store or of the user loader failed: a fault, or a misconfiguration such as a missing table.
+    ///
+    /// Each failure is reported once, also if several callers get the error, and if none does: of a renewal in the
+    /// background, of a poll by [`revoked`](crate::Session::revoked). A write that failed may have been done all the
+    /// same; in an audit log, a failed `delete` or `delete_all` is a logout whose outcome is unknown.
+    #[non_exhaustive]
+    Failed {
+        /// What was called: a method of [`SessionStore`](crate::SessionStore) by its name, or `load_user` for the user
+        /// loader and for a detail that cannot be cached.
+        operation: &'static str,
+        /// The user that the call was about. `None` for one about the store as a whole.
+        user_id: Option<&'a str>,
+        /// The session that the call was about. `None` for one about no session in particular.
+        token_id: Option<&'a TokenId>,
+        /// What the caller got, if there was one.
+        error: &'a Error,
+    },
 }
 
 /// Why a token was not accepted, or a login refused.
@@ -98,28 +120,34 @@ impl Refusal {
     }
 }
 
-/// What is told of events.
+/// Receives the events of one manager and of its store. The hook is set when the manager is built, after the store was
+/// given a clone of this.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Option<Arc<Hook>>);
+pub(super) struct Listener(Arc<OnceLock<Box<Hook>>>);
 
-type Hook = dyn Fn(&Event<'_>) + Send + Sync;
+pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl Listener {
-    pub(super) fn new(hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(hook)))
+    /// Decides who receives the events.
+    pub(super) fn set(&self, hook: Box<Hook>) {
+        let _the_first_one_stays = self.0.set(hook);
     }
 
     pub(super) fn tell(&self, event: &Event<'_>) {
         #[cfg(feature = "tracing")]
         super::trace::event(event);
-        if let Some(hook) = &self.0 {
+        if let Some(hook) = self.0.get() {
             hook(event);
         }
     }
-}
 
-impl fmt::Debug for Listener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Listener").field(&self.0.is_some()).finish()
+    /// Reports a failure of the user loader.
+    pub(super) fn load_failed(&self, user_id: &str, error: &Error) {
+        self.tell(&Event::Failed {
+            operation: "load_user",
+            user_id: Some(user_id),
+            token_id: None,
+            error,
+        });
     }
 }

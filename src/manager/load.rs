@@ -1,58 +1,30 @@
+//! The cache of users: loads them into the store, each at most once at a time.
+
 use std::{
     collections::HashMap,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::watch, task::JoinSet};
-use tower::BoxError;
+use tokio::{runtime::Handle, sync::watch};
 
-use super::slot::{self, MARKER_TTL, Slot};
+use super::{
+    background::spawn,
+    loader::{Loader, UserToCache},
+    slot::{self, MARKER_TTL, Slot},
+};
 use crate::{
-    Error, ErrorKind,
+    Error,
     store::{ErasedStore, PutMode},
 };
 
 /// How often [`Loads::replace`] starts over because somebody else wrote while it loaded.
 const REPLACE_ATTEMPTS: usize = 8;
-
-/// Where the details of users come from: a database, another service.
-///
-/// Async closures and functions from the user id to `Result<Option<D>, E>` implement it.
-pub trait LoadUser<D>: Send + Sync + 'static {
-    /// Loads one user; `Ok(None)` if there is no such user.
-    fn load_user(
-        &self,
-        user_id: String,
-    ) -> impl Future<Output = Result<Option<D>, BoxError>> + Send;
-}
-
-impl<D, F, Fut, E> LoadUser<D> for F
-where
-    F: Fn(String) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Option<D>, E>> + Send,
-    E: Into<BoxError>,
-{
-    async fn load_user(&self, user_id: String) -> Result<Option<D>, BoxError> {
-        self(user_id).await.map_err(Into::into)
-    }
-}
-
-type Loading<'a, D> = Pin<Box<dyn Future<Output = Result<Option<D>, BoxError>> + Send + 'a>>;
-
-/// The object-safe twin of [`LoadUser`].
-pub(super) trait ErasedLoadUser<D>: Send + Sync {
-    fn load_user(&self, user_id: String) -> Loading<'_, D>;
-}
-
-impl<D: 'static, L: LoadUser<D>> ErasedLoadUser<D> for L {
-    fn load_user(&self, user_id: String) -> Loading<'_, D> {
-        Box::pin(LoadUser::load_user(self, user_id))
-    }
-}
 
 /// Loads users into the store's cache, each at most once at a time.
 pub(super) struct Loads<D> {
@@ -61,9 +33,8 @@ pub(super) struct Loads<D> {
 }
 
 struct Source<D> {
-    loader: Arc<dyn ErasedLoadUser<D>>,
+    loader: Loader<D>,
     missing_ttl: Duration,
-    timeout: Duration,
 }
 
 /// A user's detail, if there is such a user.
@@ -72,19 +43,14 @@ type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
 /// A user, and the cached value that was of no use. Loads that saw different values do not share: one of them
 /// began before an invalidation, the other after it.
 type FlightKey = (Arc<str>, Option<Bytes>);
-type Flights<D> = Mutex<HashMap<FlightKey, Outcome<D>>>;
+type Flights<D> = Mutex<HashMap<FlightKey, InFlight<D>>>;
 
 impl<D> Loads<D> {
-    pub(super) fn new(
-        loader: Arc<dyn ErasedLoadUser<D>>,
-        missing_ttl: Duration,
-        timeout: Duration,
-    ) -> Self {
+    pub(super) fn new(loader: Loader<D>, missing_ttl: Duration) -> Self {
         Self {
             source: Arc::new(Source {
                 loader,
                 missing_ttl,
-                timeout,
             }),
             flights: Arc::default(),
         }
@@ -102,7 +68,8 @@ impl<D> Clone for Loads<D> {
 
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
     /// Loads a user whose cached value was `seen`, of no use, and caches the answer unless the cached
-    /// value has changed since. Joins a load that is in flight for the same.
+    /// value has changed since. Joins a load that is in flight for the same, and is then cached for the shortest `ttl`
+    /// of those who joined: nobody's user is kept longer than asked for.
     pub(super) async fn fill(
         &self,
         store: &Arc<dyn ErasedStore>,
@@ -120,15 +87,18 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         let mut flight = Flight {
             flights: Arc::clone(&self.flights),
             key: None,
-            outcome: outcome.clone(),
+            in_flight: InFlight {
+                outcome: outcome.clone(),
+                ttl: SharedTtl::new(ttl),
+            },
         };
         if let Some(other) = flight.take_off(key) {
             return other;
         }
         let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
         // A task of its own: no caller that goes away takes the load from the others.
-        tokio::spawn(async move {
-            let loaded = source.fill(&*store, &user_id, ttl, &mut flight).await;
+        spawn(&Handle::current(), async move {
+            let loaded = source.fill(&*store, &user_id, &mut flight).await;
             drop(flight);
             // Nobody may be waiting any more.
             sender.send_replace(Some(loaded));
@@ -146,12 +116,9 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         let mut attempt = 1;
         loop {
             let seen = claim(store, user_id).await?;
-            let loaded = self.source.load(user_id).await?;
-            let put = self
-                .source
-                .put(store, user_id, loaded.as_deref(), ttl, &seen);
-            if put.await? {
-                return Ok(loaded);
+            let loaded = self.source.loader.load(user_id).await?;
+            if self.source.put(store, user_id, &loaded, ttl, &seen).await? {
+                return Ok(loaded.detail);
             }
             // Somebody wrote while we loaded. The first time, their load may have begun before our call. The
             // second time, theirs began when a value was there that is younger than our call.
@@ -162,7 +129,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
             }
             // Invalidated again and again: nothing old is cached, and the next check loads.
             if attempt == REPLACE_ATTEMPTS {
-                return Ok(loaded);
+                return Ok(loaded.detail);
             }
             attempt += 1;
         }
@@ -174,7 +141,6 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         &self,
         store: &dyn ErasedStore,
         user_id: &Arc<str>,
-        ttl: Duration,
         flight: &mut Flight<D>,
     ) -> Loaded<D> {
         let seen = claim(store, user_id).await;
@@ -188,33 +154,16 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
                 return landed(other).await;
             }
         }
-        let loaded = self.load(user_id).await?;
+        let loaded = self.loader.load(user_id).await?;
         // A store that cannot keep it, say for want of memory, does not make it wrong.
         if let Ok(seen) = seen {
-            let put = self.put(store, user_id, loaded.as_deref(), ttl, &seen);
-            match put.await {
+            let ttl = flight.in_flight.ttl.get();
+            match self.put(store, user_id, &loaded, ttl, &seen).await {
                 Err(error) if !error.is_fault() => return Err(error),
                 _ => {}
             }
         }
-        Ok(loaded)
-    }
-
-    async fn load(&self, user_id: &str) -> Loaded<D> {
-        let (loader, user_id) = (Arc::clone(&self.loader), user_id.to_owned());
-        // A task of its own, which ends with this future, so that a panic is an error like any other.
-        let mut task = JoinSet::new();
-        task.spawn(async move { loader.load_user(user_id).await });
-        let failed =
-            |source| Error::with_source(ErrorKind::LoadUser, "the user loader failed", source);
-        match tokio::time::timeout(self.timeout, task.join_next()).await {
-            Ok(Some(Ok(loaded))) => Ok(loaded.map_err(failed)?.map(Arc::new)),
-            Ok(Some(Err(panic))) => Err(failed(panic.into())),
-            Ok(None) | Err(_) => Err(Error::new(
-                ErrorKind::LoadUser,
-                format!("the user loader took longer than {:?}", self.timeout),
-            )),
-        }
+        Ok(loaded.detail)
     }
 
     /// `false` if the cached value is no longer `seen`.
@@ -222,14 +171,13 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         &self,
         store: &dyn ErasedStore,
         user_id: &str,
-        detail: Option<&D>,
+        user: &UserToCache<D>,
         ttl: Duration,
         seen: &[u8],
     ) -> Result<bool, Error> {
-        let value = slot::encode(user_id, detail)?;
-        let ttl = detail.map_or(self.missing_ttl, |_| ttl);
+        let ttl = user.detail.as_ref().map_or(self.missing_ttl, |_| ttl);
         let mode = PutMode::IfUnchanged(Some(seen));
-        store.put_user(user_id, &value, ttl, mode).await
+        store.put_user(user_id, &user.value, ttl, mode).await
     }
 }
 
@@ -267,17 +215,53 @@ fn decode<D: DeserializeOwned>(user_id: &str, value: Option<&[u8]>) -> Option<Op
 struct Flight<D> {
     flights: Arc<Flights<D>>,
     key: Option<FlightKey>,
+    in_flight: InFlight<D>,
+}
+
+/// What those who join a load share.
+struct InFlight<D> {
     outcome: Outcome<D>,
+    ttl: SharedTtl,
+}
+
+impl<D> Clone for InFlight<D> {
+    fn clone(&self) -> Self {
+        Self {
+            outcome: self.outcome.clone(),
+            ttl: self.ttl.clone(),
+        }
+    }
+}
+
+/// The shortest time for which somebody asked, in whole milliseconds.
+#[derive(Clone)]
+struct SharedTtl(Arc<AtomicU64>);
+
+impl SharedTtl {
+    fn new(ttl: Duration) -> Self {
+        // No more than `MAX_TTL`.
+        Self(Arc::new(AtomicU64::new(ttl.as_millis() as u64)))
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Relaxed))
+    }
+
+    fn shorten_to(&self, other: &Self) {
+        let other = other.0.load(Ordering::Relaxed);
+        self.0.fetch_min(other, Ordering::Relaxed);
+    }
 }
 
 impl<D> Flight<D> {
-    /// Puts this flight on the board under `key`, unless another one is there already.
+    /// Puts this flight on the board under `key`, unless another one is there already; joins that one then.
     fn take_off(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         let mut flights = lock(&self.flights);
         if let Some(other) = flights.get(&key) {
-            return Some(other.clone());
+            other.ttl.shorten_to(&self.in_flight.ttl);
+            return Some(other.outcome.clone());
         }
-        flights.insert(key.clone(), self.outcome.clone());
+        flights.insert(key.clone(), self.in_flight.clone());
         self.key = Some(key);
         None
     }
@@ -308,6 +292,6 @@ impl<D> Drop for Flight<D> {
 }
 
 /// The board; no code that holds its lock can panic halfway.
-fn lock<D>(flights: &Flights<D>) -> MutexGuard<'_, HashMap<FlightKey, Outcome<D>>> {
+fn lock<D>(flights: &Flights<D>) -> MutexGuard<'_, HashMap<FlightKey, InFlight<D>>> {
     flights.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,40 +1,40 @@
 //! [`TokenManager`]: the whole life of a token.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-
-use tokio::time::Instant;
+use std::{fmt, sync::Arc, time::Duration};
 
 pub(crate) use self::users::Verdict;
 pub use self::{
     builder::TokenManagerBuilder,
     event::{Event, Refusal},
-    load::LoadUser,
+    loader::LoadUser,
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
 use self::{
     details::Details,
-    event::Listener,
     format::Format,
     load::Loads,
+    login::Login,
     renew::Renewals,
+    sessions::Sessions,
     types::{check_ttl, encode_metadata},
 };
 use crate::{
     Error, ErrorKind, SessionStore, Token, TokenId, User,
-    store::{Checked, ErasedStore, Lookup, NewSession, SessionLimit},
+    store::{Checked, Lookup, NewSession, SessionLimit},
     token::{ParsedToken, check_user_id},
     user::TokenState,
 };
 
+mod background;
 mod builder;
 mod details;
+mod ended;
 mod event;
 mod format;
 mod load;
+mod loader;
+mod login;
+mod observe;
 mod renew;
 mod sessions;
 mod slot;
@@ -85,7 +85,7 @@ pub struct TokenManager<D = serde_json::Value> {
 }
 
 struct Inner<D> {
-    store: Arc<dyn ErasedStore>,
+    sessions: Sessions,
     format: Format,
     loads: Option<Loads<D>>,
     details: Details<D>,
@@ -93,7 +93,6 @@ struct Inner<D> {
     user_ttl: Duration,
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
-    listener: Listener,
     renewals: Renewals,
 }
 
@@ -114,11 +113,15 @@ impl TokenManager {
 impl<D> TokenManager<D> {
     /// Starts a session of this user and mints its token.
     ///
+    /// A session whose token does not reach the caller is ended again, in the background, so that it neither counts
+    /// towards the [limit](TokenManagerBuilder::session_limit) nor shows in lists for long: when the future is dropped
+    /// before it is ready (a client that went away, a timeout around the call), and after a fault that leaves open
+    /// whether the store has started the session. The undo is given up if the store fails for about ten seconds.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user has as many sessions as allowed and the limit says
-    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) without random bytes, and faults. After
-    /// a fault there may be a session, but nobody knows its token.
+    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) without random bytes, and faults.
     pub async fn set_token(
         &self,
         user_id: &str,
@@ -148,23 +151,17 @@ impl<D> TokenManager<D> {
             metadata: encode_metadata(&options.metadata)?,
         };
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
-        let creating = self
-            .inner
-            .store
-            .create(user_id, token.id(), &new, self.inner.limit);
-        let created = creating.await.inspect_err(|error| {
+        let login = Login {
+            sessions: self.inner.sessions.clone(),
+            user_id: user_id.into(),
+            token_id: *token.id(),
+        };
+        let logging_in = login.run(new, self.inner.limit);
+        let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
                 self.refused(Some((user_id, None)), Refusal::SessionLimit);
             }
         })?;
-        for (token_id, _) in &created.evicted {
-            self.tell(&Event::Evicted { user_id, token_id });
-        }
-        self.tell(&Event::LoggedIn {
-            user_id,
-            token_id: token.id(),
-            expires_at: created.session.expires_at,
-        });
         Ok(IssuedToken {
             token,
             expires_at: created.session.expires_at,
@@ -201,6 +198,9 @@ impl<D> TokenManager<D> {
     }
 
     /// Ends the session of a token, everywhere at once. `true` if it was live. Safe to repeat.
+    ///
+    /// All calls that change sessions are seen through although their future is dropped: what the store has done is
+    /// reported to [`on_event`](TokenManagerBuilder::on_event) all the same.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
         match self.parse(token) {
             Some(token) => self.delete_session(&token.user_id, &token.id).await,
@@ -211,7 +211,7 @@ impl<D> TokenManager<D> {
     /// The live sessions of a user, oldest first, by their public handles.
     pub async fn list_user_tokens(&self, user_id: &str) -> Result<Vec<TokenInfo>, Error> {
         check_user_id(user_id)?;
-        let sessions = self.inner.store.list(user_id).await?;
+        let sessions = self.inner.sessions.store.list(user_id).await?;
         Ok(sessions.into_iter().map(TokenInfo::new).collect())
     }
 
@@ -250,7 +250,7 @@ impl<D> TokenManager<D> {
     /// Faults, and [`ErrorKind::Config`](crate::ErrorKind::Config) from a store that is not set up, such as a MySQL
     /// database without the tables.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.inner.store.ping().await
+        self.inner.sessions.store.ping().await
     }
 
     pub(crate) async fn refresh_user_token(
@@ -263,35 +263,6 @@ impl<D> TokenManager<D> {
         self.refresh_session(user_id, token_id, ttl).await
     }
 
-    /// Waits until a session has ended; for as long as the store cannot tell, it has not.
-    pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
-        let user_id: Arc<str> = user_id.into();
-        // The absolute end needs no store.
-        let mut end: Option<Instant> = None;
-        loop {
-            let asked = Instant::now();
-            if end.is_some_and(|end| end <= asked) {
-                return;
-            }
-            let mut pause = self.inner.revocation_poll;
-            match self.look_up(&user_id, token_id).wait().await {
-                Ok(None) => return,
-                Ok(Some(Checked { now, session, .. })) => {
-                    let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
-                    pause = pause.min(left(session.expires_at));
-                    end = session
-                        .ends_at
-                        .and_then(|time| asked.checked_add(left(time)));
-                }
-                Err(_) => {
-                    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                    pause = pause.min(left.unwrap_or(pause));
-                }
-            }
-            tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
-        }
-    }
-
     /// Reads a token offline; `None` if it is none that this manager could have minted.
     pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
         let parsed = self.inner.format.parse(token);
@@ -300,7 +271,7 @@ impl<D> TokenManager<D> {
 
     /// Asks the store for a session and its user.
     fn look_up(&self, user_id: &Arc<str>, token_id: &TokenId) -> Lookup {
-        Lookup::begin(&self.inner.store, user_id, *token_id)
+        Lookup::begin(&self.inner.sessions.store, user_id, *token_id)
     }
 
     pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {

@@ -2,14 +2,14 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{runtime::Handle, time::timeout};
 
-use super::{Event, TokenManager};
-use crate::{Error, TokenId, User, store::SessionChange, user::TokenState};
+use super::{Event, TokenManager, background::spawn};
+use crate::{Error, ErrorKind, TokenId, User, store::SessionChange, user::TokenState};
 
 /// A renewal that takes longer is given up, so that a later request may try again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ impl Renewals {
 /// A renewal that is under way, until this is dropped.
 struct Renewal<D> {
     manager: TokenManager<D>,
+    user_id: Arc<str>,
     token_id: TokenId,
     change: SessionChange,
 }
@@ -51,10 +52,11 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
         };
         let renewal = Renewal {
             manager: self.clone(),
+            user_id: user.id().into(),
             token_id: token.id,
             change,
         };
-        runtime.spawn(renewal.run(user.clone()));
+        spawn(&runtime, renewal.run());
     }
 }
 
@@ -67,17 +69,20 @@ fn due(token: &TokenState, below: Duration) -> Option<Duration> {
 }
 
 impl<D> Renewal<D> {
-    async fn run(self, user: User<D>) {
+    async fn run(self) {
+        let sessions = &self.manager.inner.sessions;
+        let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
+        let renewing = sessions.clone().update(user_id, self.token_id, change);
         // If it fails, then a later request tries again, or nobody uses the session any more.
-        let _ = timeout(PATIENCE, self.renew(user.id())).await;
-    }
-
-    async fn renew(&self, user_id: &str) -> Result<(), Error> {
-        let (inner, token_id) = (&*self.manager.inner, &self.token_id);
-        if inner.store.update(user_id, token_id, &self.change).await? {
-            self.manager.tell(&Event::Refreshed { user_id, token_id });
+        if timeout(PATIENCE, renewing).await.is_err() {
+            let message = format!("the session was not renewed within {PATIENCE:?}");
+            sessions.listener.tell(&Event::Failed {
+                operation: "update",
+                user_id: Some(&self.user_id),
+                token_id: Some(&self.token_id),
+                error: &Error::new(ErrorKind::Timeout, message),
+            });
         }
-        Ok(())
     }
 }
 

@@ -1,13 +1,88 @@
-//! What the store is asked for, and who is told of it.
+//! Changes of sessions, each with its event. A change is seen through although its caller goes away.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::{Event, Refusal, TokenManager};
+use super::{Event, Refusal, TokenManager, background::see_through, event::Listener};
 use crate::{
     Error, TokenId,
-    store::SessionChange,
+    store::{ErasedStore, SessionChange},
     token::{ParsedToken, check_user_id},
 };
+
+/// The store, and who is told what becomes of its sessions.
+#[derive(Clone)]
+pub(super) struct Sessions {
+    pub(super) store: Arc<dyn ErasedStore>,
+    pub(super) listener: Listener,
+}
+
+impl Sessions {
+    /// Changes a session. `None` if it is not live, or if the condition in `change` does not hold.
+    pub(super) async fn update(
+        self,
+        user_id: Arc<str>,
+        token_id: TokenId,
+        change: SessionChange,
+    ) -> Result<Option<Done>, Error> {
+        let changed = self.store.update(&user_id, &token_id, &change).await?;
+        Ok(changed.then(|| self.done(user_id, Change::Refreshed(token_id))))
+    }
+
+    async fn delete(self, user_id: Arc<str>, token_id: TokenId) -> Result<Option<Done>, Error> {
+        let deleted = self.store.delete(&user_id, &token_id).await?;
+        Ok(deleted.then(|| self.done(user_id, Change::LoggedOut(token_id))))
+    }
+
+    async fn delete_all(
+        self,
+        user_id: Arc<str>,
+        kept: Option<TokenId>,
+    ) -> Result<(u64, Done), Error> {
+        let sessions = self.store.delete_all(&user_id, kept.as_ref()).await?;
+        let change = Change::LoggedOutAll { kept, sessions };
+        Ok((sessions, self.done(user_id, change)))
+    }
+
+    fn done(&self, user_id: Arc<str>, change: Change) -> Done {
+        Done {
+            listener: self.listener.clone(),
+            user_id,
+            change,
+        }
+    }
+}
+
+/// A change that the store has made. Reported when this is dropped: by the caller, or without one by the task that saw
+/// the change through.
+pub(super) struct Done {
+    listener: Listener,
+    user_id: Arc<str>,
+    change: Change,
+}
+
+enum Change {
+    Refreshed(TokenId),
+    LoggedOut(TokenId),
+    LoggedOutAll {
+        kept: Option<TokenId>,
+        sessions: u64,
+    },
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        let user_id = &*self.user_id;
+        self.listener.tell(&match &self.change {
+            Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
+            Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
+            Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
+                user_id,
+                kept: kept.as_ref(),
+                sessions: *sessions,
+            },
+        });
+    }
+}
 
 impl<D> TokenManager<D> {
     pub(super) async fn refresh_session(
@@ -16,11 +91,10 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
         ttl: Duration,
     ) -> Result<bool, Error> {
-        let change = SessionChange::refresh(ttl);
-        let refreshed = self.inner.store.update(user_id, token_id, &change).await?;
-        if refreshed {
-            self.tell(&Event::Refreshed { user_id, token_id });
-        } else {
+        let (sessions, change) = (self.inner.sessions.clone(), SessionChange::refresh(ttl));
+        let refreshing = see_through(sessions.update(user_id.into(), *token_id, change));
+        let refreshed = refreshing.await?.is_some();
+        if !refreshed {
             self.refused(Some((user_id, Some(token_id))), Refusal::NotLive);
         }
         Ok(refreshed)
@@ -31,11 +105,9 @@ impl<D> TokenManager<D> {
         user_id: &str,
         token_id: &TokenId,
     ) -> Result<bool, Error> {
-        let deleted = self.inner.store.delete(user_id, token_id).await?;
-        if deleted {
-            self.tell(&Event::LoggedOut { user_id, token_id });
-        }
-        Ok(deleted)
+        let sessions = self.inner.sessions.clone();
+        let deleting = see_through(sessions.delete(user_id.into(), *token_id));
+        Ok(deleting.await?.is_some())
     }
 
     pub(super) async fn delete_all_but(
@@ -44,13 +116,9 @@ impl<D> TokenManager<D> {
         kept: Option<&TokenId>,
     ) -> Result<u64, Error> {
         check_user_id(user_id)?;
-        let sessions = self.inner.store.delete_all(user_id, kept).await?;
-        self.tell(&Event::LoggedOutAll {
-            user_id,
-            kept,
-            sessions,
-        });
-        Ok(sessions)
+        let sessions = self.inner.sessions.clone();
+        let deleting = see_through(sessions.delete_all(user_id.into(), kept.copied()));
+        Ok(deleting.await?.0)
     }
 
     /// Tells that a token was refused, which is nobody then.
@@ -62,14 +130,10 @@ impl<D> TokenManager<D> {
     /// Tells of a refusal; `claim` is what the token says of itself.
     pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: Refusal) {
         let (user_id, token_id) = claim.unzip();
-        self.tell(&Event::Refused {
+        self.inner.sessions.listener.tell(&Event::Refused {
             user_id,
             token_id: token_id.flatten(),
             reason,
         });
-    }
-
-    pub(super) fn tell(&self, event: &Event<'_>) {
-        self.inner.listener.tell(event);
     }
 }

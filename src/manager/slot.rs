@@ -71,15 +71,70 @@ impl<D: DeserializeOwned> Slot<D> {
 }
 
 /// The value for a user; `None`: for one that does not exist.
-pub(super) fn encode<D: Serialize>(id: &str, detail: Option<&D>) -> Result<Vec<u8>, Error> {
+///
+/// A value that cannot be decoded again, or is longer than `max_len`, is an error: its user would be loaded anew at
+/// every request.
+pub(super) fn encode<D: Serialize + DeserializeOwned>(
+    id: &str,
+    detail: Option<&D>,
+    max_len: usize,
+) -> Result<Vec<u8>, Error> {
     let v = &nonce()?;
     let Some(detail) = detail else {
         return Ok(format!("-{v}").into_bytes());
     };
-    serde_json::to_vec(&CachedRef { id, detail, v }).map_err(|source| {
+    let value = serde_json::to_vec(&CachedRef { id, detail, v }).map_err(|source| {
         let message = "the user's detail cannot be written as JSON";
         Error::with_source(ErrorKind::Serialize, message, source)
-    })
+    })?;
+    let len = value.len();
+    if len > max_len {
+        let message = format!(
+            "the cached user would have {len} bytes; at most {max_len} are allowed (`max_user_size`)"
+        );
+        return Err(Error::new(ErrorKind::Serialize, message));
+    }
+    match serde_json::from_slice::<Cached<'_, D>>(&value) {
+        Ok(_) => Ok(value),
+        Err(error) => {
+            let (reason, column) = (reason(&error), error.column());
+            let message = format!(
+                "the user's detail cannot be read from the JSON that it was written as: {reason} at byte {column}"
+            );
+            Err(Error::new(ErrorKind::Serialize, message))
+        }
+    }
+}
+
+/// What serde says, without the value that it may quote: that is the user's.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.strip_suffix(&format!(
+        " at line {} column {}",
+        error.line(),
+        error.column()
+    ));
+    let text = text.unwrap_or_default();
+    if text.starts_with("missing field `") {
+        return text.to_owned();
+    }
+    let kinds = [
+        "null",
+        "boolean",
+        "integer",
+        "floating point",
+        "string",
+        "sequence",
+        "map",
+    ];
+    let kind = text.strip_prefix("invalid type: ").and_then(|unexpected| {
+        let mut kinds = kinds.into_iter();
+        kinds.find(|kind| unexpected.starts_with(kind))
+    });
+    match kind {
+        Some(kind) => format!("invalid type: {kind}"),
+        None => "its type does not accept a value".to_owned(),
+    }
 }
 
 /// A value that means nothing but "look anew".
@@ -110,7 +165,7 @@ mod tests {
     /// Other services and languages read it, too.
     #[test]
     fn the_format_is_the_documented_one() {
-        let value = encode("al", Some(&json!({"name": "Al"}))).unwrap();
+        let value = encode("al", Some(&json!({"name": "Al"})), 1000).unwrap();
         let text = std::str::from_utf8(&value).unwrap();
         let nonce = text.strip_prefix(r#"{"id":"al","detail":{"name":"Al"},"v":""#);
         assert_eq!(nonce.unwrap().len(), 16 + r#""}"#.len());
@@ -121,8 +176,8 @@ mod tests {
     /// Compare-and-set relies on it.
     #[test]
     fn no_value_is_written_twice() {
-        let user = || encode("al", Some(&1)).unwrap();
-        let nobody = || encode::<u8>("al", None).unwrap();
+        let user = || encode("al", Some(&1), 1000).unwrap();
+        let nobody = || encode::<u8>("al", None, 0).unwrap();
         assert_ne!(user(), user());
         assert_ne!(nobody(), nobody());
         assert_ne!(marker().unwrap(), marker().unwrap());
@@ -148,7 +203,7 @@ mod tests {
     /// Whatever `D` is: `Option` must not make a marker look like a user.
     #[test]
     fn a_marker_is_never_a_user() {
-        let (marker, nobody) = (marker().unwrap(), encode::<u8>("al", None).unwrap());
+        let (marker, nobody) = (marker().unwrap(), encode::<u8>("al", None, 0).unwrap());
         let decode = |value| Slot::<Option<u8>>::decode("al", Some(value));
         assert!(matches!(decode(&marker), Slot::Vacant));
         assert!(matches!(decode(&nobody), Slot::NoSuchUser));

@@ -2,67 +2,52 @@
 
 use std::{error::Error as _, time::Instant};
 
-use tracing::{Instrument, Span, debug, debug_span, field::Empty, info, warn};
+use tracing::{Span, debug, debug_span, field::Empty, info, warn};
 
 use super::Event;
-use crate::{
-    Error,
-    store::{AroundStore, Operation},
-};
+use crate::{Error, store::Operation};
 
-/// A span around every call of the store.
-pub(super) struct Spans;
-
-impl AroundStore for Spans {
-    async fn around<T: Send>(
-        &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        let (span, start) = (span(operation), Instant::now());
-        let outcome = call.instrument(span.clone()).await;
-        close(&span, operation, start, &outcome);
-        outcome
-    }
-
-    fn around_now<T>(
-        &self,
-        operation: Operation<'_>,
-        call: impl FnOnce() -> Option<Result<T, Error>>,
-    ) -> Option<Result<T, Error>> {
-        let start = Instant::now();
-        // If there is no outcome, then nothing has happened yet.
-        let outcome = call()?;
-        close(&span(operation), operation, start, &outcome);
-        Some(outcome)
-    }
+/// The span of one call of the store.
+pub(super) struct StoreSpan {
+    span: Span,
+    start: Instant,
 }
 
-fn span(operation: Operation<'_>) -> Span {
-    debug_span!(
-        "session_store",
-        operation = operation.name,
-        user.id = operation.user_id,
-        outcome = Empty,
-        latency_us = Empty,
-    )
-}
+impl StoreSpan {
+    pub(super) fn new(operation: Operation<'_>) -> Self {
+        Self::since(Instant::now(), operation)
+    }
 
-fn close<T>(span: &Span, operation: Operation<'_>, start: Instant, outcome: &Result<T, Error>) {
-    span.record("latency_us", start.elapsed().as_micros() as u64);
-    let verdict = match outcome {
-        Ok(_) => "ok",
-        Err(error) if error.is_fault() => "fault",
-        // Such as at the session limit.
-        Err(_) => "refused",
-    };
-    span.record("outcome", verdict);
-    if let Err(error) = outcome
-        && error.is_fault()
-    {
-        let cause = error.source().map(tracing::field::display);
-        let (operation, kind) = (operation.name, error.kind());
-        warn!(parent: span, operation, ?kind, cause, "{error}");
+    /// The span of a call that began at `start`.
+    pub(super) fn since(start: Instant, operation: Operation<'_>) -> Self {
+        let span = debug_span!(
+            "session_store",
+            operation = operation.name,
+            user.id = operation.user_id,
+            outcome = Empty,
+            latency_us = Empty,
+        );
+        Self { span, start }
+    }
+
+    pub(super) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Records the outcome; calls `report` within the span if the call has failed.
+    pub(super) fn close<T>(self, outcome: &Result<T, Error>, report: impl FnOnce(&Error)) {
+        let latency = self.start.elapsed().as_micros() as u64;
+        self.span.record("latency_us", latency);
+        let verdict = match outcome {
+            Ok(_) => "ok",
+            Err(error) if error.is_fault() => "fault",
+            // Such as at the session limit.
+            Err(_) => "refused",
+        };
+        self.span.record("outcome", verdict);
+        if let Err(error) = outcome {
+            self.span.in_scope(|| report(error));
+        }
     }
 }
 
@@ -104,6 +89,23 @@ pub(super) fn event(event: &Event<'_>) {
                 token.id = token_id,
                 reason = reason.as_str(),
                 "refused"
+            );
+        }
+        Event::Failed {
+            operation,
+            user_id,
+            token_id,
+            error,
+        } => {
+            let (kind, token_id) = (error.kind(), token_id.map(tracing::field::display));
+            let cause = error.source().map(tracing::field::display);
+            warn!(
+                operation,
+                user.id = user_id,
+                token.id = token_id,
+                ?kind,
+                cause,
+                "{error}"
             );
         }
     }

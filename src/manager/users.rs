@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use super::{
     RefreshedUsers, Refusal, TokenManager,
+    background::spawn_in,
     load::Loads,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
@@ -45,7 +46,7 @@ impl<D> TokenManager<D> {
     /// put old data back.
     pub async fn delete_user(&self, user_id: &str) -> Result<(), Error> {
         check_user_id(user_id)?;
-        let (store, marker) = (&self.inner.store, slot::marker()?);
+        let (store, marker) = (&self.inner.sessions.store, slot::marker()?);
         let put = store.put_user(user_id, &marker, MARKER_TTL, PutMode::Replace);
         put.await.map(drop)
     }
@@ -60,12 +61,14 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     /// Without a loader the detail is what is cached, or `None`.
     ///
     /// A hit is one round trip and no write. Concurrent misses of one user make one loader call per
-    /// process; a caller that goes away does not cancel it for the others. A cached value that does not
+    /// process; a caller that goes away does not cancel it for the others. They share the shortest `user_ttl` that one
+    /// of them gave; a hit changes nothing. A cached value that does not
     /// decode as `D` (its type changed with a deploy) is a miss.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if the loader fails, and faults of the store.
+    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if the loader fails, [`ErrorKind::Serialize`](crate::ErrorKind::Serialize)
+    /// if its answer cannot be cached, and faults of the store.
     pub async fn check_token_or_update_user(
         &self,
         token: &str,
@@ -83,11 +86,13 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     }
 
     /// Loads a user through the loader and replaces the cached copy; `None` (and nothing cached but that)
-    /// if there is no such user. If the load fails, the old copy stays.
+    /// if there is no such user. If the load fails, the old copy stays; so it does if the future is dropped before it is
+    /// ready.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NoLoader`](crate::ErrorKind::NoLoader) without a loader, [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if it fails, and faults of the store.
+    /// [`ErrorKind::NoLoader`](crate::ErrorKind::NoLoader) without a loader, [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if it fails,
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if its answer cannot be cached, and faults of the store.
     pub async fn add_user(
         &self,
         user_id: &str,
@@ -101,12 +106,14 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                 "this manager has no user loader; give it one with TokenManagerBuilder::load_user",
             )
         })?;
-        let detail = loads.replace(&*self.inner.store, user_id, ttl).await?;
+        let detail = loads
+            .replace(&*self.inner.sessions.store, user_id, ttl)
+            .await?;
         Ok(detail.map(|detail| User::new(user_id.into(), Some(detail), None)))
     }
 
     /// [`add_user`](Self::add_user) for many users, a few at a time. A failure of one does not stop the
-    /// others: the result names all that failed, and why.
+    /// others: the result names all that failed, and why. If the future is dropped, then no more users are loaded.
     pub async fn refresh_users<I>(
         &self,
         user_ids: I,
@@ -124,7 +131,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         loop {
             for user_id in user_ids.by_ref().take(REFRESH_CONCURRENCY - running.len()) {
                 let (manager, id) = (self.clone(), user_id.clone());
-                let task = running.spawn(async move { manager.add_user(&id, ttl).await });
+                let adding = async move { manager.add_user(&id, ttl).await };
+                let task = spawn_in(&mut running, adding);
                 names.insert(task.id(), user_id);
             }
             let Some(joined) = running.join_next_with_id().await else {
@@ -187,7 +195,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
     async fn run(self) -> Result<Option<User<D>>, Error> {
         let (manager, token) = (&self.manager, &self.token);
-        let (store, user_id) = (&manager.inner.store, &token.user_id);
+        let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
         let Some(detail) = filling.await? else {
             return Ok(manager.nobody(token, Refusal::NoSuchUser));

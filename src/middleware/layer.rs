@@ -100,8 +100,8 @@ impl<D, R> SessionLayer<D, R> {
     /// Sliding expiry: a request whose session has less than `remaining` left renews it, for as long as it
     /// was last good for, but never past its [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
     ///
-    /// The request does not wait for that, and nobody is told of a renewal that fails: the next request tries
-    /// again. While one is under way, the manager begins no other one for that session. A session that is used all the
+    /// The request does not wait for that. A renewal that fails is an [event](crate::Event::Failed), and the next request
+    /// tries again. What the request itself does to its session stands: a refresh for longer or shorter, a logout. While one is under way, the manager begins no other one for that session. A session that is used all the
     /// time is written once in every `ttl - remaining`; where `remaining` is not less than the ttl, half of that counts.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
         self.settings.refresh_below = Some(remaining);

@@ -60,6 +60,8 @@ pub struct Operation<'a> {
     pub name: &'static str,
     /// The user whom it is about; `None` for one that is about the store.
     pub user_id: Option<&'a str>,
+    /// The session that it is about; `None` for one that is about all sessions of a user, or about none.
+    pub token_id: Option<&'a TokenId>,
 }
 
 /// A store with something around its calls.
@@ -90,12 +92,16 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
         let call = self.store.create(user_id, token_id, new, limit);
-        self.around.around(named("create", user_id), call).await
+        self.around
+            .around(of_session("create", user_id, token_id), call)
+            .await
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let call = self.store.check(user_id, token_id);
-        self.around.around(named("check", user_id), call).await
+        self.around
+            .around(of_session("check", user_id, token_id), call)
+            .await
     }
 
     fn check_now(
@@ -104,7 +110,8 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         token_id: &TokenId,
     ) -> Option<Result<Option<Checked>, Error>> {
         let call = || self.store.check_now(user_id, token_id);
-        self.around.around_now(named("check", user_id), call)
+        self.around
+            .around_now(of_session("check", user_id, token_id), call)
     }
 
     async fn update(
@@ -114,27 +121,33 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         change: &SessionChange,
     ) -> Result<bool, Error> {
         let call = self.store.update(user_id, token_id, change);
-        self.around.around(named("update", user_id), call).await
+        self.around
+            .around(of_session("update", user_id, token_id), call)
+            .await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
         let call = self.store.delete(user_id, token_id);
-        self.around.around(named("delete", user_id), call).await
+        self.around
+            .around(of_session("delete", user_id, token_id), call)
+            .await
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let call = self.store.delete_all(user_id, except);
-        self.around.around(named("delete_all", user_id), call).await
+        self.around
+            .around(of_user("delete_all", user_id), call)
+            .await
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let call = self.store.list(user_id);
-        self.around.around(named("list", user_id), call).await
+        self.around.around(of_user("list", user_id), call).await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let call = self.store.get_user(user_id);
-        self.around.around(named("get_user", user_id), call).await
+        self.around.around(of_user("get_user", user_id), call).await
     }
 
     async fn put_user(
@@ -145,19 +158,30 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
         let call = self.store.put_user(user_id, value, ttl, mode);
-        self.around.around(named("put_user", user_id), call).await
+        self.around.around(of_user("put_user", user_id), call).await
     }
 
     async fn ping(&self) -> Result<(), Error> {
         let ping = Operation {
             name: "ping",
             user_id: None,
+            token_id: None,
         };
         self.around.around(ping, self.store.ping()).await
     }
 }
 
-fn named<'a>(name: &'static str, user_id: &'a str) -> Operation<'a> {
-    let user_id = Some(user_id);
-    Operation { name, user_id }
+fn of_session<'a>(name: &'static str, user_id: &'a str, token_id: &'a TokenId) -> Operation<'a> {
+    Operation {
+        token_id: Some(token_id),
+        ..of_user(name, user_id)
+    }
+}
+
+fn of_user<'a>(name: &'static str, user_id: &'a str) -> Operation<'a> {
+    Operation {
+        name,
+        user_id: Some(user_id),
+        token_id: None,
+    }
 }

@@ -6,7 +6,9 @@ mod freshness;
 mod missing;
 mod refresh;
 mod runtime;
+mod shared;
 mod stampede;
+mod unreadable;
 
 use std::{io, time::Duration};
 

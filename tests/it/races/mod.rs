@@ -7,8 +7,10 @@ use tower_bearer_session::{Token, TokenId, TokenManager, TokenManagerBuilder};
 
 use crate::stores::Backend;
 
+mod abandoned;
 mod limits;
 mod logouts;
+mod renewals;
 
 /// Two managers, each with a connection of its own and a loader that takes a moment.
 async fn two_managers(

@@ -13,6 +13,7 @@ use tower_bearer_session::TokenManager;
 use crate::stores::Backend;
 
 mod bogus_tokens;
+mod dead_tokens;
 mod debug;
 mod secrets;
 mod ttls;

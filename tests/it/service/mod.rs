@@ -2,6 +2,7 @@
 
 mod bounds;
 mod caching;
+mod failures;
 mod headers;
 mod hooks;
 mod nested;

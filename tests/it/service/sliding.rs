@@ -1,4 +1,11 @@
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response};
 use tokio::{
@@ -6,7 +13,7 @@ use tokio::{
     time::{advance, sleep},
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Session, Token, TokenManager, TokenOptions};
+use tower_bearer_session::{Event, Session, Token, TokenManager, TokenOptions};
 
 use super::{Mood, Profile, SessionLayer, Spy, bearer, manager, request};
 
@@ -190,6 +197,99 @@ async fn a_refresh_by_the_handler_stands() {
         }
         assert_eq!(sliding.remaining(&token).await, Some(ttl));
     }
+}
+
+/// What happens between the check of a request and its renewal stands: a refresh for longer or shorter, a logout.
+#[tokio::test(start_paused = true)]
+async fn a_change_between_the_check_and_the_renewal_stands() {
+    let sliding = Sliding::new(20 * SECOND);
+    for ttl in [
+        Some(3600 * SECOND),
+        Some(5 * SECOND),
+        Some(60 * SECOND),
+        None,
+    ] {
+        let token = sliding.log_in(minute()).await;
+        advance(50 * SECOND).await;
+        let updates = sliding.spy.faults.on("update");
+        updates.delay(SECOND);
+        assert_eq!(sliding.ask(&token).await, (200, 1));
+        updates.heal();
+        let token_text = token.expose_secret();
+        match ttl {
+            Some(ttl) => assert!(
+                sliding
+                    .manager
+                    .refresh_token(token_text, ttl)
+                    .await
+                    .unwrap()
+            ),
+            None => assert!(sliding.manager.delete_token(token_text).await.unwrap()),
+        }
+        // The renewal arrives.
+        sleep(2 * SECOND).await;
+        let left = ttl.map(|ttl| ttl - 2 * SECOND);
+        assert_eq!(sliding.remaining(&token).await, left);
+    }
+}
+
+/// A renewal does not look again: the request has looked just now.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_one_store_call() {
+    let sliding = Sliding::new(20 * SECOND);
+    let token = sliding.log_in(minute()).await;
+    advance(50 * SECOND).await;
+    sliding.spy.calls();
+    assert_eq!(sliding.ask(&token).await, (200, 1));
+    assert_eq!(sliding.spy.calls(), 2, "a check and an update");
+}
+
+/// Of two processes that renew a session at the same time one does, and reports it.
+#[tokio::test(start_paused = true)]
+async fn one_of_two_processes_renews() {
+    let (spy, refreshed) = (Spy::default(), Arc::<AtomicU64>::default());
+    let managers = [(); 2].map(|()| {
+        let counted = Arc::clone(&refreshed);
+        TokenManager::builder(spy.store())
+            .user_type::<Profile>()
+            .on_event(move |event| {
+                if let Event::Refreshed { .. } = event {
+                    counted.fetch_add(1, Relaxed);
+                }
+            })
+            .build()
+            .unwrap()
+    });
+    let token = managers[0].set_token("al", 60 * SECOND).await.unwrap();
+    advance(50 * SECOND).await;
+    spy.faults.on("update").delay(SECOND);
+    spy.refreshes();
+    for manager in &managers {
+        let layer = SessionLayer::new(manager.clone()).refresh_below(20 * SECOND);
+        let inner = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+        let request = request([bearer(&token)]);
+        layer.layer(inner).oneshot(request).await.unwrap();
+    }
+    sleep(2 * SECOND).await;
+    assert_eq!((spy.refreshes(), refreshed.load(Relaxed)), (2, 1));
+    let user = managers[1].check_token(token.expose_secret()).await;
+    let remaining = user.unwrap().expect("a live token").token_remaining();
+    assert_eq!(remaining, Some(59 * SECOND));
+}
+
+/// A renewal that arrives after the absolute end does not bring the session back.
+#[tokio::test(start_paused = true)]
+async fn a_renewal_after_the_absolute_end_does_nothing() {
+    let sliding = Sliding::new(20 * SECOND);
+    let options = TokenOptions::new().ttl(30 * SECOND);
+    let token = sliding.log_in(options.max_lifetime(31 * SECOND)).await;
+    advance(29 * SECOND).await;
+    sliding.spy.faults.on("update").delay(5 * SECOND);
+    assert_eq!(sliding.ask(&token).await, (200, 1));
+    sleep(6 * SECOND).await;
+    assert_eq!(sliding.remaining(&token).await, None);
+    let sessions = sliding.manager.list_user_tokens("al").await.unwrap();
+    assert!(sessions.is_empty());
 }
 
 /// Without sliding expiry requests write nothing.

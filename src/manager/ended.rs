@@ -1,0 +1,42 @@
+//! Waiting for the end of a session.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::time::Instant;
+
+use super::TokenManager;
+use crate::{TokenId, store::Checked};
+
+impl<D> TokenManager<D> {
+    /// Waits until a session has ended; for as long as the store cannot tell, it has not.
+    pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
+        let user_id: Arc<str> = user_id.into();
+        // The absolute end needs no store.
+        let mut end: Option<Instant> = None;
+        loop {
+            let asked = Instant::now();
+            if end.is_some_and(|end| end <= asked) {
+                return;
+            }
+            let mut pause = self.inner.revocation_poll;
+            match self.look_up(&user_id, token_id).wait().await {
+                Ok(None) => return,
+                Ok(Some(Checked { now, session, .. })) => {
+                    let left = |time: SystemTime| time.duration_since(now).unwrap_or_default();
+                    pause = pause.min(left(session.expires_at));
+                    end = session
+                        .ends_at
+                        .and_then(|time| asked.checked_add(left(time)));
+                }
+                Err(_) => {
+                    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+                    pause = pause.min(left.unwrap_or(pause));
+                }
+            }
+            tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+        }
+    }
+}

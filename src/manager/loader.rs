@@ -1,0 +1,123 @@
+//! The application's user loader.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::task::JoinSet;
+use tower::BoxError;
+
+use super::{background::spawn_in, event::Listener, slot};
+use crate::{Error, ErrorKind};
+
+/// Where the details of users come from: a database, another service.
+///
+/// Functions and closures from the user id to a future of `Result<Option<D>, E>` implement it. A closure that uses a
+/// pool clones it for each call and moves the clone into the future; an `async move` closure that captures does not
+/// compile, because its futures borrow from it. See
+/// [`load_user`](crate::TokenManagerBuilder::load_user) for that form. A type of your own can implement it as well:
+///
+/// ```
+/// use std::sync::Arc;
+/// use tower_bearer_session::{LoadUser, MemoryStore, TokenManager};
+/// # struct Pool;
+/// # impl Pool {
+/// #     async fn name(&self, id: &str) -> Result<Option<String>, std::io::Error> { Ok(Some(id.to_owned())) }
+/// # }
+///
+/// struct Users {
+///     pool: Arc<Pool>,
+/// }
+///
+/// impl LoadUser<String> for Users {
+///     async fn load_user(&self, id: String) -> Result<Option<String>, tower::BoxError> {
+///         Ok(self.pool.name(&id).await?)
+///     }
+/// }
+///
+/// let users = Users { pool: Arc::new(Pool) };
+/// let manager = TokenManager::builder(MemoryStore::new()).load_user(users).build()?;
+/// # let _ = manager;
+/// # Ok::<_, tower_bearer_session::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot load users of type `{D}`",
+    label = "not a user loader",
+    note = "pass an async function from the user id to `Result<Option<D>, E>`, or a `move` closure that clones what it uses and moves the clone into an `async move` block",
+    note = "or implement `LoadUser` for a type that holds what it needs"
+)]
+pub trait LoadUser<D>: Send + Sync + 'static {
+    /// Loads one user; `Ok(None)` if there is no such user.
+    fn load_user(
+        &self,
+        user_id: String,
+    ) -> impl Future<Output = Result<Option<D>, BoxError>> + Send;
+}
+
+impl<D, F, Fut, E> LoadUser<D> for F
+where
+    F: Fn(String) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Option<D>, E>> + Send,
+    E: Into<BoxError>,
+{
+    async fn load_user(&self, user_id: String) -> Result<Option<D>, BoxError> {
+        self(user_id).await.map_err(Into::into)
+    }
+}
+
+type Loading<'a, D> = Pin<Box<dyn Future<Output = Result<Option<D>, BoxError>> + Send + 'a>>;
+
+/// The object-safe twin of [`LoadUser`].
+pub(super) trait ErasedLoadUser<D>: Send + Sync {
+    fn load_user(&self, user_id: String) -> Loading<'_, D>;
+}
+
+impl<D: 'static, L: LoadUser<D>> ErasedLoadUser<D> for L {
+    fn load_user(&self, user_id: String) -> Loading<'_, D> {
+        Box::pin(LoadUser::load_user(self, user_id))
+    }
+}
+
+/// The loader, with what a manager makes of its answers.
+pub(super) struct Loader<D> {
+    pub(super) loader: Arc<dyn ErasedLoadUser<D>>,
+    pub(super) timeout: Duration,
+    /// The largest value that is cached, in bytes.
+    pub(super) max_user_size: usize,
+    pub(super) listener: Listener,
+}
+
+/// A user that was loaded, and the value to be cached for it.
+pub(super) struct UserToCache<D> {
+    /// `None` if there is no such user.
+    pub(super) detail: Option<Arc<D>>,
+    pub(super) value: Vec<u8>,
+}
+
+impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
+    /// Loads one user. A failure is reported, and so is a detail that cannot be cached.
+    pub(super) async fn load(&self, user_id: &str) -> Result<UserToCache<D>, Error> {
+        let loaded = self.call(user_id).await.and_then(|detail| {
+            let value = slot::encode(user_id, detail.as_ref(), self.max_user_size)?;
+            let detail = detail.map(Arc::new);
+            Ok(UserToCache { detail, value })
+        });
+        loaded.inspect_err(|error| self.listener.load_failed(user_id, error))
+    }
+
+    async fn call(&self, user_id: &str) -> Result<Option<D>, Error> {
+        let (loader, user_id) = (Arc::clone(&self.loader), user_id.to_owned());
+        // A task of its own, which ends with this future, so that a panic is an error like any other.
+        let mut task = JoinSet::new();
+        spawn_in(&mut task, async move { loader.load_user(user_id).await });
+        let failed =
+            |source| Error::with_source(ErrorKind::LoadUser, "the user loader failed", source);
+        match tokio::time::timeout(self.timeout, task.join_next()).await {
+            Ok(Some(Ok(loaded))) => loaded.map_err(failed),
+            Ok(Some(Err(panic))) => Err(failed(panic.into())),
+            Ok(None) | Err(_) => Err(Error::new(
+                ErrorKind::LoadUser,
+                format!("the user loader took longer than {:?}", self.timeout),
+            )),
+        }
+    }
+}

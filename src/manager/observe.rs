@@ -1,0 +1,79 @@
+//! The interceptor between a manager and its store: reports failures, and traces every call.
+
+use super::{Event, event::Listener};
+use crate::{
+    Error, ErrorKind,
+    store::{AroundStore, Operation},
+};
+
+/// Reports the calls of a store that fail.
+pub(super) struct Observer {
+    listener: Listener,
+}
+
+impl Observer {
+    pub(super) fn new(listener: Listener) -> Self {
+        Self { listener }
+    }
+
+    fn report(&self, operation: Operation<'_>, error: &Error) {
+        // A refusal is no failure; whoever logs in reports it.
+        if error.kind() != ErrorKind::SessionLimit {
+            self.listener.tell(&Event::Failed {
+                operation: operation.name,
+                user_id: operation.user_id,
+                token_id: operation.token_id,
+                error,
+            });
+        }
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+impl AroundStore for Observer {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation<'_>,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        call.await
+            .inspect_err(|error| self.report(operation, error))
+    }
+
+    fn around_now<T>(
+        &self,
+        operation: Operation<'_>,
+        call: impl FnOnce() -> Option<Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        Some(call()?.inspect_err(|error| self.report(operation, error)))
+    }
+}
+
+#[cfg(feature = "tracing")]
+impl AroundStore for Observer {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation<'_>,
+        call: impl Future<Output = Result<T, Error>> + Send,
+    ) -> Result<T, Error> {
+        use tracing::Instrument;
+
+        let span = super::trace::StoreSpan::new(operation);
+        let outcome = call.instrument(span.span().clone()).await;
+        span.close(&outcome, |error| self.report(operation, error));
+        outcome
+    }
+
+    fn around_now<T>(
+        &self,
+        operation: Operation<'_>,
+        call: impl FnOnce() -> Option<Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        let start = std::time::Instant::now();
+        // If there is no outcome, then nothing has happened yet.
+        let outcome = call()?;
+        let span = super::trace::StoreSpan::since(start, operation);
+        span.close(&outcome, |error| self.report(operation, error));
+        Some(outcome)
+    }
+}

@@ -1,0 +1,71 @@
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::advance;
+use tower_bearer_session::{MemoryStore, SessionStore, TokenManager, store::PutMode};
+
+use super::{asking, asking_manager, built, forgetful::Forgetful, log_in};
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Checks that share a load cache the user for the shortest time that one of them asked for, whoever came first.
+#[tokio::test(start_paused = true)]
+async fn a_shared_load_is_cached_for_the_shortest_time_asked_for() {
+    for ttls in [[HOUR, MINUTE], [MINUTE, HOUR]] {
+        let (manager, mut questions, token) = asking_manager(&MemoryStore::new()).await;
+        let [mut first, mut second] =
+            ttls.map(|ttl| Box::pin(manager.check_token_or_update_user(&token, ttl)));
+        assert!(polled(first.as_mut()).is_pending() && polled(second.as_mut()).is_pending());
+        questions.next().await.detail("loaded");
+        assert!(first.await.unwrap().is_some() && second.await.unwrap().is_some());
+        questions.assert_none();
+
+        advance(MINUTE - Duration::from_secs(1)).await;
+        let hit = manager.check_token_or_update_user(&token, None).await;
+        assert_eq!(hit.unwrap().unwrap().detail().unwrap(), "loaded");
+        questions.assert_none();
+        advance(Duration::from_secs(1)).await;
+        let mut later = pin!(manager.check_token_or_update_user(&token, None));
+        assert!(polled(later.as_mut()).is_pending(), "{ttls:?}");
+        questions.next().await.detail("newer");
+        assert_eq!(later.await.unwrap().unwrap().detail().unwrap(), "newer");
+    }
+}
+
+/// The same for a load that gives way to another one, which has found out before that both are for the same.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_gives_way_hands_its_time_over() {
+    let store = MemoryStore::new();
+    let forgetful = Forgetful::new(store.clone());
+    let forgets = forgetful.forgets();
+    let (loader, mut questions) = asking();
+    let manager: TokenManager<String> = built(TokenManager::builder(forgetful).load_user(loader));
+    let token = log_in(&manager, "al").await;
+    // A marker, as another process leaves it.
+    let marked = store.put_user("al", b"!", HOUR, PutMode::Replace).await;
+    assert!(marked.unwrap());
+    forgets.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut saw_it = pin!(manager.check_token_or_update_user(&token, HOUR));
+    assert!(polled(saw_it.as_mut()).is_pending());
+    let question = questions.next().await;
+    forgets.store(true, std::sync::atomic::Ordering::SeqCst);
+    let mut saw_nothing = pin!(manager.check_token_or_update_user(&token, MINUTE));
+    assert!(polled(saw_nothing.as_mut()).is_pending());
+    // It learns of the marker, and waits for the other one.
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    questions.assert_none();
+    question.detail("loaded");
+    assert!(saw_it.await.unwrap().is_some() && saw_nothing.await.unwrap().is_some());
+    advance(MINUTE).await;
+    assert_eq!(store.get_user("al").await.unwrap(), None);
+}
+
+fn polled<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
