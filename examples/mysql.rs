@@ -1,5 +1,5 @@
 //! Two instances of a service that share their sessions over one MySQL: log in at one, be known at the
-//! other, log out anywhere.
+//! other, log out anywhere. The users are in a table beside the sessions.
 //!
 //! `MYSQL_URL=mysql://root@127.0.0.1/sessions cargo run --features mysql --example mysql` and try the curl lines that it prints.
 
@@ -10,15 +10,31 @@ use axum::{
     extract::Path,
     routing::{get, post},
 };
+use serde::{Deserialize, Serialize};
+use sqlx::MySqlPool;
 use tokio::net::TcpListener;
 use tower_bearer_session::{Error, MySqlStore, Session, SessionLayer, TokenManager, User};
+
+#[derive(Serialize, Deserialize)]
+struct Profile {
+    name: String,
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url =
         env::var("MYSQL_URL").unwrap_or_else(|_| "mysql://root@127.0.0.1/sessions".to_owned());
-    let (one, at_one) = instance(&url).await?;
-    let (two, at_two) = instance(&url).await?;
+    let pool = MySqlPool::connect(&url).await?;
+    sqlx::query(
+        "CREATE TABLE IF NOT EXISTS people (id VARCHAR(255) PRIMARY KEY, name TEXT NOT NULL)",
+    )
+    .execute(&pool)
+    .await?;
+    sqlx::query("INSERT IGNORE INTO people VALUES ('alice', 'Alice Liddell')")
+        .execute(&pool)
+        .await?;
+    let (one, at_one) = instance(&url, &pool).await?;
+    let (two, at_two) = instance(&url, &pool).await?;
     println!(
         r#"two instances, {at_one} and {at_two}; try:
 
@@ -35,10 +51,23 @@ curl -i {at_one}/me -H "Authorization: Bearer $TOKEN"
 /// A service with a store of its own, on a free port.
 async fn instance(
     url: &str,
+    pool: &MySqlPool,
 ) -> Result<(impl Future<Output = std::io::Result<()>>, String), Box<dyn std::error::Error>> {
     let store = MySqlStore::connect(url).await?;
     store.migrate().await?;
-    let manager: TokenManager = TokenManager::builder(store).single_mode().build()?;
+    let pool = pool.clone();
+    let manager = TokenManager::builder(store)
+        .single_mode()
+        .load_user(move |id: String| {
+            // A pool is a handle: each load gets a clone of its own.
+            let pool = pool.clone();
+            async move {
+                let query = sqlx::query_scalar("SELECT name FROM people WHERE id = ?");
+                let name = query.bind(id).fetch_optional(&pool).await?;
+                Ok::<_, sqlx::Error>(name.map(|name| Profile { name }))
+            }
+        })
+        .build()?;
     let app = Router::new()
         .route("/me", get(me))
         .route("/logout", post(log_out))
@@ -50,16 +79,17 @@ async fn instance(
 }
 
 /// Believes whatever it is told; a real one checks a password here.
-async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
+async fn log_in(manager: TokenManager<Profile>, Path(user): Path<String>) -> Result<String, Error> {
     let token = manager.set_token(&user, None).await?;
     Ok(token.expose_secret().to_owned())
 }
 
-async fn me(user: User) -> String {
-    format!("you are {}\n", user.id())
+async fn me(user: User<Profile>) -> String {
+    let name = user.detail().map_or("unknown", |profile| &profile.name);
+    format!("you are {}, {name}\n", user.id())
 }
 
-async fn log_out(session: Session) -> Result<&'static str, Error> {
+async fn log_out(session: Session<Profile>) -> Result<&'static str, Error> {
     session.log_out().await?;
     Ok("bye\n")
 }

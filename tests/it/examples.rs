@@ -69,14 +69,19 @@ async fn quickstart() {
 #[tokio::test]
 async fn redis() {
     let server = RedisServer::start(Flavor::Redis).await;
-    two_instances("redis", ("REDIS_URL", &server.url())).await;
+    two_instances("redis", ("REDIS_URL", &server.url()), "you are alice\n").await;
 }
 
 /// The same over MySQL.
 #[tokio::test]
 async fn mysql() {
     let server = MariaDb::start().await;
-    two_instances("mysql", ("MYSQL_URL", &server.url())).await;
+    two_instances(
+        "mysql",
+        ("MYSQL_URL", &server.url()),
+        "you are alice, Alice Liddell\n",
+    )
+    .await;
 }
 
 /// A service without a store knows who is logged in by the published keys, and not who has logged out.
@@ -109,7 +114,7 @@ async fn jwt() {
     assert_eq!(keys["keys"][0]["kid"], "2026-11");
 }
 
-async fn two_instances(example: &str, url: (&str, &str)) {
+async fn two_instances(example: &str, url: (&str, &str), greeting: &str) {
     let example = Example::start(example, &[url]);
     let [one, two] = &example.bases[..] else {
         panic!("the example prints two addresses");
@@ -122,7 +127,7 @@ async fn two_instances(example: &str, url: (&str, &str)) {
         .unwrap();
     let token = token.text().await.unwrap();
     let me = get(&client, &format!("{two}/me"), &token).await;
-    assert_eq!(me.text().await.unwrap(), "you are alice\n");
+    assert_eq!(me.text().await.unwrap(), greeting);
     let bye = client
         .post(format!("{two}/logout"))
         .bearer_auth(&token)
