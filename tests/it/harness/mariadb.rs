@@ -9,7 +9,7 @@ use std::{
 
 use nix::unistd::Uid;
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, MySqlConnection, Row,
+    AssertSqlSafe, ConnectOptions, Connection, MySqlConnection, Row,
     mysql::{MySqlConnectOptions, MySqlRow, MySqlSslMode},
 };
 use tempfile::TempDir;
@@ -132,6 +132,25 @@ impl MariaDb {
         }
     }
 
+    /// Ends the connections of an account but for the three that began first.
+    pub(crate) async fn end_some_connections(&self, user: &str) {
+        let ids = format!(
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = '{user}' ORDER BY ID LIMIT 3, 1000"
+        );
+        for row in self.sql(&ids).await {
+            let id: i64 = row.get(0);
+            let mut connection = self.connect().await.expect("a connection");
+            // It may have ended by itself.
+            let kill = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}")));
+            let _ = kill.execute(&mut connection).await;
+        }
+    }
+
+    /// How many warnings the server has written into its log.
+    pub(crate) fn warnings(&self) -> usize {
+        self.log().matches("[Warning]").count()
+    }
+
     /// The numbers of `SHOW GLOBAL STATUS`.
     pub(crate) async fn status(&self) -> BTreeMap<String, u64> {
         let rows = self.sql("SHOW GLOBAL STATUS").await;
@@ -151,10 +170,13 @@ impl MariaDb {
     pub(crate) async fn sql(&self, statement: &str) -> Vec<MySqlRow> {
         let mut connection = self.connect().await.expect("a connection");
         let statement = sqlx::raw_sql(AssertSqlSafe(statement));
-        statement
+        let rows = statement
             .fetch_all(&mut connection)
             .await
-            .expect("an answer")
+            .expect("an answer");
+        // Otherwise the server counts it as aborted. It may have been told to stop.
+        let _ = connection.close().await;
+        rows
     }
 
     /// A connection of a test's own.
