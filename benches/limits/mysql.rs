@@ -68,7 +68,10 @@ async fn store(server: &MariaDb, prefix: &str) -> MySqlStore {
 async fn fill(server: &MariaDb) {
     let end = "4102444800000";
     for rows in [
-        format!("sessions SELECT CONCAT('user-', seq), UNHEX(MD5(seq)), 0, 0, {end}, NULL, NULL"),
+        format!(
+            "sessions (user_id, token_id, created_at, refreshed_at, expires_at) \
+             SELECT CONCAT('user-', seq), UNHEX(MD5(seq)), 0, 0, {end}"
+        ),
         format!("users SELECT CONCAT('user-', seq), REPEAT('x', 100), {end}"),
     ] {
         let fill = format!("INSERT INTO million_{rows} FROM seq_1001_to_1000000");

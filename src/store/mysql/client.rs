@@ -1,27 +1,30 @@
 //! How an operation gets a connection, and what becomes of it when something fails.
 
 use std::{
+    hash::{BuildHasher, RandomState},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use sqlx::{
-    MySql, SqlStr,
-    mysql::{MySqlArguments, MySqlRow},
-    query::Query,
+use sqlx::{MySql, SqlStr, mysql::MySqlArguments, query::Query};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
 };
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    errors::{Failure, connection_lost, rolled_back, timed_out},
+    errors::{Failure, timed_out},
     pool::{Link, Pool},
     schema,
-    sql::Sql,
+    sql::{SLOTS, Sql},
 };
-use crate::{Error, ErrorKind};
+use crate::Error;
 
 /// How often an operation is tried again that the server has undone because of locks.
 const LOCKED: u32 = 8;
@@ -30,7 +33,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How often an operation is tried again that has lost its connection.
 const LOST: u32 = 1;
 
-pub(super) type Statement<'a> = Query<'a, MySql, MySqlArguments>;
+pub(super) type Statement = Query<'static, MySql, MySqlArguments>;
+type Outcome<T> = Result<(Link, T), Failure>;
+type BoxedWork<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
 
 pub(super) struct Client {
     pub(super) pool: Arc<Pool>,
@@ -38,6 +43,10 @@ pub(super) struct Client {
     deadline: Duration,
     /// Whether the tables were seen to be there.
     migrated: AtomicBool,
+    /// One of them for each transaction under way of a user; users share them. Who waits for the lock of a user on the
+    /// server, or for one that does, keeps at most one connection.
+    queues: Box<[Semaphore]>,
+    hasher: RandomState,
 }
 
 /// What to do if the connection drops when the server may have committed already.
@@ -47,6 +56,13 @@ pub(super) enum WhenUnsure {
     Fail,
 }
 
+/// What an operation came to.
+pub(super) struct Done<T> {
+    pub(super) value: T,
+    /// An earlier try may have been done as well: its connection was lost before it was answered.
+    pub(super) repeated: bool,
+}
+
 impl Client {
     pub(super) fn new(pool: Pool, sql: Sql, deadline: Duration) -> Self {
         Self {
@@ -54,149 +70,194 @@ impl Client {
             sql,
             deadline,
             migrated: AtomicBool::new(false),
+            queues: (0..SLOTS).map(|_| Semaphore::new(1)).collect(),
+            hasher: RandomState::new(),
         }
     }
 
-    /// Does some work on one connection within the deadline: again, if the connection was lost, and if the server
-    /// has undone it because of locks. The work gives back the connection unless it fails.
-    pub(super) async fn run<T, F>(
-        &self,
-        when_unsure: WhenUnsure,
-        work: impl Fn(Link) -> F,
-    ) -> Result<T, Error>
+    /// Does some work on one connection within the deadline: again, if the connection was lost. The work gives back
+    /// the connection unless it fails.
+    ///
+    /// If the caller goes away, the work goes on until the deadline: a connection on which something is under way
+    /// would have to be closed.
+    pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
     where
-        F: Future<Output = Result<(Link, T), Failure>>,
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        self.within(self.deadline, self.attempts(when_unsure, work))
-            .await
+        let start = Instant::now();
+        let deadline = start + self.deadline;
+        let work = |link| Finish {
+            work: Some(Box::pin(work(link)) as BoxedWork<T>),
+            pool: Arc::clone(&self.pool),
+            deadline,
+        };
+        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
+        self.within(start, deadline, attempts).await
     }
 
-    /// The same for a transaction, which may have to wait for a lock; `deadline` in place of that of operations.
+    /// The same for what borrows from its caller, and does not go on without it.
+    pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
+    where
+        F: Future<Output = Outcome<T>>,
+    {
+        let start = Instant::now();
+        let deadline = start + self.deadline;
+        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
+        self.within(start, deadline, attempts).await
+    }
+
+    /// The same for a transaction, which may have to wait for a lock, that of the user if there is one. It is tried
+    /// again, too, if the server has undone it because of locks, and rolled back if the caller goes away.
     pub(super) async fn transaction<T, F>(
         &self,
-        deadline: Option<Duration>,
+        user_id: &str,
         when_unsure: WhenUnsure,
+        work: impl Fn(Link) -> F,
+    ) -> Result<Done<T>, Error>
+    where
+        F: Future<Output = Outcome<T>>,
+    {
+        let start = Instant::now();
+        let deadline = start + self.deadline;
+        let work = async {
+            let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
+            // It is never closed.
+            let _queue = self.queues[queue as usize].acquire().await;
+            let _turn = self.pool.turn().await?;
+            self.attempts(deadline, when_unsure, work).await
+        };
+        self.within(start, deadline, work).await
+    }
+
+    /// The same for a transaction that concerns nobody in particular, within a time of its own.
+    pub(super) async fn maintenance<T, F>(
+        &self,
+        limit: Duration,
         work: impl Fn(Link) -> F,
     ) -> Result<T, Error>
     where
-        F: Future<Output = Result<(Link, T), Failure>>,
+        F: Future<Output = Outcome<T>>,
     {
+        let start = Instant::now();
+        let deadline = start + limit;
         let work = async {
             let _turn = self.pool.turn().await?;
-            self.attempts(when_unsure, work).await
+            self.attempts(deadline, WhenUnsure::Repeat, work).await
         };
-        self.within(deadline.unwrap_or(self.deadline), work).await
+        let done = self.within(start, deadline, work).await?;
+        Ok(done.value)
     }
 
     async fn within<T>(
         &self,
-        deadline: Duration,
+        start: Instant,
+        deadline: Instant,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        let start = Instant::now();
         // The connection of what is late is closed: the answer may still come.
-        timeout_at(start + deadline, work)
-            .await
-            .unwrap_or_else(|_| {
-                self.pool.distrust(start);
-                Err(timed_out())
-            })
+        timeout_at(deadline, work).await.unwrap_or_else(|_| {
+            self.pool.close_silent(start);
+            Err(timed_out())
+        })
     }
 
     async fn attempts<T, F>(
         &self,
+        deadline: Instant,
         when_unsure: WhenUnsure,
         work: impl Fn(Link) -> F,
-    ) -> Result<T, Error>
+    ) -> Result<Done<T>, Error>
     where
-        F: Future<Output = Result<(Link, T), Failure>>,
+        F: Future<Output = Outcome<T>>,
     {
-        let (mut lost, mut locked) = (0, 0);
+        let (mut lost, mut locked, mut repeated) = (0, 0, false);
         loop {
-            let done = async { work(self.migrated(self.pool.take().await?).await?).await };
-            let (error, unsure) = match done.await {
-                Ok((link, done)) => {
-                    self.pool.give_back(link);
-                    return Ok(done);
+            let link = match self.link(deadline).await {
+                Ok(link) => link,
+                // Other connections may be all right.
+                Err(failure) if failure.is_lost() && lost < LOST => {
+                    lost += 1;
+                    continue;
                 }
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Driver(error)) => (error, false),
-                Err(Failure::Unsure(error)) => (error, when_unsure == WhenUnsure::Fail),
+                Err(failure) => return Err(failure.into()),
             };
-            if rolled_back(&error) && locked < LOCKED {
+            let failure = match work(link).await {
+                Ok((link, value)) => {
+                    self.pool.give_back(link);
+                    return Ok(Done { value, repeated });
+                }
+                Err(failure) => failure,
+            };
+            if failure.is_rolled_back() && locked < LOCKED {
                 locked += 1;
                 sleep(PAUSE * locked).await;
                 continue;
             }
-            if connection_lost(&error) {
-                // Most likely the server has gone, and all connections with it.
-                self.pool.distrust(Instant::now());
-                if lost < LOST && !unsure {
+            if failure.is_lost() {
+                // Most likely the server has gone, and all connections with it, or it is no longer the one to ask.
+                self.pool.distrust();
+                let again = failure.is_refusal()
+                    || when_unsure == WhenUnsure::Repeat
+                    || !matches!(failure, Failure::Unsure(_));
+                if lost < LOST && again {
                     lost += 1;
+                    repeated |= !failure.is_refusal();
                     continue;
                 }
             }
-            return Err(Failure::Driver(error).into());
+            return Err(failure.into());
         }
     }
 
-    /// Makes sure, once, that the tables are those that the statements are about.
-    async fn migrated(&self, mut link: Link) -> Result<Link, Failure> {
+    /// A connection to a server on which the tables are those that the statements are about.
+    async fn link(&self, deadline: Instant) -> Result<Link, Failure> {
+        let mut link = self.pool.take(deadline).await?;
         if !self.migrated.load(Ordering::Relaxed) {
-            schema::check(&mut link.connection, &self.sql).await?;
+            schema::check(&mut link, &self.sql).await?;
             self.migrated.store(true, Ordering::Relaxed);
         }
         Ok(link)
     }
 }
 
-impl Link {
-    /// The rows that a statement returns.
-    pub(super) async fn rows(
-        mut self,
-        query: Statement<'_>,
-    ) -> Result<(Self, Vec<MySqlRow>), Failure> {
-        // All of them, so that nothing is left to be read by the next operation.
-        let rows = query.fetch_all(&mut self.connection).await?;
-        Ok((self, rows))
-    }
+/// Work on a connection that goes on without its caller.
+struct Finish<T: Send + 'static> {
+    work: Option<BoxedWork<T>>,
+    pool: Arc<Pool>,
+    deadline: Instant,
+}
 
-    /// How many rows a statement found and did its work on.
-    pub(super) async fn affected(mut self, query: Statement<'_>) -> Result<(Self, u64), Failure> {
-        let done = query.execute(&mut self.connection).await?;
-        Ok((self, done.rows_affected()))
-    }
+impl<T: Send + 'static> Future for Finish<T> {
+    type Output = Outcome<T>;
 
-    pub(super) async fn begin(&mut self, sql: &Sql) -> Result<(), Failure> {
-        self.run(&sql.begin).await?;
-        Ok(())
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let work = self.work.as_mut().expect("polled after its end");
+        let outcome = ready!(work.as_mut().poll(context));
+        self.work = None;
+        Poll::Ready(outcome)
     }
+}
 
-    /// Begins a transaction that no other such one of this user's runs beside.
-    pub(super) async fn begin_alone(&mut self, sql: &Sql, user_id: &str) -> Result<(), Failure> {
-        self.begin(sql).await?;
-        let lock = query(&sql.lock).bind(user_id.as_bytes());
-        if lock.fetch_all(&mut self.connection).await?.is_empty() {
-            let message = "a row is missing in the table of slots of the session store";
-            return Err(Error::new(ErrorKind::Config, message).into());
+impl<T: Send + 'static> Drop for Finish<T> {
+    fn drop(&mut self) {
+        let (deadline, pool) = (self.deadline, Arc::clone(&self.pool));
+        let Some(work) = self.work.take().filter(|_| Instant::now() < deadline) else {
+            return;
+        };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                match timeout_at(deadline, work).await {
+                    Ok(Ok((link, _))) => pool.give_back(link),
+                    Ok(Err(failure)) if failure.is_lost() => pool.distrust(),
+                    _ => {}
+                }
+            });
         }
-        Ok(())
-    }
-
-    pub(super) async fn commit(&mut self, sql: &Sql) -> Result<(), Failure> {
-        self.run(&sql.commit).await.map_err(Failure::Unsure)
-    }
-
-    /// Without preparing it.
-    pub(super) async fn run(&mut self, sql: &SqlStr) -> Result<(), sqlx::Error> {
-        sqlx::raw_sql(sql.clone())
-            .execute(&mut self.connection)
-            .await?;
-        Ok(())
     }
 }
 
 /// A prepared statement; a connection prepares it when it meets it for the first time.
-pub(super) fn query(sql: &SqlStr) -> Statement<'_> {
+pub(super) fn query(sql: &SqlStr) -> Statement {
     sqlx::query(sql.clone())
 }

@@ -1,4 +1,11 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use sqlx::mysql::MySqlRow;
@@ -6,7 +13,7 @@ use tokio::time::timeout;
 
 pub use self::config::MySqlStoreBuilder;
 use self::{
-    client::{Client, Statement, WhenUnsure, query},
+    client::{Client, Done, Statement, WhenUnsure, query},
     errors::{Failure, timed_out},
     pool::Link,
     purge::Background,
@@ -19,13 +26,17 @@ use super::{
 use crate::{Error, TokenId};
 
 mod client;
+mod clock;
 mod config;
+mod cutoffs;
 mod errors;
+mod link;
 mod login;
 mod pool;
 mod purge;
 mod record;
 mod schema;
+mod setup;
 mod sql;
 mod users;
 
@@ -39,15 +50,28 @@ const MIGRATION: Duration = Duration::from_secs(120);
 /// has a deadline, which includes waiting for a connection; a connection on which one was late or failed is closed,
 /// and the next operation opens another.
 ///
-/// All connections must lead to the one server that takes the writes: a replica, or a proxy that sends reads to one,
-/// accepts sessions that were logged out a moment ago. When a name or an address moves to another server, connections
-/// to the old one are used for a minute at most, and none of them after it has refused a write.
+/// All connections must lead to the one server that takes the writes: a proxy that sends reads to replicas accepts
+/// sessions that were logged out a moment ago. A server that is `read_only` (or `innodb_read_only`) is taken for a
+/// replica: every operation on it is an error of kind [`Unavailable`](crate::ErrorKind::Unavailable), checks included,
+/// even if it is the only one. When a name or an address begins to lead to another server although the old one goes on
+/// taking writes, no operation begins on a connection to the old one that is older than five seconds, or that is
+/// older than the first error that shows the change.
 ///
-/// All times are by the server's clock, to the millisecond; servers that are started with `--sysdate-is-now` do not
-/// fit. Rows that have expired count for nothing, and are removed in the background.
+/// All times are by the server's clock, to the millisecond. Rows that have expired count for nothing, and are removed
+/// in the background.
+///
+/// Writes carry their deadline, as a time of the server's clock: a server that hangs and gets to one later does nothing.
+/// The commit of a login or of a logout of all sessions looks at the clock just before it; if the server stops exactly
+/// then, or holds the commit up, it may still be done, but no other login and no logout of all sessions of that user
+/// was acknowledged in between.
 ///
 /// All operations but logins are done a second time if their connection drops, and a login unless it may
-/// have been committed. Then a logout may answer that it found no session, because its first try had ended it.
+/// have been committed. A logout that was repeated reports that it has ended the session, because its first try may
+/// have done so.
+///
+/// A user may have any number of sessions: to log out all of 200,000 takes one pass over their rows and one small write,
+/// and a login with a limit one pass. What has ended so is removed in the background. When a limit
+/// is set on a user who has very many sessions more, [`Created::evicted`] names the first 512 of them only.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), tower_bearer_session::Error> {
@@ -108,7 +132,7 @@ impl MySqlStore {
     /// any operation.
     pub async fn migrate(&self) -> Result<(), Error> {
         let migration = async {
-            let connection = self.client.pool.open().await?;
+            let connection = self.client.pool.open_alone().await?;
             schema::migrate(connection, &self.client.sql, &self.prefix).await
         };
         match timeout(MIGRATION, migration).await {
@@ -117,20 +141,28 @@ impl MySqlStore {
         }
     }
 
-    /// The rows that one statement returns.
-    async fn rows<'a>(
-        &self,
-        statement: impl Fn() -> Statement<'a>,
-    ) -> Result<Vec<MySqlRow>, Error> {
-        let rows = |link: Link| link.rows(statement());
-        self.client.run(WhenUnsure::Repeat, rows).await
+    /// The rows that one read returns.
+    async fn read(&self, statement: impl Fn() -> Statement) -> Result<Vec<MySqlRow>, Error> {
+        let read = |mut link: Link| {
+            let statement = statement();
+            async move {
+                let rows = link.read(statement).await?;
+                Ok((link, rows))
+            }
+        };
+        Ok(self.client.run(read).await?.value)
     }
 
-    /// Whether one statement found what to do its work on.
-    async fn found<'a>(&self, statement: impl Fn() -> Statement<'a>) -> Result<bool, Error> {
-        let affected = |link: Link| link.affected(statement());
-        let affected = self.client.run(WhenUnsure::Repeat, affected).await?;
-        Ok(affected > 0)
+    /// Whether one statement, which gets the time until which it may be done, found what to do its work on.
+    async fn found(&self, statement: impl Fn(i64) -> Statement) -> Result<Done<bool>, Error> {
+        let write = |mut link: Link| {
+            let statement = statement(link.not_after());
+            async move {
+                let affected = link.affected(statement).await?;
+                Ok((link, affected > 0))
+            }
+        };
+        self.client.run(write).await
     }
 }
 
@@ -144,7 +176,8 @@ impl fmt::Debug for MySqlStore {
 
 /// [`check`](SessionStore::check) is one prepared statement that locks nothing and finds its rows by their primary keys.
 ///
-/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other.
+/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check or of
+/// another operation that is one statement goes away, its connection is used again as soon as it is answered.
 impl SessionStore for MySqlStore {
     async fn create(
         &self,
@@ -161,9 +194,8 @@ impl SessionStore for MySqlStore {
             Ok((link, created))
         };
         // A login that arrives late, after a logout of the same token, would bring it back.
-        let created = self.client.transaction(None, WhenUnsure::Fail, create);
-        let created = created.await?;
-        created.ok_or_else(Error::session_limit)
+        let created = self.client.transaction(user_id, WhenUnsure::Fail, create);
+        created.await?.value.ok_or_else(Error::session_limit)
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
@@ -173,7 +205,7 @@ impl SessionStore for MySqlStore {
                 .bind(user_id.as_bytes())
                 .bind(&id[..])
         };
-        let rows = self.rows(check).await?;
+        let rows = self.read(check).await?;
         let checked = rows.first().map(record::checked).transpose();
         Ok(checked.map_err(Failure::Driver)?.flatten())
     }
@@ -188,7 +220,7 @@ impl SessionStore for MySqlStore {
         let version = change
             .if_version
             .map(|version| [version.refreshed_at, version.expires_at].map(record::millis));
-        let update = || {
+        let update = |not_after| {
             let sql = &self.client.sql;
             let text = if version.is_some() {
                 &sql.update_version
@@ -197,43 +229,47 @@ impl SessionStore for MySqlStore {
             };
             let update = query(text).bind(ttl).bind(ttl);
             let update = update.bind(user_id.as_bytes()).bind(&id[..]);
+            let update = update.bind(user_id.as_bytes()).bind(not_after);
             version
                 .iter()
                 .flatten()
                 .fold(update, |update, &time| update.bind(time))
         };
-        self.found(update).await
+        Ok(self.found(update).await?.value)
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
         let id = record::bytes(token_id);
-        let delete = || {
+        let delete = |not_after| {
             query(&self.client.sql.delete)
                 .bind(user_id.as_bytes())
                 .bind(&id[..])
+                .bind(user_id.as_bytes())
+                .bind(not_after)
         };
-        self.found(delete).await
+        let deleted = self.found(delete).await?;
+        // If it finds nothing after a try whose reply was lost, that try may have ended the session.
+        Ok(deleted.value || deleted.repeated)
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let sql = &self.client.sql;
         let except = except.map(record::bytes);
+        // What a try has ended of which it is not known whether it was committed.
+        let ended_unsure = AtomicU64::new(0);
+        let unsure = &ended_unsure;
         let delete_all = |mut link: Link| async move {
             link.begin_alone(sql, user_id).await?;
-            let delete = match &except {
-                None => query(&sql.delete_all).bind(user_id.as_bytes()),
-                Some(id) => query(&sql.delete_others)
-                    .bind(user_id.as_bytes())
-                    .bind(&id[..]),
-            };
-            let done = delete.execute(&mut link.connection).await?;
-            link.commit(sql).await?;
-            Ok((link, done.rows_affected()))
+            let ended = cutoffs::end_all(&mut link, sql, user_id, except).await?;
+            if let Err(failure) = link.commit(sql).await {
+                unsure.fetch_max(ended, Ordering::Relaxed);
+                return Err(failure);
+            }
+            Ok((link, ended))
         };
         let client = &self.client;
-        client
-            .transaction(None, WhenUnsure::Repeat, delete_all)
-            .await
+        let done = client.transaction(user_id, WhenUnsure::Repeat, delete_all);
+        Ok(done.await?.value.max(unsure.load(Ordering::Relaxed)))
     }
 
     /// Each page has the deadline for itself.
@@ -247,14 +283,13 @@ impl SessionStore for MySqlStore {
                     .bind(user_id.as_bytes())
                     .bind(&from[..])
             };
-            let page = self.rows(page).await?;
+            let page = self.read(page).await?;
             for row in &page {
                 sessions.extend(record::session(row).map_err(Failure::Driver)?);
             }
-            let last = page.get(PAGE - 1).map(record::id).transpose();
-            next = last
-                .map_err(Failure::Driver)?
-                .and_then(|last| last.checked_add(1));
+            let last = page.get(PAGE - 1).map(|row| record::id(row, 1));
+            let last = last.transpose().map_err(Failure::Driver)?.flatten();
+            next = last.and_then(|last| u128::from_be_bytes(last).checked_add(1));
         }
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
@@ -262,7 +297,7 @@ impl SessionStore for MySqlStore {
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let get = || query(&self.client.sql.get_user).bind(user_id.as_bytes());
-        let rows = self.rows(get).await?;
+        let rows = self.read(get).await?;
         let value = rows.first().map(record::value).transpose();
         Ok(value.map_err(Failure::Driver)?.flatten())
     }
@@ -279,16 +314,17 @@ impl SessionStore for MySqlStore {
             let done = users::put(&mut link, sql, user_id, value, ttl, mode).await?;
             Ok((link, done))
         };
-        self.client.run(WhenUnsure::Repeat, put).await
+        Ok(self.client.borrowing(put).await?.value)
     }
 
     /// An error of kind [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are not those of this version.
     async fn ping(&self) -> Result<(), Error> {
         let sql = &self.client.sql;
         let ping = |mut link: Link| async move {
-            schema::check(&mut link.connection, sql).await?;
+            schema::check(&mut link, sql).await?;
             Ok((link, ()))
         };
-        self.client.run(WhenUnsure::Repeat, ping).await
+        self.client.borrowing(ping).await?;
+        Ok(())
     }
 }

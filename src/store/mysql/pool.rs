@@ -2,6 +2,14 @@
 //!
 //! sqlx's own pool asks the server again whenever a connection comes back to it, which would double the round
 //! trips of a check, and its waiting is not bounded by our deadlines.
+//!
+//! A name or an address may begin to lead to another server while the old one goes on. That shows in three ways:
+//!
+//! - The old server is read-only. Each new connection asks for that, and so does each read; see [`Failure::ReadOnly`].
+//! - A connection to it is lost, or it refuses a write. Then the pool [distrusts](Pool::distrust) all connections that
+//!   were opened before. What is under way on them is answered: it began before anything that the new server does
+//!   for this process. But none of them is used again.
+//! - Not at all. Then the age of the connections bounds how long the old server is asked.
 
 use std::{
     io,
@@ -11,17 +19,21 @@ use std::{
 
 use sqlx::{ConnectOptions, Connection, MySqlConnection, SqlStr, mysql::MySqlConnectOptions};
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, oneshot},
     time::{Instant, timeout},
 };
 
-use super::errors::Failure;
+use super::{clock::Clock, errors::Failure, setup};
 
-/// After this time without use a connection is closed.
-pub(super) const IDLE: Duration = Duration::from_secs(60);
-/// After this time a connection is not used again: its server may have been deposed without having been stopped, and
-/// then a name or an address leads to another one.
-const MAX_AGE: Duration = Duration::from_secs(60);
+/// No operation begins on a connection that is older.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(5);
+/// A connection in use is replaced in the background when it comes back at this age, or a little later.
+const RENEWAL_AGE: Duration = Duration::from_secs(3);
+/// How much later, at most: connections that were opened at once are not replaced at once.
+const RENEWAL_SPREAD: Duration = Duration::from_secs(1);
+/// How long a server may take to hear that a connection is closed.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
     options: MySqlConnectOptions,
@@ -30,21 +42,37 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     /// For what may wait for locks: checks always find connections that do not.
     turns: Semaphore,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
     /// The one that was used last comes last.
-    idle: Mutex<Vec<Idle>>,
+    idle: Vec<Idle>,
+    /// What was opened before is not used again.
+    distrusted: Option<Instant>,
 }
 
 struct Idle {
-    connection: MySqlConnection,
-    opened: Instant,
+    open: Open,
     used: Instant,
+}
+
+/// A connection that is ready for statements.
+pub(super) struct Open {
+    pub(super) connection: MySqlConnection,
+    pub(super) clock: Clock,
+    /// When the attempt to connect began, and with it the search for the server.
+    since: Instant,
+    renew: Instant,
 }
 
 /// A connection in use. Dropping it closes it, which is right whenever it may be in the middle of something.
 pub(super) struct Link {
-    pub(super) connection: MySqlConnection,
-    opened: Instant,
-    _permit: OwnedSemaphorePermit,
+    pub(super) open: Open,
+    /// When its operation is given up.
+    deadline: Instant,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -60,19 +88,34 @@ impl Pool {
             connect_timeout,
             permits: Arc::new(Semaphore::new(max_connections as usize)),
             turns: Semaphore::new(max_connections.div_ceil(2) as usize),
-            idle: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    /// A connection that worked a moment ago, or a new one; waits while all are in use.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Link, Failure> {
+    /// A connection for an operation that ends by `deadline`: one that worked a moment ago, or a new one. Waits while
+    /// all are in use.
+    pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| lost())?;
-        let idle = self.idle().pop();
-        match idle {
-            Some(idle) => Ok(Link::new(idle.connection, idle.opened, permit)),
-            None => self.connect(permit).await,
+        match self.take_idle() {
+            Some(open) => Ok(Link {
+                open,
+                deadline,
+                permit,
+            }),
+            None => self.connect(deadline, permit).await,
         }
+    }
+
+    fn take_idle(&self) -> Option<Open> {
+        let mut state = self.state();
+        while let Some(Idle { open, .. }) = state.idle.pop() {
+            if !open.is_old() {
+                return Some(open);
+            }
+            close(open.connection);
+        }
+        None
     }
 
     /// Waits until one more transaction may be under way.
@@ -82,89 +125,159 @@ impl Pool {
 
     /// The first connection, so that what is wrong shows at once.
     pub(super) async fn connect_first(&self) -> Result<(), Failure> {
-        let (connection, now) = (self.open().await?, Instant::now());
-        self.idle().push(Idle {
-            connection,
-            opened: now,
-            used: now,
-        });
+        let open = self.open().await?;
+        self.keep(open);
         Ok(())
     }
 
-    /// Keeps a connection on which the last operation has ended well.
-    pub(super) fn give_back(&self, link: Link) {
-        let now = Instant::now();
-        if now - link.opened < MAX_AGE {
-            self.idle().push(Idle {
-                connection: link.connection,
-                opened: link.opened,
-                used: now,
-            });
+    /// Takes back a connection on which the last operation has ended well.
+    pub(super) fn give_back(self: &Arc<Self>, link: Link) {
+        let Link { open, permit, .. } = link;
+        if Instant::now() < open.renew {
+            self.keep(open);
+        } else {
+            self.renew(open, permit);
+        }
+    }
+
+    /// Makes a connection available, unless it is distrusted.
+    fn keep(&self, open: Open) {
+        let mut state = self.state();
+        if state.distrusted.is_some_and(|since| open.since <= since) {
+            close(open.connection);
+        } else {
+            let used = Instant::now();
+            state.idle.push(Idle { open, used });
+        }
+    }
+
+    /// Opens another connection in place of an old one, so that no operation has to wait for it.
+    fn renew(self: &Arc<Self>, old: Open, permit: OwnedSemaphorePermit) {
+        let pool = Arc::clone(self);
+        tokio::spawn(async move {
+            // First, so that there never are more connections than permits.
+            let _ = timeout(GOODBYE, old.connection.close()).await;
+            // What is wrong is found out by the next operation that needs a connection.
+            if let Ok(new) = pool.open().await {
+                pool.keep(new);
+            }
+            drop(permit);
+        });
+    }
+
+    /// From now on no connection is used that was opened before: its server may have gone, or may have been deposed.
+    pub(super) fn distrust(&self) {
+        let mut state = self.state();
+        state.distrusted = Some(Instant::now());
+        for Idle { open, .. } in state.idle.drain(..) {
+            close(open.connection);
         }
     }
 
     /// Closes the connections that have shown no sign of life since then.
-    pub(super) fn distrust(&self, since: Instant) {
-        self.idle().retain(|idle| idle.used > since);
+    pub(super) fn close_silent(&self, since: Instant) {
+        self.close_if(|idle| idle.used <= since);
     }
 
-    /// Says goodbye to the connections that nobody needed for a while.
-    pub(super) async fn close_idle(&self) {
-        let old: Vec<_> = {
-            let mut idle = self.idle();
-            let is_old = |idle: &&Idle| idle.used.elapsed() > IDLE;
-            let count = idle.iter().take_while(is_old).count();
-            idle.drain(..count).collect()
-        };
-        for Idle { connection, .. } in old {
-            // An error means that it is closed already.
-            let _ = timeout(self.connect_timeout, connection.close()).await;
+    /// Closes the connections that nobody used before they became too old.
+    pub(super) fn close_old(&self) {
+        self.close_if(|idle| idle.open.is_old());
+    }
+
+    fn close_if(&self, unwanted: impl Fn(&Idle) -> bool) {
+        let mut state = self.state();
+        for Idle { open, .. } in state.idle.extract_if(.., |idle| unwanted(idle)) {
+            close(open.connection);
         }
     }
 
     /// A new connection that belongs to no operation.
-    pub(super) async fn open(&self) -> Result<MySqlConnection, sqlx::Error> {
+    pub(super) async fn open_alone(&self) -> Result<MySqlConnection, Failure> {
+        Ok(self.open().await?.connection)
+    }
+
+    async fn open(&self) -> Result<Open, Failure> {
+        let since = Instant::now();
         let opened = timeout(self.connect_timeout, async {
             let mut connection = self.options.connect().await?;
-            sqlx::raw_sql(self.setup.clone())
-                .execute(&mut connection)
-                .await?;
-            Ok(connection)
+            let clock = setup::run(&mut connection, &self.setup).await?;
+            Ok::<_, Failure>((connection, clock))
         });
-        opened.await.unwrap_or_else(|_| {
+        let (connection, clock) = opened.await.unwrap_or_else(|_| {
             let message = "the server did not answer to an attempt to connect";
-            Err(io::Error::new(io::ErrorKind::TimedOut, message).into())
+            let error = io::Error::new(io::ErrorKind::TimedOut, message);
+            Err(sqlx::Error::Io(error).into())
+        })?;
+        Ok(Open {
+            connection,
+            clock,
+            since,
+            renew: since + RENEWAL_AGE + RENEWAL_SPREAD.mul_f64(fraction()),
         })
     }
 
     /// Connects in a task of its own: an attempt that takes longer than the operation that needs it serves the next.
-    async fn connect(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Link, Failure> {
+    async fn connect(
+        self: &Arc<Self>,
+        deadline: Instant,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Link, Failure> {
         let (done, link) = oneshot::channel();
         let pool = Arc::clone(self);
         tokio::spawn(async move {
             let opened = pool.open().await;
-            let link = opened.map(|connection| Link::new(connection, Instant::now(), permit));
+            let link = opened.map(|open| Link {
+                open,
+                deadline,
+                permit,
+            });
             if let Err(Ok(unwanted)) = done.send(link) {
                 pool.give_back(unwanted);
             }
         });
-        Ok(link.await.map_err(|_| lost())??)
+        link.await.map_err(|_| lost())?
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing that holds the lock can panic between two halves of a change.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close_if(|_| true);
+    }
+}
+
+impl Open {
+    fn is_old(&self) -> bool {
+        self.since.elapsed() >= MAX_AGE
     }
 }
 
 impl Link {
-    fn new(connection: MySqlConnection, opened: Instant, permit: OwnedSemaphorePermit) -> Self {
-        Self {
-            connection,
-            opened,
-            _permit: permit,
-        }
+    /// The time, by the server's clock, after which the operation must not be done any more.
+    pub(super) fn not_after(&self) -> i64 {
+        self.open.clock.at_least(self.deadline)
     }
+}
+
+/// Closes a connection on which nothing is under way, and says so: otherwise the server warns of it in its log.
+fn close(connection: MySqlConnection) {
+    // Without a runtime it just ends.
+    if let Ok(runtime) = Handle::try_current() {
+        // An error means that it is closed already.
+        runtime.spawn(timeout(GOODBYE, connection.close()));
+    }
+}
+
+/// A random number from 0 to 1.
+fn fraction() -> f64 {
+    let mut bytes = [0; 4];
+    // Without one, connections may be replaced at once; nothing worse.
+    let _ = getrandom::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// The runtime ends.

@@ -1,4 +1,4 @@
-//! The end of what has expired.
+//! The end of what has expired, and of what has ended with very many others.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,9 +6,10 @@ use sqlx::{Row, SqlStr};
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
-    client::{Client, WhenUnsure, query},
+    client::{Client, query},
+    cutoffs,
     errors::Failure,
-    pool::{IDLE, Link},
+    pool::{Link, MAX_AGE},
     sql::{BATCH, Sql},
 };
 use crate::Error;
@@ -25,7 +26,7 @@ impl Drop for Background {
     }
 }
 
-/// Removes what has expired, if there is an interval for it.
+/// Removes what is dead, if there is an interval for it.
 pub(super) fn purge(client: &Arc<Client>, interval: Option<Duration>) -> Option<Background> {
     let (client, interval) = (Arc::clone(client), interval?);
     Some(Background(tokio::spawn(async move {
@@ -37,12 +38,12 @@ pub(super) fn purge(client: &Arc<Client>, interval: Option<Duration>) -> Option<
 }
 
 /// Closes connections that nobody needs.
-pub(super) fn close_idle(client: &Arc<Client>) -> Background {
+pub(super) fn close_old(client: &Arc<Client>) -> Background {
     let pool = Arc::clone(&client.pool);
     Background(tokio::spawn(async move {
         loop {
-            sleep(IDLE).await;
-            pool.close_idle().await;
+            sleep(MAX_AGE).await;
+            pool.close_old();
         }
     }))
 }
@@ -51,18 +52,19 @@ pub(super) fn close_idle(client: &Arc<Client>) -> Background {
 async fn batch(client: &Client) -> Result<bool, Error> {
     let sql = &client.sql;
     let remove = |find, remove| {
-        client.transaction(
-            Some(DEADLINE),
-            WhenUnsure::Repeat,
-            move |mut link| async move {
-                let rows = self::remove(&mut link, sql, find, remove).await?;
-                Ok((link, rows))
-            },
-        )
+        client.maintenance(DEADLINE, move |mut link| async move {
+            let rows = self::remove(&mut link, sql, find, remove).await?;
+            Ok((link, rows))
+        })
     };
     let sessions = remove(&sql.dead_sessions, &sql.remove_session).await;
     let users = remove(&sql.dead_users, &sql.remove_user).await;
-    Ok(sessions? == BATCH || users? == BATCH)
+    let ended = client.maintenance(DEADLINE, move |mut link| async move {
+        let more = cutoffs::purge(&mut link, sql).await?;
+        Ok((link, more))
+    });
+    let ended = ended.await;
+    Ok(sessions? == BATCH || users? == BATCH || ended?)
 }
 
 /// Removes the rows that `find` finds, by their keys; how many.
@@ -75,14 +77,14 @@ async fn remove(
     remove: &SqlStr,
 ) -> Result<usize, Failure> {
     link.begin(sql).await?;
-    let dead = query(find).fetch_all(&mut link.connection).await?;
+    let dead = query(find).fetch_all(&mut link.open.connection).await?;
     for row in &dead {
         // One by one, so that no other row is looked at, and locked.
         let mut remove = query(remove);
         for column in 0..row.len() {
             remove = remove.bind(row.try_get::<&[u8], _>(column)?);
         }
-        remove.execute(&mut link.connection).await?;
+        remove.execute(&mut link.open.connection).await?;
     }
     link.commit(sql).await?;
     Ok(dead.len())

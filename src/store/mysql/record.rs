@@ -55,16 +55,19 @@ pub(super) fn checked(row: &MySqlRow) -> Result<Option<Checked>, sqlx::Error> {
     )))
 }
 
-/// The token id in the column after the time.
-pub(super) fn id(row: &MySqlRow) -> Result<u128, sqlx::Error> {
-    let id = row.try_get::<&[u8], _>(1)?.try_into();
-    id.map(u128::from_be_bytes)
+/// The bytes of the token id in this column; `None` if there is none.
+pub(super) fn id(row: &MySqlRow, column: usize) -> Result<Option<[u8; 16]>, sqlx::Error> {
+    let Some(id) = row.try_get::<Option<&[u8]>, _>(column)? else {
+        return Ok(None);
+    };
+    let id = id.try_into();
+    id.map(Some)
         .map_err(|_| sqlx::Error::Decode("a token id of another length".into()))
 }
 
-/// The bytes in the only column.
+/// The bytes in the column after the time.
 pub(super) fn value(row: &MySqlRow) -> Result<Option<Bytes>, sqlx::Error> {
-    let value: Option<Vec<u8>> = row.try_get(0)?;
+    let value: Option<Vec<u8>> = row.try_get(1)?;
     Ok(value.map(Bytes::from))
 }
 

@@ -1,10 +1,11 @@
 //! The tables, and how they come to be.
 
-use sqlx::{Connection, MySqlConnection, Row};
+use sqlx::{Connection, MySqlConnection, Row, mysql::MySqlRow};
 
 use super::{
     client::query,
     errors::{Failure, no_such_table, not_migrated},
+    pool::Link,
     sql::{SLOTS, Sql, text},
 };
 use crate::{Error, ErrorKind};
@@ -24,8 +25,14 @@ const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
         expires_at BIGINT NOT NULL,
         ends_at BIGINT NULL,
         metadata LONGBLOB NULL,
+        generation BIGINT NOT NULL DEFAULT 0,
         PRIMARY KEY (user_id, token_id),
         KEY expires_at (expires_at)
+    ) ENGINE = InnoDB",
+    "CREATE TABLE IF NOT EXISTS `{prefix}cutoffs` (
+        user_id VARBINARY(255) NOT NULL,
+        generation BIGINT NOT NULL,
+        PRIMARY KEY (user_id)
     ) ENGINE = InnoDB",
     "CREATE TABLE IF NOT EXISTS `{prefix}users` (
         user_id VARBINARY(255) NOT NULL,
@@ -48,8 +55,9 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
     ) ENGINE = InnoDB";
 
 /// Whether the tables are of the version that this code works with.
-pub(super) async fn check(connection: &mut MySqlConnection, sql: &Sql) -> Result<(), Failure> {
-    match version(connection, sql).await? {
+pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
+    let rows = link.read(query(&sql.version)).await;
+    match found(rows)? {
         Some(VERSION) => Ok(()),
         None => Err(not_migrated().into()),
         Some(old) if old < VERSION => {
@@ -88,7 +96,8 @@ pub(super) async fn migrate(
         prefix,
     )
     .await?;
-    let version = version(&mut connection, sql).await?.unwrap_or(0);
+    let rows = query(&sql.version).fetch_all(&mut connection).await;
+    let version = found(rows.map_err(Failure::from))?.unwrap_or(0);
     if version > VERSION {
         return Err(too_new(version));
     }
@@ -112,14 +121,14 @@ pub(super) async fn migrate(
 }
 
 /// `None` if there are no tables at all.
-async fn version(connection: &mut MySqlConnection, sql: &Sql) -> Result<Option<u32>, Failure> {
-    match query(&sql.version).fetch_all(connection).await {
-        Ok(rows) => match rows.first() {
-            Some(row) => Ok(Some(row.try_get(0)?)),
-            None => Ok(None),
-        },
-        Err(error) if no_such_table(&error) => Ok(None),
-        Err(error) => Err(error.into()),
+fn found(rows: Result<Vec<MySqlRow>, Failure>) -> Result<Option<u32>, Failure> {
+    match rows {
+        Ok(rows) => {
+            let version = rows.first().map(|row| row.try_get(1)).transpose();
+            Ok(version?)
+        }
+        Err(Failure::Driver(error)) if no_such_table(&error) => Ok(None),
+        Err(failure) => Err(failure),
     }
 }
 

@@ -3,6 +3,7 @@
 //! | table | content |
 //! |---|---|
 //! | `<prefix>sessions` | the sessions, by user id and the 16 bytes of the token id |
+//! | `<prefix>cutoffs` | of users with very many sessions that ended at once: those of a lower generation have ended |
 //! | `<prefix>users` | the cached users |
 //! | `<prefix>slots` | rows to lock: every login and every logout of all sessions locks the one of its user |
 //! | `<prefix>schema` | one row with the version of the schema |
@@ -10,6 +11,8 @@
 //! Times are milliseconds since the Unix epoch. The server's clock is read in two ways: [`BEGUN`] is the time at which
 //! the statement began, so that what a read then finds was live at that time; [`REACHED`] is the time at
 //! which a statement that may have waited for a row gets to it, so that it revives nothing that expired meanwhile.
+//!
+//! A session is live if it has not expired and its generation is not below the cutoff of its user. See `cutoffs`.
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
@@ -21,17 +24,34 @@ pub(super) const SLOTS: u16 = 1024;
 pub(super) const PAGE: usize = 512;
 /// How many expired rows are removed in one transaction.
 pub(super) const BATCH: usize = 50;
+/// How many sessions of one user one statement ends at most.
+pub(super) const MANY: usize = 512;
 
 /// After how many seconds without use the server closes a connection: more than we let pass until we do.
-const UNUSED: u32 = 180;
+const UNUSED: u32 = 30;
 /// Whatever the time zone of the session is.
 const BEGUN: &str =
     "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)";
 /// There is no such function for UTC, which is the time zone of our sessions.
 const REACHED: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', SYSDATE(3)) DIV 1000)";
+/// Servers write the setting as a number or as a word. `innodb_read_only` is that of the readers in Amazon Aurora.
+macro_rules! read_only {
+    () => {
+        "(CONCAT(@@global.read_only) NOT IN ('0', 'OFF') OR @@global.innodb_read_only)"
+    };
+}
+/// True, and an error on a server that is read-only, whether there are rows or not: an unsigned number is out of range.
+/// There is no other way to raise an error within a statement, and a column would tell nothing where there is no row.
+const WRITABLE: &str = concat!("CAST(NOT ", read_only!(), " AS UNSIGNED) - 1 >= 0");
 /// Of a session, in the order in which `record` reads them.
 const COLUMNS: &str =
     "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata";
+
+/// At least 0 if the server gets here by this time and takes writes; otherwise an error that undoes the statement.
+fn in_time(not_after: &str) -> String {
+    let read_only = read_only!();
+    format!("CAST(IF({read_only}, 0, {not_after}) AS UNSIGNED) - {REACHED}")
+}
 
 /// The statements of a store with one table prefix.
 pub(super) struct Sql {
@@ -40,21 +60,27 @@ pub(super) struct Sql {
     /// In a transaction the server ends a connection soon that says nothing, and undoes the transaction: a client that is
     /// cut off must not keep what it has locked.
     pub(super) begin: SqlStr,
-    pub(super) commit: SqlStr,
     pub(super) version: SqlStr,
     pub(super) lock: SqlStr,
     pub(super) check: SqlStr,
-    /// The time, and the session if it is live; locks it.
-    pub(super) live_one: SqlStr,
-    /// The time, and every live session of the user; locks them.
-    pub(super) live_all: SqlStr,
+    /// The session if it is live, which is locked, and the cutoff.
+    pub(super) live: SqlStr,
+    /// The same with the number of live sessions of the user.
+    pub(super) live_of: SqlStr,
+    pub(super) victims: [SqlStr; 2],
+    pub(super) keepers: [SqlStr; 2],
     pub(super) insert: SqlStr,
     sessions: String,
+    by_key: String,
     pub(super) update: SqlStr,
     pub(super) update_version: SqlStr,
     pub(super) delete: SqlStr,
     pub(super) delete_all: SqlStr,
     pub(super) delete_others: SqlStr,
+    pub(super) cutoff: SqlStr,
+    pub(super) generations: SqlStr,
+    pub(super) raise_cutoff: SqlStr,
+    pub(super) keep: SqlStr,
     pub(super) list: SqlStr,
     pub(super) get_user: SqlStr,
     pub(super) put_user: SqlStr,
@@ -65,6 +91,9 @@ pub(super) struct Sql {
     pub(super) dead_users: SqlStr,
     pub(super) remove_session: SqlStr,
     pub(super) remove_user: SqlStr,
+    pub(super) any_cutoff: SqlStr,
+    pub(super) below_cutoff: SqlStr,
+    pub(super) remove_cutoff: SqlStr,
 }
 
 impl Sql {
@@ -72,88 +101,141 @@ impl Sql {
     pub(super) fn new(prefix: &str, deadline: Duration) -> Self {
         // More than an operation takes, so that nothing ends that somebody still waits for.
         let patience = deadline.as_secs() + 1;
-        let sessions = format!("`{prefix}sessions`");
-        let users = format!("`{prefix}users`");
+        let [sessions, users, cutoffs, slots, schema] =
+            ["sessions", "users", "cutoffs", "slots", "schema"]
+                .map(|table| format!("`{prefix}{table}`"));
         // Never by the other index, on which a locking read would meet the rows of other users.
         let by_key = format!("{sessions} AS s FORCE INDEX (PRIMARY)");
         let mine = "s.user_id = ? AND s.token_id = ?";
-        let live = format!(
-            "SELECT clock.now, {COLUMNS} FROM (SELECT {BEGUN} AS now) AS clock LEFT JOIN {by_key} ON"
+        let of_user = format!("LEFT JOIN {cutoffs} AS c ON c.user_id = s.user_id");
+        let is_live = format!(
+            "s.expires_at > {BEGUN} AND s.generation >= IFNULL(c.generation, 0) AND {WRITABLE}"
         );
+        let live = |count: &str| {
+            text(format!(
+                "SELECT clock.now, {COLUMNS}, clock.cutoff{count} FROM (SELECT {BEGUN} AS now, \
+                 IFNULL((SELECT c.generation FROM {cutoffs} AS c WHERE c.user_id = ?), 0) AS cutoff) AS clock \
+                 LEFT JOIN {by_key} ON {mine} \
+                 AND s.expires_at > clock.now AND s.generation >= clock.cutoff \
+                 WHERE {WRITABLE} FOR UPDATE"
+            ))
+        };
+        let count = format!(
+            ", (SELECT COUNT(*) FROM {sessions} AS l FORCE INDEX (PRIMARY) \
+             WHERE l.user_id = ? AND l.expires_at > clock.now AND l.generation >= clock.cutoff)"
+        );
+        let in_order = |column: &str, order: &str| {
+            text(format!(
+                "SELECT s.token_id, s.{column} FROM {by_key} \
+                 WHERE s.user_id = ? AND s.expires_at > ? AND s.generation >= ? \
+                 ORDER BY s.{column} {order}, s.token_id {order} LIMIT ?"
+            ))
+        };
         let dead = format!(
             "WHERE expires_at <= {BEGUN} ORDER BY expires_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
+        );
+        let (read_only, in_time) = (read_only!(), in_time("?"));
+        // The generation of a session that is kept only grows: it is live, too, by a cutoff that was read before.
+        let not_ended = format!(
+            "expires_at > {REACHED} AND generation >= \
+             IFNULL((SELECT c.generation FROM {cutoffs} AS c WHERE c.user_id = ?), 0)"
         );
         // Assignments are done from left to right.
         let update = format!(
             "UPDATE {sessions} SET refreshed_at = {REACHED}, \
              expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
-             WHERE user_id = ? AND token_id = ? AND expires_at > {REACHED}"
+             WHERE user_id = ? AND token_id = ? AND {not_ended} AND {in_time} >= 0"
         );
+        // A session that has expired is not kept.
+        let others = format!("(token_id <> ? OR expires_at <= {REACHED})");
         Self {
             setup: text(format!(
                 "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
                  SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', time_zone = '+00:00', \
                  autocommit = 1, wait_timeout = {UNUSED}, \
-                 innodb_lock_wait_timeout = {patience}, lock_wait_timeout = {patience}"
+                 innodb_lock_wait_timeout = {patience}, lock_wait_timeout = {patience}; \
+                 SELECT {REACHED} AS now, {read_only} AS read_only, VERSION() AS version, IF(SYSDATE(6) = NOW(6), \
+                 SLEEP(0.002) + (SYSDATE(6) = NOW(6)), 0) AS sysdate_is_now"
             )),
             begin: text(format!(
                 "SET SESSION wait_timeout = {patience}; START TRANSACTION"
             )),
-            commit: text(format!("COMMIT; SET SESSION wait_timeout = {UNUSED}")),
-            version: text(format!("SELECT version FROM `{prefix}schema`")),
+            version: text(format!(
+                "SELECT {BEGUN}, version FROM {schema} WHERE {WRITABLE}"
+            )),
             lock: text(format!(
-                "SELECT slot FROM `{prefix}slots` WHERE slot = CRC32(?) % {SLOTS} FOR UPDATE"
+                "SELECT slot FROM {slots} WHERE slot = CRC32(?) % {SLOTS} FOR UPDATE"
             )),
             check: text(format!(
-                "SELECT {BEGUN}, {COLUMNS}, u.value FROM {by_key} \
+                "SELECT {BEGUN}, {COLUMNS}, u.value FROM {by_key} {of_user} \
                  LEFT JOIN {users} AS u ON u.user_id = s.user_id AND u.expires_at > {BEGUN} \
-                 WHERE {mine} AND s.expires_at > {BEGUN}"
+                 WHERE {mine} AND {is_live}"
             )),
-            live_one: text(format!(
-                "{live} {mine} AND s.expires_at > clock.now FOR UPDATE"
-            )),
-            live_all: text(format!(
-                "{live} s.user_id = ? AND s.expires_at > clock.now FOR UPDATE"
-            )),
-            // What is there already has expired.
+            live: live(""),
+            live_of: live(&count),
+            victims: ["created_at", "refreshed_at"].map(|column| in_order(column, "ASC")),
+            keepers: ["created_at", "refreshed_at"].map(|column| in_order(column, "DESC")),
+            // What is there already has expired, or has ended with many others.
             insert: text(format!(
                 "INSERT INTO {sessions} \
-                 (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE \
+                 (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata, generation) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE \
                  created_at = VALUES(created_at), refreshed_at = VALUES(refreshed_at), \
-                 expires_at = VALUES(expires_at), ends_at = VALUES(ends_at), metadata = VALUES(metadata)"
+                 expires_at = VALUES(expires_at), ends_at = VALUES(ends_at), \
+                 metadata = VALUES(metadata), generation = VALUES(generation)"
             )),
             update_version: text(format!("{update} AND refreshed_at = ? AND expires_at = ?")),
             update: text(update),
             delete: text(format!(
-                "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ? AND expires_at > {REACHED}"
+                "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ? \
+                 AND {not_ended} AND {in_time} >= 0"
             )),
-            delete_all: text(format!("DELETE FROM {sessions} WHERE user_id = ?")),
+            delete_all: text(format!(
+                "DELETE FROM {sessions} WHERE user_id = ? LIMIT {MANY}"
+            )),
             delete_others: text(format!(
-                "DELETE FROM {sessions} WHERE user_id = ? AND (token_id <> ? OR expires_at <= {REACHED})"
+                "DELETE FROM {sessions} WHERE user_id = ? AND {others} LIMIT {MANY}"
+            )),
+            cutoff: text(format!(
+                "SELECT generation FROM {cutoffs} WHERE user_id = ?"
+            )),
+            generations: text(format!(
+                "SELECT COUNT(IF(s.generation >= ?, 1, NULL)), IFNULL(MAX(s.generation), 0) \
+                 FROM {by_key} WHERE s.user_id = ?"
+            )),
+            raise_cutoff: text(format!(
+                "INSERT INTO {cutoffs} (user_id, generation) VALUES (?, ?) \
+                 ON DUPLICATE KEY UPDATE generation = VALUES(generation)"
+            )),
+            keep: text(format!(
+                "UPDATE {sessions} SET generation = ? WHERE user_id = ? AND token_id = ? \
+                 AND expires_at > {REACHED} AND generation >= ?"
             )),
             list: text(format!(
-                "SELECT {BEGUN}, {COLUMNS} FROM {by_key} \
-                 WHERE s.user_id = ? AND s.token_id >= ? AND s.expires_at > {BEGUN} \
+                "SELECT {BEGUN}, {COLUMNS} FROM {by_key} {of_user} \
+                 WHERE s.user_id = ? AND s.token_id >= ? AND {is_live} \
                  ORDER BY s.token_id LIMIT {PAGE}"
             )),
             get_user: text(format!(
-                "SELECT value FROM {users} WHERE user_id = ? AND expires_at > {BEGUN}"
+                "SELECT {BEGUN}, value FROM {users} \
+                 WHERE user_id = ? AND expires_at > {BEGUN} AND {WRITABLE}"
             )),
             put_user: text(format!(
-                "INSERT INTO {users} (user_id, value, expires_at) VALUES (?, ?, {REACHED} + ?) \
-                 ON DUPLICATE KEY UPDATE value = VALUES(value), expires_at = VALUES(expires_at)"
+                "INSERT INTO {users} (user_id, value, expires_at) \
+                 VALUES (?, ?, {REACHED} + ? + LEAST(0, {in_time})) ON DUPLICATE KEY UPDATE \
+                 value = VALUES(value), expires_at = VALUES(expires_at) + LEAST(0, {in_time})"
             )),
             put_user_over_expired: text(format!(
                 "UPDATE {users} SET value = ?, expires_at = {REACHED} + ? \
-                 WHERE user_id = ? AND expires_at <= {REACHED}"
+                 WHERE user_id = ? AND expires_at <= {REACHED} AND {in_time} >= 0"
             )),
             put_new_user: text(format!(
-                "INSERT INTO {users} (user_id, value, expires_at) VALUES (?, ?, {REACHED} + ?)"
+                "INSERT INTO {users} (user_id, value, expires_at) \
+                 VALUES (?, ?, {REACHED} + ? + LEAST(0, {in_time}))"
             )),
             put_user_over: text(format!(
                 "UPDATE {users} SET value = ?, expires_at = {REACHED} + ? \
-                 WHERE user_id = ? AND value = ? AND expires_at > {REACHED}"
+                 WHERE user_id = ? AND value = ? AND expires_at > {REACHED} AND {in_time} >= 0"
             )),
             dead_sessions: text(format!("SELECT user_id, token_id FROM {sessions} {dead}")),
             dead_users: text(format!("SELECT user_id FROM {users} {dead}")),
@@ -161,19 +243,64 @@ impl Sql {
                 "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ?"
             )),
             remove_user: text(format!("DELETE FROM {users} WHERE user_id = ?")),
+            any_cutoff: text(format!(
+                "SELECT user_id, generation FROM {cutoffs} LIMIT 1 FOR UPDATE SKIP LOCKED"
+            )),
+            below_cutoff: text(format!(
+                "SELECT s.token_id FROM {by_key} WHERE s.user_id = ? AND s.generation < ? LIMIT {MANY}"
+            )),
+            remove_cutoff: text(format!("DELETE FROM {cutoffs} WHERE user_id = ?")),
             sessions,
+            by_key,
         }
+    }
+
+    /// Commits by this time, or fails.
+    pub(super) fn commit(&self, not_after: i64) -> SqlStr {
+        // When the first statement fails, the others are not done.
+        let in_time = in_time(&not_after.to_string());
+        text(format!(
+            "SELECT {in_time}; COMMIT; SET SESSION wait_timeout = {UNUSED}"
+        ))
+    }
+
+    /// Those of these sessions that are live, and locks them.
+    pub(super) fn lock_live(
+        &self,
+        user_id: &[u8],
+        ids: &[[u8; 16]],
+        now: i64,
+        cutoff: i64,
+    ) -> SqlStr {
+        let (by_key, these) = (&self.by_key, these(user_id, ids));
+        text(format!(
+            "SELECT {now}, {COLUMNS} FROM {by_key} WHERE {these} \
+             AND s.expires_at > {now} AND s.generation >= {cutoff} FOR UPDATE"
+        ))
     }
 
     /// Ends these sessions of a user, live or not.
     pub(super) fn evict(&self, user_id: &[u8], ids: &[[u8; 16]]) -> SqlStr {
-        let (sessions, user_id) = (&self.sessions, literal(user_id));
-        let ids: Vec<_> = ids.iter().map(|id| literal(id)).collect();
-        let ids = ids.join(", ");
+        let (sessions, these) = (&self.sessions, these(user_id, ids));
+        text(format!("DELETE FROM {sessions} WHERE {these}"))
+    }
+
+    /// Gives these sessions of a user another generation.
+    pub(super) fn keep_these(&self, user_id: &[u8], ids: &[[u8; 16]], generation: i64) -> SqlStr {
+        let (sessions, these) = (&self.sessions, these(user_id, ids));
         text(format!(
-            "DELETE FROM {sessions} WHERE user_id = {user_id} AND token_id IN ({ids})"
+            "UPDATE {sessions} SET generation = {generation} WHERE {these}"
         ))
     }
+}
+
+fn these(user_id: &[u8], ids: &[[u8; 16]]) -> String {
+    let ids: Vec<_> = ids.iter().map(|id| literal(id)).collect();
+    format!(
+        "user_id = {} AND token_id IN ({})",
+        literal(user_id),
+        ids.join(", ")
+    )
 }
 
 /// Bytes in a statement, whatever they are.

@@ -21,29 +21,34 @@ pub(super) async fn put(
     mode: PutMode<'_>,
 ) -> Result<bool, Failure> {
     let user_id = user_id.as_bytes();
-    let put = |sql| query(sql).bind(user_id).bind(value).bind(span(ttl));
+    let not_after = link.not_after();
+    let put = |sql| {
+        query(sql)
+            .bind(user_id)
+            .bind(value)
+            .bind(span(ttl))
+            .bind(not_after)
+    };
     let put_over = |sql| query(sql).bind(value).bind(span(ttl)).bind(user_id);
     match mode {
         PutMode::Replace => {
-            put(&sql.put_user).execute(&mut link.connection).await?;
+            link.affected(put(&sql.put_user).bind(not_after)).await?;
             Ok(true)
         }
         PutMode::IfUnchanged(Some(expected)) => {
-            let done = put_over(&sql.put_user_over).bind(expected);
-            let done = done.execute(&mut link.connection).await?;
-            Ok(done.rows_affected() > 0)
+            let put = put_over(&sql.put_user_over).bind(expected);
+            Ok(link.affected(put.bind(not_after)).await? > 0)
         }
         PutMode::IfUnchanged(None) => {
-            let done = put_over(&sql.put_user_over_expired);
-            let done = done.execute(&mut link.connection).await?;
-            if done.rows_affected() > 0 {
+            let put_over = put_over(&sql.put_user_over_expired).bind(not_after);
+            if link.affected(put_over).await? > 0 {
                 return Ok(true);
             }
             // If there is a row now, there was a live one a moment ago.
-            match put(&sql.put_new_user).execute(&mut link.connection).await {
+            match link.affected(put(&sql.put_new_user)).await {
                 Ok(_) => Ok(true),
-                Err(error) if duplicate(&error) => Ok(false),
-                Err(error) => Err(error.into()),
+                Err(Failure::Driver(error)) if duplicate(&error) => Ok(false),
+                Err(failure) => Err(failure),
             }
         }
     }

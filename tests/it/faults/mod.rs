@@ -10,6 +10,8 @@ mod late_writes;
 mod load;
 mod lost_replies;
 mod mysql;
+mod mysql_config;
+mod mysql_name;
 mod network;
 mod process;
 mod reconnect;

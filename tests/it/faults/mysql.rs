@@ -342,7 +342,7 @@ async fn connecting_fails_with_a_reason() {
             "1045",
         ),
         (url("app", "sessions"), ErrorKind::Unavailable, "1045"),
-        (url("app:hunter2", "nothing"), ErrorKind::Store, "1049"),
+        (url("app:hunter2", "nothing"), ErrorKind::Config, "1049"),
     ] {
         let error = MySqlStore::connect(&url).await.unwrap_err();
         let text = everything(&error);

@@ -115,7 +115,7 @@ async fn all_tables_are_of_the_right_kind() {
     );
     let rows = tables.server().sql(&statement).await;
     let engines: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(engines, ["InnoDB"; 4]);
+    assert_eq!(engines, ["InnoDB"; 5]);
 }
 
 fn assert_config(error: &Error, part: &str) {

@@ -1,7 +1,11 @@
 //! What only a MySQL store can show: its tables, its statements, and how it gets to its server.
 
+mod cancelled;
 mod clock;
+mod late_writes;
 mod locks;
+mod lost_replies;
+mod many_sessions;
 mod migrations;
 mod purge;
 mod round_trips;

@@ -88,7 +88,8 @@ async fn many_may_purge_at_once() {
 async fn a_heap_of_expired_rows_goes() {
     let tables = MySql::start().await;
     let fill = format!(
-        "INSERT INTO {} SELECT CONCAT('al', seq DIV 7), UNHEX(LPAD(HEX(seq), 32, '0')), 1, 1, \
+        "INSERT INTO {} (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata) \
+         SELECT CONCAT('al', seq DIV 7), UNHEX(LPAD(HEX(seq), 32, '0')), 1, 1, \
          IF(seq % 10, 2, 4102444800000), NULL, NULL FROM seq_1_to_2000",
         tables.table("sessions")
     );

@@ -10,7 +10,7 @@ use crate::{
 /// A check is one prepared statement: nothing before it, nothing after it, nothing prepared again.
 #[tokio::test]
 async fn a_check_is_one_statement() {
-    const CHECKS: u64 = 200;
+    const CHECKS: u64 = 50;
     let mysql = MariaDb::start().await;
     let store = MySqlStore::builder(mysql.url()).purge_interval(None);
     let store = store.connect().await.unwrap();
@@ -27,20 +27,26 @@ async fn a_check_is_one_statement() {
         log_in(&store, "many", &token_id(n)).await;
     }
     for (user, id, cached) in [("one", 0, true), ("many", 0, true), ("nobody", 1, false)] {
-        // What it takes to ask, twice, is the same both times.
-        let start = mysql.status().await;
-        let before = mysql.status().await;
-        for _ in 0..CHECKS {
-            let checked = store.check(user, &token_id(id)).await.unwrap();
-            assert_eq!(
-                checked.is_some_and(|checked| checked.user.is_some()),
-                cached
-            );
-        }
-        let after = mysql.status().await;
-        let during = |name: &str| {
-            let asking = before[name] - start[name];
-            after[name] - before[name] - asking
+        let during = loop {
+            // What it takes to ask, twice, is the same both times.
+            let start = mysql.status().await;
+            let before = mysql.status().await;
+            for _ in 0..CHECKS {
+                let checked = store.check(user, &token_id(id)).await.unwrap();
+                assert_eq!(
+                    checked.is_some_and(|checked| checked.user.is_some()),
+                    cached
+                );
+            }
+            let after = mysql.status().await;
+            let during = move |name: &str| {
+                let asking = before[name] - start[name];
+                after[name] - before[name] - asking
+            };
+            // Now and then a connection is replaced, whatever is done on it.
+            if during("Connections") == 0 {
+                break during;
+            }
         };
         assert_eq!(during("Questions"), CHECKS);
         assert_eq!(during("Com_stmt_execute"), CHECKS);
@@ -52,7 +58,6 @@ async fn a_check_is_one_statement() {
             "Com_admin_commands",
             "Handler_update",
             "Handler_delete",
-            "Connections",
         ] {
             assert_eq!(during(nothing), 0, "{nothing}");
         }

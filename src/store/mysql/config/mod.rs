@@ -91,7 +91,8 @@ impl MySqlStoreBuilder {
 
     /// How many connections there are at most. Default: 10.
     ///
-    /// One more opens for [`migrate`](MySqlStore::migrate).
+    /// One more opens for [`migrate`](MySqlStore::migrate). A connection in use is replaced every three to four seconds,
+    /// and one that nobody uses is closed after five, so that the store follows a name that leads to another server.
     pub fn max_connections(mut self, max: u32) -> Self {
         self.max_connections = max;
         self
@@ -113,7 +114,8 @@ impl MySqlStoreBuilder {
     /// How long to wait between two removals of the rows that have expired, at most an hour; `None`: leave them
     /// to other instances. Default: 1 minute.
     ///
-    /// Each removes all that have expired, few at a time. Any number of instances may do so at once.
+    /// Each removes all that have expired, or have ended together with very many others, few at a time. Any number of
+    /// instances may do so at once.
     pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.purge_interval = interval.into();
         self
@@ -124,8 +126,10 @@ impl MySqlStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached or refuses
-    /// the login, and [`ErrorKind::Store`](crate::ErrorKind::Store) for other errors that it answers with: there is no such database.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be: a setting, a database that does not exist, a
+    /// privilege that the account lacks, a server that is too old.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached, refuses the login, or is
+    /// read-only.
     pub async fn connect(self) -> Result<MySqlStore, Error> {
         self.validate()?;
         let options = self.options()?;
@@ -136,7 +140,7 @@ impl MySqlStoreBuilder {
         pool.connect_first().await?;
         let client = Arc::new(Client::new(pool, sql, self.deadline));
         let background = [
-            Some(purge::close_idle(&client)),
+            Some(purge::close_old(&client)),
             purge::purge(&client, self.purge_interval),
         ];
         Ok(MySqlStore {

@@ -1,0 +1,181 @@
+//! Writes that a server reads late, after their callers were told that they failed.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use tokio::time::sleep;
+use tower_bearer_session::{
+    Error, ErrorKind, MySqlStore, OnFull, SessionStore,
+    store::{PutMode, SessionLimit},
+};
+
+use super::eventually;
+use crate::{
+    harness::{MariaDb, Proxy},
+    stores::{DAY, HOUR, is_live, limit, listed, live, log_in, session, token_id},
+};
+
+const DEADLINE: Duration = Duration::from_millis(500);
+
+/// A store with one connection on which each statement that the tests freeze is prepared already, and another store.
+async fn stores(mysql: &MariaDb) -> (MySqlStore, MySqlStore) {
+    let patient = MySqlStore::builder(mysql.url())
+        .deadline(Duration::from_secs(30))
+        .connect_timeout(Duration::from_secs(30));
+    let patient = patient.connect().await.unwrap();
+    patient.migrate().await.unwrap();
+    let account = "CREATE USER frozen IDENTIFIED BY 'hunter2'; GRANT ALL ON sessions.* TO frozen";
+    mysql.sql(account).await;
+    let frozen = MySqlStore::builder(mysql.url().replace("app", "frozen"))
+        .max_connections(1)
+        .purge_interval(None)
+        .deadline(DEADLINE);
+    (patient, frozen.connect().await.unwrap())
+}
+
+/// Freezes the server, lets the write time out, and thaws the server; returns when the write has been read.
+async fn while_frozen<T: std::fmt::Debug>(
+    mysql: &MariaDb,
+    write: impl Future<Output = Result<T, Error>>,
+) {
+    let ids =
+        "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = 'frozen' ORDER BY ID DESC";
+    let id: i64 = mysql.sql(ids).await[0].get(0);
+    mysql.freeze();
+    let error = write.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    mysql.thaw();
+    // The server ends the connection after it has done what it had been told on it.
+    let gone = format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {id}");
+    eventually("the frozen connection has ended", async || {
+        mysql.number(&gone).await == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_logout_does_nothing() {
+    let mysql = MariaDb::start().await;
+    let (patient, frozen) = stores(&mysql).await;
+    log_in(&patient, "al", &token_id(1)).await;
+    eventually("a prepared statement", async || {
+        frozen.delete("al", &token_id(2)).await.is_ok()
+    })
+    .await;
+    while_frozen(&mysql, frozen.delete("al", &token_id(1))).await;
+    assert!(is_live(&patient, "al", &token_id(1)).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_refresh_does_nothing() {
+    let mysql = MariaDb::start().await;
+    let (patient, frozen) = stores(&mysql).await;
+    log_in(&patient, "al", &token_id(1)).await;
+    eventually("a prepared statement", async || {
+        frozen.refresh("al", &token_id(2), HOUR).await.is_ok()
+    })
+    .await;
+    let before = live(&patient, "al", &token_id(1)).await.session;
+    while_frozen(&mysql, frozen.refresh("al", &token_id(1), DAY)).await;
+    let after = live(&patient, "al", &token_id(1)).await.session;
+    assert_eq!(after, before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_cached_value_is_not_written() {
+    let mysql = MariaDb::start().await;
+    let (patient, frozen) = stores(&mysql).await;
+    for (user, there) in [("al", true), ("bo", false)] {
+        let old = || patient.put_user(user, b"old", HOUR, PutMode::Replace);
+        let mut modes = vec![PutMode::Replace, PutMode::IfUnchanged(None)];
+        if there {
+            assert!(old().await.unwrap());
+            modes = vec![PutMode::Replace, PutMode::IfUnchanged(Some(b"old"))];
+        }
+        for mode in modes {
+            eventually("a prepared statement", async || {
+                frozen.put_user("else", b"old", HOUR, mode).await.is_ok()
+            })
+            .await;
+            while_frozen(&mysql, frozen.put_user(user, b"late", HOUR, mode)).await;
+            let value = patient.get_user(user).await.unwrap();
+            assert_eq!(value.as_deref(), there.then_some(&b"old"[..]), "{mode:?}");
+        }
+    }
+}
+
+/// Freezes the server when the work of a transaction is done and its end is under way.
+async fn frozen_before_commit<T: std::fmt::Debug>(
+    mysql: &MariaDb,
+    patient: &MySqlStore,
+    write: impl AsyncFn(&MySqlStore) -> Result<T, Error>,
+) {
+    const EACH_WAY: Duration = Duration::from_millis(500);
+    let proxy = Proxy::start(mysql.port()).await;
+    let url = format!("mysql://app:hunter2@127.0.0.1:{}/sessions", proxy.port());
+    let store = MySqlStore::builder(url)
+        .purge_interval(None)
+        .deadline(Duration::from_secs(12));
+    let store = store.connect().await.unwrap();
+    // Prepares the statements.
+    store
+        .create("else", &token_id(1), &session(HOUR), None)
+        .await
+        .unwrap();
+    write(&store).await.unwrap();
+    patient.delete_all("al", None).await.unwrap();
+    log_in(patient, "al", &token_id(1)).await;
+    proxy.set_delay(EACH_WAY);
+    let (error, ()) = tokio::join!(write(&store), async {
+        while uncommitted(mysql).await == 0 {}
+        mysql.freeze();
+    });
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    // Whatever the proxy holds arrives at the frozen server.
+    sleep(2 * EACH_WAY).await;
+    mysql.thaw();
+    eventually("the transaction has ended", async || {
+        uncommitted(mysql).await == 0
+    })
+    .await;
+}
+
+/// How many transactions have changed something and are not committed.
+async fn uncommitted(mysql: &MariaDb) -> i64 {
+    // Who asks more often gets old answers.
+    sleep(Duration::from_millis(150)).await;
+    let changed = "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified > 0";
+    mysql.number(changed).await
+}
+
+async fn a_late_login_does_nothing(limit: Option<SessionLimit>) {
+    let mysql = MariaDb::start().await;
+    let (patient, _) = stores(&mysql).await;
+    let login = async |store: &MySqlStore| {
+        store
+            .create("al", &token_id(2), &session(HOUR), limit)
+            .await
+    };
+    frozen_before_commit(&mysql, &patient, login).await;
+    assert_eq!(listed(&patient, "al").await, [token_id(1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_login_without_a_limit_does_nothing() {
+    a_late_login_does_nothing(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_login_evicts_nobody() {
+    a_late_login_does_nothing(limit(1, OnFull::EvictOldest)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_logout_of_all_sessions_does_nothing() {
+    let mysql = MariaDb::start().await;
+    let (patient, _) = stores(&mysql).await;
+    let logout = async |store: &MySqlStore| store.delete_all("al", None).await;
+    frozen_before_commit(&mysql, &patient, logout).await;
+    assert_eq!(listed(&patient, "al").await, [token_id(1)]);
+}
