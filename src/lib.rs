@@ -24,6 +24,7 @@ pub use self::{
 };
 
 mod error;
+pub mod guide;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;

@@ -60,6 +60,36 @@ fn no_link_is_dead() {
     assert!(links > 1000, "only {links} links were found");
 }
 
+/// A guarantee that nothing proves is none.
+#[test]
+fn every_rule_of_the_threat_model_is_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let model = fs::read_to_string(root.join("src/guide/threat_model.md")).expect("the model");
+    let mut sources = String::new();
+    read_sources(&root.join("tests"), &mut sources);
+    let mut names = 0;
+    let rows = model.lines().filter(|line| line.starts_with("| "));
+    // The last column has the names.
+    let columns = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    for name in columns.flat_map(|column| column.split('`').skip(1).step_by(2)) {
+        names += 1;
+        let test = format!("fn {name}(");
+        assert!(sources.contains(&test), "there is no test {name}");
+    }
+    assert!(names > 20, "only {names} tests are named");
+}
+
+fn read_sources(dir: &Path, sources: &mut String) {
+    for entry in fs::read_dir(dir).expect("a directory of tests") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            read_sources(&path, sources);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            sources.push_str(&fs::read_to_string(&path).expect("a source"));
+        }
+    }
+}
+
 /// The pages, built once for all tests.
 fn docs() -> &'static Docs {
     static DOCS: LazyLock<Docs> = LazyLock::new(Docs::build);
