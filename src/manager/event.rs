@@ -24,7 +24,8 @@ pub enum Event<'a> {
         /// When it expires unless it is refreshed.
         expires_at: SystemTime,
     },
-    /// A login ended this session, to keep the session limit; also if the login itself was undone.
+    /// A login ended this session, to keep the session limit; also if the login itself was undone. Of more than 512 that
+    /// end at once perhaps the first 512 only are reported.
     #[non_exhaustive]
     Evicted {
         /// Whose it was.

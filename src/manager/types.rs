@@ -67,7 +67,8 @@ pub struct IssuedToken {
     pub token: Token,
     /// When it expires unless it is refreshed, by the store's clock.
     pub expires_at: SystemTime,
-    /// The sessions that were ended to keep the session limit, first to go first.
+    /// The sessions that were ended to keep the session limit, first to go first; of more than 512 perhaps the first 512
+    /// only.
     pub evicted: Vec<TokenInfo>,
 }
 

@@ -1,10 +1,6 @@
 use http::Request;
 
-use super::{
-    Anonymous, Rejection, Session,
-    session::judge,
-    settings::{Mode, Settings},
-};
+use super::{Anonymous, Rejection, Session, mode::Mode, session::judge, settings::Settings};
 use crate::{Error, TokenId, TokenManager, User};
 
 /// Attaches the session to the request, or tells why the request is refused.

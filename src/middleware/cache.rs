@@ -5,7 +5,7 @@ use http::{
     header::{AUTHORIZATION, CACHE_CONTROL, VARY},
 };
 
-use super::{settings::Mode, source::TokenSource};
+use super::{mode::Mode, source::TokenSource};
 
 /// What a layer says to caches.
 #[derive(Clone, Debug, Default)]

@@ -17,8 +17,9 @@ use super::{
     Rejection, TokenSource,
     future::ResponseFuture,
     hook::{EitherBody, OnRejection, PlainResponse},
+    mode::Mode,
     session::judge_offline,
-    settings::{Mode, PostProcess, Settings},
+    settings::{PostProcess, Settings},
 };
 use crate::{
     Error, User,

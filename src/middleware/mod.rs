@@ -122,6 +122,7 @@ mod hook;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod layer;
+mod mode;
 mod problem;
 mod reject;
 mod respond;

@@ -13,8 +13,9 @@ use super::{
     admit::admit,
     future::{Pending, ResponseFuture},
     hook::{OnRejection, PlainResponse},
+    mode::Mode,
     session::judge,
-    settings::{Mode, PostProcess, Settings},
+    settings::{PostProcess, Settings},
 };
 use crate::{TokenManager, manager::Verdict, store::Lookup, token::ParsedToken};
 

@@ -6,6 +6,7 @@ use super::{
     Rejection, TokenSource,
     cache::CachePolicy,
     hook::PlainResponse,
+    mode::Mode,
     respond::{Responder, ResponseFixups},
     source::TokenSources,
 };
@@ -18,13 +19,6 @@ pub(super) struct Settings<R> {
     /// Sessions with less than this left are renewed.
     pub(super) refresh_below: Option<Duration>,
     pub(super) responder: Responder<R>,
-}
-
-/// What happens to a request without a live token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mode {
-    Required,
-    Optional,
 }
 
 impl Settings<PlainResponse> {

@@ -256,7 +256,8 @@ pub struct SessionVersion {
 pub struct Created {
     /// The session, as it is now.
     pub session: SessionRecord,
-    /// The live sessions that had to go to keep the limit, first to go first.
+    /// The live sessions that had to go to keep the limit, first to go first. Of more than 512, as a limit that is new may
+    /// end, a store may name the first 512 only.
     pub evicted: Vec<(TokenId, SessionRecord)>,
 }
 

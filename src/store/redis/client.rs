@@ -16,8 +16,8 @@ use super::{
     live::Live,
     lookup::{Found, Sought},
     node::{Lane, Node},
-    script::{self, ScriptCall},
-    write::{By, Request, Write},
+    script::{self, By, ScriptCall},
+    write::{Request, Write},
 };
 use crate::Error;
 

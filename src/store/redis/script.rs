@@ -2,8 +2,6 @@ use std::sync::LazyLock;
 
 use redis::{Cmd, RedisResult, ToRedisArgs, Value};
 
-use super::write::By;
-
 /// A Lua script: what must be atomic and is more than one command.
 pub(super) struct Script {
     source: &'static str,
@@ -46,6 +44,15 @@ impl Script {
             args: Vec::new(),
         }
     }
+}
+
+/// How a server is told which script to run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// The server is expected to know it.
+    Sha,
+    /// Makes the server know it.
+    Source,
 }
 
 pub(super) struct ScriptCall {

@@ -14,20 +14,11 @@ use super::{
     clock::micros,
     link::{Answer, Failure, Link, Lost, OnDrop},
     live::Live,
-    script::ScriptCall,
+    script::{By, ScriptCall},
 };
 
 /// The longest time that a copy of a write has to reach its server.
 const MAX_LIFETIME: Duration = Duration::from_secs(1);
-
-/// How a server is told which script to run.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum By {
-    /// The server is expected to know it.
-    Sha,
-    /// Makes the server know it.
-    Source,
-}
 
 /// A call of a script that changes something.
 #[derive(Clone, Copy)]

@@ -1,0 +1,6 @@
+/// What happens to a request without a live token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Required,
+    Optional,
+}
