@@ -122,7 +122,8 @@ impl RedisStore {
         RedisStoreBuilder::from_url(url.as_ref())
     }
 
-    /// Whether there is a connection: what a readiness probe asks. Short for [`RedisHealth::is_connected`].
+    /// Whether there is a connection, as far as is known without asking: a server that hangs may take three seconds to
+    /// be noticed. Short for [`RedisHealth::is_connected`]. To ask now: [`TokenManager::ping`](crate::TokenManager::ping).
     pub fn is_connected(&self) -> bool {
         self.health().is_connected()
     }
