@@ -210,7 +210,7 @@ impl SessionStore for RedisStore {
             }
         }
         let message =
-            "the user's hash has too many fields that are no sessions, or that others add";
+            "the user has too many sessions to keep a limit: new ones, or unreadable ones";
         Err(Error::new(ErrorKind::Store, message))
     }
 

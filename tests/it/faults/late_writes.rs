@@ -53,6 +53,7 @@ on_one_server_and_in_a_cluster!(
     a_logout_that_timed_out_ends_nothing,
     a_refresh_that_timed_out_changes_nothing,
     a_cached_user_that_timed_out_replaces_nothing,
+    a_write_that_came_too_late_is_sent_again_if_there_is_time,
 );
 
 /// With a session limit, the login that was acknowledged stays.
@@ -158,6 +159,26 @@ async fn a_cached_user_that_timed_out_replaces_nothing(server: &RedisServer, url
         let after = scene.patient.get_user("al").await.unwrap();
         assert_eq!(after, before, "{mode:?}");
     }
+}
+
+/// A call with a long deadline is done, however late its first copy came.
+async fn a_write_that_came_too_late_is_sent_again_if_there_is_time(
+    server: &RedisServer,
+    url: &str,
+) {
+    let id = token_id(1);
+    let scene = Scene::new(server, url).await;
+    let calls = async || server.command_calls().await["evalsha"];
+    let before = calls().await;
+    server.freeze();
+    let patient = scene.patient.clone();
+    let login = tokio::spawn(async move { log_in(&patient, "al", &id).await });
+    // Longer than any copy may be on its way.
+    sleep(Duration::from_millis(1500)).await;
+    server.thaw();
+    let created = login.await.unwrap();
+    assert_eq!(live(&scene.patient, "al", &id).await.session, created);
+    assert!(calls().await >= before + 2);
 }
 
 /// Two stores of one server.
