@@ -14,6 +14,7 @@ use aws_lc_rs::{
         RsaKeyPair, RsaPublicKeyComponents,
     },
 };
+use curve25519_dalek::edwards::CompressedEdwardsY;
 
 /// The lengths of an RSA modulus, in bits: RFC 7518 §3.3 sets the lower end, the library the upper one.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
@@ -164,7 +165,15 @@ impl Verifier {
                 let point = [&[UNCOMPRESSED], &x[..], &y[..]].concat();
                 ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
             }
-            PublicKey::Ed25519(x) => ParsedPublicKey::new(&ED25519, x),
+            PublicKey::Ed25519(x) => {
+                // The library takes whatever has this length. With a point of small order a signature fits any message.
+                let point = CompressedEdwardsY(*x).decompress();
+                let point = point.filter(|point| point.compress().0 == *x);
+                if point.is_none_or(|point| point.is_small_order()) {
+                    return Err("its `x` is no point of Ed25519, or one of small order");
+                }
+                ParsedPublicKey::new(&ED25519, x)
+            }
         };
         let reason = match key {
             PublicKey::Rsa { .. } => "its `n` and `e` are no RSA key",

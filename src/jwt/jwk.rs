@@ -64,8 +64,14 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<VerifyingKey>, Vec<IgnoredKey>
         keys: Vec<Element>,
     }
     let error = |message: String| Error::new(ErrorKind::Config, message);
-    let set: Set =
-        serde_json::from_str(json).map_err(|_| error("this is no JWK Set".to_owned()))?;
+    // A struct could be read from an array as well.
+    let set = json
+        .trim_ascii_start()
+        .starts_with('{')
+        .then(|| serde_json::from_str::<Set>(json).ok());
+    let set = set
+        .flatten()
+        .ok_or_else(|| error("this is no JWK Set".to_owned()))?;
     let (mut keys, mut ignored) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for (position, element) in set.keys.into_iter().enumerate() {

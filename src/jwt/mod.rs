@@ -72,7 +72,7 @@
 //! | RSA whose `n` or `e` has leading zero octets, against RFC 7518 §2 | used: the number is the same |
 //! | RSA with an even `n` or `e`, with `e` of 1 or of more than 32 bits | ignored |
 //! | EC with `x` or `y` of other than 32 octets (RFC 7518 §6.2.1.2), or a point that is not on the curve | ignored |
-//! | Ed25519 with `x` of other than 32 octets | ignored |
+//! | Ed25519 with `x` of other than 32 octets, or that is no point, or one of small order | ignored |
 //! | with a member missing, of another JSON type or not in base64url without padding, such as one with `x5c` only | ignored |
 //! | with certificates (`x5c`, `x5u`) or unknown members beside all that | used; they are not looked at |
 //! | with two members of the same name | ignored (RFC 7517 §4) |

@@ -221,6 +221,9 @@ impl Checks {
         // Neither padding nor stray bits after the last octet: there is one spelling.
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Refusal::Malformed);
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
+        if !is_object(&header) {
+            return Err(Refusal::Malformed);
+        }
         let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
         // RFC 7515 §4.1.11: what must be understood, and is not, is refused.
         if header.crit || !self.rules.accept_type(header.typ.as_deref()) {
@@ -251,8 +254,14 @@ pub(super) fn token_id(message: &str) -> TokenId {
     TokenId::of(message)
 }
 
+/// Reads a JSON object (RFC 7515 §5.2, RFC 7519 §7.2); a struct could be read from an array as well.
 fn json<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
-    serde_json::from_slice(text).ok()
+    is_object(text).then(|| serde_json::from_slice(text).ok())?
+}
+
+/// Whether a JSON text is an object, if it is any.
+fn is_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'{')
 }
 
 impl fmt::Debug for JwtVerifier {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, OnFull, SessionStore,
-    store::{ErasedStore, SessionLimit, WrappedStore},
+    store::{ErasedStore, MAX_VALUE_LEN, SessionLimit, WrappedStore},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -138,7 +138,8 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail). Default: 64 KiB.
+    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail); at most
+    /// [`MAX_VALUE_LEN`], which is 1 MiB. Default: 64 KiB.
     ///
     /// A cached user travels with every check, also with checks of forged tokens. If a loaded user is larger, then
     /// the call fails with [`ErrorKind::Serialize`], and nothing is cached. A larger one that a manager with a higher bound
@@ -209,7 +210,7 @@ impl<D> TokenManagerBuilder<D> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, the largest user has no bytes, the session limit is zero or larger than
+    /// timeout is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is zero or larger than
     /// [`SessionLimit::MAX`], or two keys for JWTs have the same id and algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
@@ -223,6 +224,10 @@ impl<D> TokenManagerBuilder<D> {
         let revocation_poll = checked("revocation_poll", self.revocation_poll)?;
         if timeout > MAX_LOAD_TIME {
             let message = format!("load_timeout is longer than {MAX_LOAD_TIME:?}");
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if self.max_user_size > MAX_VALUE_LEN {
+            let message = format!("max_user_size is more than {MAX_VALUE_LEN} bytes");
             return Err(Error::new(ErrorKind::Config, message));
         }
         if self.max_user_size == 0 {

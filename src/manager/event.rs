@@ -24,7 +24,8 @@ pub enum Event<'a> {
         /// When it expires unless it is refreshed.
         expires_at: SystemTime,
     },
-    /// A login ended this session, to keep the session limit; also if the login itself was undone. Of more than 512 that
+    /// A login ended this session, to keep the session limit; also if the login was undone because its caller had
+    /// gone away. After a fault, what the login ended is not known. Of more than 512 that
     /// end at once perhaps the first 512 only are reported.
     #[non_exhaustive]
     Evicted {
@@ -41,7 +42,7 @@ pub enum Event<'a> {
         /// Its handle.
         token_id: &'a TokenId,
     },
-    /// A live session was ended.
+    /// A live session was ended, or perhaps ended: if the store lost its first answer, then it cannot tell.
     #[non_exhaustive]
     LoggedOut {
         /// Whose it was.
@@ -94,7 +95,7 @@ pub enum Event<'a> {
 pub enum Refusal {
     /// It is no token, or two cookies disagree.
     Malformed,
-    /// The request has more than one token in one place.
+    /// The request has more than one token: in two sources, or twice in one.
     SeveralTokens,
     /// It is a JWT, but not signed by a known key, or expired, or for another audience, and so on.
     NotVerified,

@@ -56,22 +56,29 @@ impl Login {
         Ok(created.await?.claim())
     }
 
-    /// Ends the session, whose token nobody has. If it is not certain that it was `started`, then it may start late.
+    /// Ends the session, whose token nobody has. If it is not certain that it was `started`, then it is looked for twice: a
+    /// store may still have been about to start it.
     async fn undo(self, started: bool) {
         let mut pause = UNDO_PAUSE;
         for attempt in 1..=UNDO_ATTEMPTS {
             let store = &self.sessions.store;
             // Whether it was there, if the store can tell.
             let deleted = store.delete(&self.user_id, &self.token_id).await.ok();
-            if deleted == Some(true) || started && deleted.is_some() {
+            if deleted == Some(true) || deleted.is_some() && (started || attempt > 1) {
                 return;
             }
             if attempt < UNDO_ATTEMPTS {
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(jittered(pause)).await;
                 pause *= 4;
             }
         }
     }
+}
+
+/// Half of the pause at least, and all of it at most: many logins may fail at once.
+fn jittered(pause: Duration) -> Duration {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// A session that has started, with what that takes to undo.

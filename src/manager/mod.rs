@@ -197,7 +197,8 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Ends the session of a token, everywhere at once. `true` if it was live. Safe to repeat.
+    /// Ends the session of a token, everywhere at once. `true` if it was live, or if the store cannot tell, because its first
+    /// answer was lost. Safe to repeat.
     ///
     /// All calls that change sessions are seen through although their future is dropped: what the store has done is
     /// reported to [`on_event`](TokenManagerBuilder::on_event) all the same.
@@ -215,7 +216,8 @@ impl<D> TokenManager<D> {
         Ok(sessions.into_iter().map(TokenInfo::new).collect())
     }
 
-    /// Ends one session of a user by its public handle. `true` if it was live. Safe to repeat.
+    /// Ends one session of a user by its public handle. `true` if it was live, or if the store cannot tell, because its first
+    /// answer was lost. Safe to repeat.
     pub async fn delete_user_token(
         &self,
         user_id: &str,

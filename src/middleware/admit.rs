@@ -14,7 +14,7 @@ pub(super) fn admit<D, R, ReqBody>(
 where
     D: Send + Sync + 'static,
 {
-    let verdict = match user? {
+    let verdict = match user.map_err(Rejection::of_check)? {
         Some(user) => {
             if let Some(below) = settings.refresh_below {
                 manager.renew_below(below, &user);

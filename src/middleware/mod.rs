@@ -36,16 +36,18 @@
 //!
 //! # Caches
 //!
-//! Shared caches do not reuse the response to a request with `Authorization` ([RFC 9111 §3.5]), but nothing like that
-//! protects tokens in other places, nor those who have one from the pages of those who have none. So the layer adds:
+//! Shared caches do not reuse the response to a request with `Authorization` unless the response allows it
+//! ([RFC 9111 §3.5]), but nothing like that protects tokens in other places, nor those who have one from the pages of those
+//! who have none. So the layer adds:
 //!
 //! | layer | `Cache-Control` | `Vary` |
 //! |---|---|---|
-//! | required, `Authorization` only | | |
+//! | required, `Authorization` only | | `authorization`, if the response has a `Cache-Control` |
 //! | optional, `Authorization` only | | `authorization` |
 //! | with any other source | `private` | the header fields of its sources: `authorization`, `cookie`, … |
 //!
-//! `private` is not added where the handler says `public`, `s-maxage`, `private` or `no-store`: that choice stands.
+//! `private` is not added where the handler says `public`, `s-maxage`, `private` or `no-store`: that choice stands. It is
+//! added to `must-revalidate` alone, which allows shared caches to reuse the response, too.
 //!
 //! # What a handler gets
 //!

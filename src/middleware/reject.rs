@@ -112,6 +112,14 @@ impl Rejection {
         matches!(self, Self::MissingToken | Self::InvalidToken)
     }
 
+    /// For an error of a check: a request is never to blame for one.
+    pub(super) fn of_check(error: Error) -> Self {
+        match error.is_fault() {
+            true => Self::Fault(error),
+            false => Self::Internal(error),
+        }
+    }
+
     /// The response without a body: status, challenge and `Retry-After`.
     pub(super) fn head(&self) -> Response<()> {
         let mut response = Response::new(());

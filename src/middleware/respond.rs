@@ -1,6 +1,6 @@
 use http::{
     HeaderValue, Method, Request, Response,
-    header::{CONTENT_LENGTH, WWW_AUTHENTICATE},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -111,6 +111,10 @@ impl<R> Responder<R> {
         };
         let refused = rejection.is_some();
         if let Some(rejection) = rejection {
+            // What a middleware further in says of all its responses is not meant for a refusal.
+            for name in [CACHE_CONTROL, EXPIRES] {
+                response.headers_mut().remove(name);
+            }
             response = self.refuse(rejection, response, fixups.grpc);
         }
         if fixups.offered {

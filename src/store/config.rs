@@ -9,6 +9,9 @@ use crate::{Error, ErrorKind};
 /// The longest time that can be set.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
+/// How long all pages of a list may take together, in deadlines of one operation.
+pub(super) const MAX_PAGES_DEADLINES: u32 = 20;
+
 pub(super) fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, message)
 }

@@ -66,16 +66,18 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 ///
 /// After an error a write may or may not have been done, but it is **not done later**: no write takes effect once its
 /// call has returned. Repeating it is safe. A store may repeat a write on its own, after the reply to the first try was
-/// lost, but only when the first try can no longer take effect: a late login would undo a logout, and a late logout of
-/// all sessions would end a newer login.
+/// lost, but only when the first try can no longer take effect: a late logout of all sessions would end a newer login.
+/// It must not repeat [`create`](Self::create) once that may have been done: the session may have been logged out since
+/// then, and would come back. Every call ends within a bounded time.
 ///
 /// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For more, a
 /// store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
-/// An implementer writes plain `async fn`s. Errors are faults only, of the kinds
-/// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout) and
-/// [`Store`](crate::ErrorKind::Store) (and [`SessionLimit`](crate::ErrorKind::SessionLimit) from `create`, and
-/// `InvalidInput` as above).
+/// An implementer writes plain `async fn`s. Errors are faults, of the kinds
+/// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout),
+/// [`Unconfirmed`](crate::ErrorKind::Unconfirmed) and [`Store`](crate::ErrorKind::Store); or
+/// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit) from
+/// `create`, and `InvalidInput` as above.
 ///
 /// `store_conformance_tests!` (feature `test-util`) has a test for each point of this.
 pub trait SessionStore: Send + Sync + 'static {

@@ -75,6 +75,11 @@ impl Client {
         }
     }
 
+    /// How long one operation may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Does some work on one connection within the deadline: again, if the connection was lost. The work gives back
     /// the connection unless it fails.
     ///

@@ -21,9 +21,10 @@ use self::{
     sql::PAGE,
 };
 use super::{
-    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+    SessionStore, config::MAX_PAGES_DEADLINES,
 };
-use crate::{Error, TokenId};
+use crate::{Error, ErrorKind, TokenId};
 
 mod client;
 mod clock;
@@ -139,6 +140,28 @@ impl MySqlStore {
             Ok(done) => Ok(done?),
             Err(_) => Err(timed_out()),
         }
+    }
+
+    async fn list_pages(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
+        let mut sessions = Vec::new();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let from = u128::to_be_bytes(from);
+            let page = || {
+                query(&self.client.sql.list)
+                    .bind(user_id.as_bytes())
+                    .bind(&from[..])
+            };
+            let page = self.read(page).await?;
+            for row in &page {
+                sessions.extend(record::session(row).map_err(Failure::Driver)?);
+            }
+            let last = page.get(PAGE - 1).map(|row| record::id(row, 1));
+            let last = last.transpose().map_err(Failure::Driver)?.flatten();
+            next = last.and_then(|last| u128::from_be_bytes(last).checked_add(1));
+        }
+        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
+        Ok(sessions)
     }
 
     /// The rows that one read returns.
@@ -272,27 +295,14 @@ impl SessionStore for MySqlStore {
         Ok(done.await?.value.max(unsure.load(Ordering::Relaxed)))
     }
 
-    /// Each page has the deadline for itself.
+    /// Each page has the deadline for itself, and all of them twenty deadlines.
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let mut sessions = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let from = u128::to_be_bytes(from);
-            let page = || {
-                query(&self.client.sql.list)
-                    .bind(user_id.as_bytes())
-                    .bind(&from[..])
-            };
-            let page = self.read(page).await?;
-            for row in &page {
-                sessions.extend(record::session(row).map_err(Failure::Driver)?);
-            }
-            let last = page.get(PAGE - 1).map(|row| record::id(row, 1));
-            let last = last.transpose().map_err(Failure::Driver)?.flatten();
-            next = last.and_then(|last| u128::from_be_bytes(last).checked_add(1));
-        }
-        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
-        Ok(sessions)
+        let limit = self.client.deadline() * MAX_PAGES_DEADLINES;
+        let pages = timeout(limit, self.list_pages(user_id));
+        pages.await.unwrap_or_else(|_| {
+            let message = format!("the list of sessions was not complete within {limit:?}");
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

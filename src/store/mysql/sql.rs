@@ -144,7 +144,7 @@ impl Sql {
         let update = format!(
             "UPDATE {sessions} SET refreshed_at = {REACHED}, \
              expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
-             WHERE user_id = ? AND token_id = ? AND {not_ended} AND {in_time} >= 0"
+             WHERE user_id = ? AND token_id = ? AND {not_ended} AND {WRITABLE} AND {in_time} >= 0"
         );
         // A session that has expired is not kept.
         let others = format!("(token_id <> ? OR expires_at <= {REACHED})");
@@ -188,7 +188,7 @@ impl Sql {
             update: text(update),
             delete: text(format!(
                 "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ? \
-                 AND {not_ended} AND {in_time} >= 0"
+                 AND {not_ended} AND {WRITABLE} AND {in_time} >= 0"
             )),
             delete_all: text(format!(
                 "DELETE FROM {sessions} WHERE user_id = ? LIMIT {MANY}"
@@ -227,7 +227,7 @@ impl Sql {
             )),
             put_user_over_expired: text(format!(
                 "UPDATE {users} SET value = ?, expires_at = {REACHED} + ? \
-                 WHERE user_id = ? AND expires_at <= {REACHED} AND {in_time} >= 0"
+                 WHERE user_id = ? AND expires_at <= {REACHED} AND {WRITABLE} AND {in_time} >= 0"
             )),
             put_new_user: text(format!(
                 "INSERT INTO {users} (user_id, value, expires_at) \
@@ -235,7 +235,7 @@ impl Sql {
             )),
             put_user_over: text(format!(
                 "UPDATE {users} SET value = ?, expires_at = {REACHED} + ? \
-                 WHERE user_id = ? AND value = ? AND expires_at > {REACHED} AND {in_time} >= 0"
+                 WHERE user_id = ? AND value = ? AND expires_at > {REACHED} AND {WRITABLE} AND {in_time} >= 0"
             )),
             dead_sessions: text(format!("SELECT user_id, token_id FROM {sessions} {dead}")),
             dead_users: text(format!("SELECT user_id FROM {users} {dead}")),

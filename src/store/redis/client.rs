@@ -12,14 +12,14 @@ use super::{
     errors::server_code,
     health::RedisHealth,
     keys::Keys,
-    link::{Answer, Done, Failure, LinkConfig},
+    link::{Answer, Done, Failure, LinkConfig, OnDrop},
     live::Live,
     lookup::{Found, Sought},
     node::{Lane, Node},
     script::{self, By, ScriptCall},
     write::{Request, Write},
 };
-use crate::Error;
+use crate::{Error, store::config::MAX_PAGES_DEADLINES};
 
 /// A handle; the connections close when the last one is gone.
 #[derive(Clone)]
@@ -84,12 +84,19 @@ impl Client {
         key: &str,
         commands: &Pipeline,
         last: Option<&Arc<Live>>,
+        deadline: Instant,
     ) -> Result<Done<T>, Error> {
-        let (Servers::One(node), Some(live)) = (&self.0.servers, last) else {
-            return self.query(key, Lane::Lists, commands).await;
+        let deadline = deadline.min(self.deadline());
+        let answer = match (&self.0.servers, last) {
+            (Servers::One(node), Some(live)) => {
+                let link = node.lane(Lane::Lists);
+                link.send_on(live, deadline, commands).await
+            }
+            _ => {
+                let request = Request::Read(commands);
+                self.send(key, Lane::Lists, deadline, request).await
+            }
         };
-        let link = node.lane(Lane::Lists);
-        let answer = link.send_on(live, self.deadline(), commands).await;
         let done = answer.and_then(Answer::read);
         done.map_err(|failure| self.0.config.error(failure))
     }
@@ -98,19 +105,32 @@ impl Client {
     pub(super) async fn write<T: FromRedisValue>(
         &self,
         call: &ScriptCall,
+        on_drop: OnDrop,
     ) -> Result<Done<T>, Error> {
-        let written = self.try_write(call, self.deadline()).await;
+        self.write_until(call, on_drop, self.deadline()).await
+    }
+
+    /// The same within this deadline, if it is the earlier one.
+    pub(super) async fn write_until<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+        deadline: Instant,
+    ) -> Result<Done<T>, Error> {
+        let deadline = deadline.min(self.deadline());
+        let written = self.try_write(call, on_drop, deadline).await;
         written.map_err(|failure| self.0.config.error(failure))
     }
 
     async fn try_write<T: FromRedisValue>(
         &self,
         call: &ScriptCall,
+        on_drop: OnDrop,
         deadline: Instant,
     ) -> Result<Done<T>, Failure> {
         let (mut by, mut was_repeated) = (By::Sha, false);
         loop {
-            let request = Request::Write(Write::new(call, by));
+            let request = Request::Write(Write::new(call, by, on_drop));
             let answer = self.send(call.key(), Lane::Requests, deadline, request);
             let answer = answer.await?;
             was_repeated |= answer.repeated;
@@ -176,13 +196,13 @@ impl Client {
         self.0.config.status.report(primaries)
     }
 
-    /// How long one operation may take.
-    pub(super) fn operation_timeout(&self) -> Duration {
-        self.0.config.deadline
+    /// How long an operation may take that reads or ends all sessions of a user, page by page.
+    pub(super) fn pages_timeout(&self) -> Duration {
+        self.0.config.deadline * MAX_PAGES_DEADLINES
     }
 
     fn deadline(&self) -> Instant {
-        Instant::now() + self.operation_timeout()
+        Instant::now() + self.0.config.deadline
     }
 
     async fn send(

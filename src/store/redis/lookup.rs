@@ -137,22 +137,35 @@ impl Sought<'_> {
 
 impl Found {
     /// The answer to a lookup alone.
-    pub(super) fn of(answer: Answer) -> Result<Self, Failure> {
+    fn of(answer: Answer) -> Result<Self, Failure> {
         let mut found = Self::all_of(answer, 1)?;
+        found.next().ok_or_else(|| Failure::Down(nonsense("check")))
+    }
+
+    /// The same, put together from what two nodes returned: its time may be that of the other one.
+    pub(super) fn of_two_nodes(answer: Answer) -> Result<Self, Failure> {
+        let mut found = Self::read_all(answer.values, 1)?;
         found.next().ok_or_else(|| Failure::Down(nonsense("check")))
     }
 
     /// The answers to so many lookups, in their order.
     fn all_of(answer: Answer, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
+        let mut found = Self::read_all(answer.values, lookups)?.peekable();
+        if let Some(first) = found.peek() {
+            answer.live.connected.clock.note(micros(first.now));
+        }
+        Ok(found)
+    }
+
+    fn read_all(values: Vec<Value>, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
         // Nobody may get the answer to somebody else.
-        if answer.values.len() != 1 + 2 * lookups {
+        if values.len() != 1 + 2 * lookups {
             return Err(Failure::Down(nonsense("check")));
         }
-        let mut values = answer.values.into_iter();
+        let mut values = values.into_iter();
         let now = values.next().unwrap_or(Value::Nil).extract_error();
         let now = now.and_then(|now| Ok(redis::from_redis_value(now)?));
         let now = now.map_err(Failure::Redis)?;
-        answer.live.connected.clock.note(micros(now));
         Ok(iter::from_fn(move || {
             let (session, user) = (values.next()?, values.next()?);
             Some(Self { now, session, user })

@@ -5,9 +5,15 @@ use std::{
 
 use bytes::Bytes;
 use redis::Pipeline;
-use tokio::time::timeout;
+use tokio::time::Instant;
 
-use self::{client::Client, keys::Keys, link::Done, lookup::Sought, node::Lane};
+use self::{
+    client::Client,
+    keys::Keys,
+    link::{Done, OnDrop},
+    lookup::Sought,
+    node::Lane,
+};
 pub use self::{
     config::RedisStoreBuilder,
     health::{RedisHealth, RedisPrimary, RedisTopology},
@@ -45,8 +51,6 @@ mod write;
 
 /// How often a login makes room for itself that is taken by others meanwhile.
 const MAX_PRUNINGS: u32 = 5;
-/// How long an operation may take that reads all sessions of a user, in deadlines of one operation.
-const MAX_SCAN_DEADLINES: u32 = 20;
 
 /// A string, or nil.
 type Reply = Option<Vec<u8>>;
@@ -61,8 +65,9 @@ type Time = (u64, u64);
 /// [address of a single server](RedisStoreBuilder::max_connection_age) may lead elsewhere by now. Every operation has a
 /// deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
 ///
-/// An operation is sent a second time if its connection drops before the answer came: a check at once, a write when the
-/// first one can no longer take effect. No write takes effect after it was answered with an error.
+/// All operations but logins are sent a second time if their connection drops before the answer came: a check at once, a
+/// write when the first one can no longer take effect. No write takes effect after it was answered with an error, as long
+/// as the server's clock goes on and is not set back.
 ///
 /// The README specifies the layout of the keys, and tells what faults do to requests.
 ///
@@ -132,19 +137,6 @@ impl RedisStore {
     pub fn health(&self) -> RedisHealth {
         self.client.health()
     }
-
-    /// Does what takes a page after another, each within the deadline, within a deadline for all of them.
-    async fn in_pages<T>(
-        &self,
-        what: &str,
-        pages: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        let limit = self.client.operation_timeout() * MAX_SCAN_DEADLINES;
-        timeout(limit, pages).await.unwrap_or_else(|_| {
-            let message = format!("{what} was not complete within {limit:?}");
-            Err(Error::new(ErrorKind::Timeout, message))
-        })
-    }
 }
 
 /// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions. Checks
@@ -189,8 +181,11 @@ impl SessionStore for RedisStore {
             .arg(limit.map_or(0, |limit| limit.max.get()))
             .arg(on_full);
         let mut evicted = Vec::new();
+        let until = Instant::now() + self.client.pages_timeout();
         for _ in 0..MAX_PRUNINGS {
-            let reply: Vec<Vec<u8>> = self.client.write(&call).await?.reply;
+            // It is never sent twice: the first one may have been done, and undone by a logout since then.
+            let created = self.client.write_until(&call, OnDrop::Fail, until);
+            let reply: Vec<Vec<u8>> = created.await?.reply;
             let mut reply = reply.into_iter();
             match (reply.next().as_deref(), limit) {
                 (Some(b"done"), _) => {
@@ -203,8 +198,7 @@ impl SessionStore for RedisStore {
                 }
                 (Some(b"full"), _) => return Err(Error::session_limit()),
                 (Some(b"crowded"), Some(limit)) => {
-                    let prune = self.prune(user_id, limit);
-                    evicted.extend(self.in_pages("making room for the session", prune).await?);
+                    evicted.extend(self.prune(user_id, limit, until).await?);
                 }
                 _ => return Err(nonsense("create")),
             }
@@ -246,7 +240,7 @@ impl SessionStore for RedisStore {
             .arg(token_id.as_str())
             .arg(millis(change.ttl))
             .arg(&version);
-        let Done { reply, live, .. } = self.client.write(&call).await?;
+        let Done { reply, live, .. } = self.client.write(&call, OnDrop::Retry).await?;
         if reply {
             self.client.confirm(call.key(), &live).await?;
         }
@@ -257,7 +251,7 @@ impl SessionStore for RedisStore {
         let call = script::DELETE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str());
-        let done: Done<bool> = self.client.write(&call).await?;
+        let done: Done<bool> = self.client.write(&call, OnDrop::Retry).await?;
         // If there was none, then somebody else may have ended it, just now.
         self.client.confirm(call.key(), &done.live).await?;
         Ok(done.reply || done.repeated)
@@ -267,14 +261,14 @@ impl SessionStore for RedisStore {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str));
-        let done: Done<u64> = self.client.write(&call).await?;
+        let done: Done<u64> = self.client.write(&call, OnDrop::Retry).await?;
         self.client.confirm(call.key(), &done.live).await?;
         Ok(done.reply.max(done.repeated.into()))
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let scan = self.in_pages("the list of sessions", self.scan(user_id));
-        let mut sessions: Vec<_> = scan.await?.live.into_iter().collect();
+        let until = Instant::now() + self.client.pages_timeout();
+        let mut sessions: Vec<_> = self.scan(user_id, until).await?.live.into_iter().collect();
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
     }
@@ -308,7 +302,7 @@ impl SessionStore for RedisStore {
             .arg(millis(ttl))
             .arg(when)
             .arg(seen.unwrap_or_default());
-        Ok(self.client.write(&call).await?.reply)
+        Ok(self.client.write(&call, OnDrop::Retry).await?.reply)
     }
 
     async fn ping(&self) -> Result<(), Error> {

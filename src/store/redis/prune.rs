@@ -6,10 +6,18 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use redis::Pipeline;
+use tokio::time::Instant;
 
-use super::{RedisStore, Time, link::Done, live::Live, record, script::PRUNE, time, token_id_of};
+use super::{
+    RedisStore, Time,
+    link::{Done, OnDrop},
+    live::Live,
+    record,
+    script::PRUNE,
+    time, token_id_of,
+};
 use crate::{
-    Error, TokenId,
+    Error, ErrorKind, TokenId,
     store::{OnFull, SessionLimit, SessionRecord},
 };
 
@@ -31,8 +39,8 @@ pub(super) struct Scanned {
 }
 
 impl RedisStore {
-    /// Reads all sessions of a user, in pages.
-    pub(super) async fn scan(&self, user_id: &str) -> Result<Scanned, Error> {
+    /// Reads all sessions of a user, in pages, until then.
+    pub(super) async fn scan(&self, user_id: &str, until: Instant) -> Result<Scanned, Error> {
         let key = self.keys.sessions(user_id);
         // A scan may return a field more than once.
         let mut all = Scanned::default();
@@ -43,8 +51,9 @@ impl RedisStore {
             commands.cmd("TIME");
             let page = commands.cmd("HSCAN");
             page.arg(&key).arg(cursor).arg("COUNT").arg(PAGE);
-            let page = self.client.query_page(&key, &commands, scanned.as_ref());
-            let Done { reply, live, .. } = page.await?;
+            let last = scanned.as_ref();
+            let page = self.client.query_page(&key, &commands, last, until).await;
+            let Done { reply, live, .. } = page.map_err(|error| self.overdue(error, until))?;
             let (now, (next, page)): (Time, Page) = reply;
             // A cursor means nothing to another server, or to the same one restarted.
             if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
@@ -65,11 +74,12 @@ impl RedisStore {
         &self,
         user_id: &str,
         limit: SessionLimit,
+        until: Instant,
     ) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let Scanned { mut live, dead } = self.scan(user_id).await?;
+        let Scanned { mut live, dead } = self.scan(user_id, until).await?;
         for ids in dead.chunks(PAGE) {
             let fields = ids.iter().map(|id| (&id[..], Vec::new()));
-            self.end(user_id, 0, fields).await?;
+            self.end(user_id, 0, fields, until).await?;
         }
         let order = |session: &SessionRecord| match limit.on_full {
             OnFull::EvictOldest => Some(session.created_at),
@@ -89,7 +99,7 @@ impl RedisStore {
                 let header = record::header(live.get(id)?);
                 Some((id.as_str().as_bytes(), header))
             });
-            for id in self.end(user_id, keep, fields).await? {
+            for id in self.end(user_id, keep, fields, until).await? {
                 evicted.extend(token_id_of(&id).and_then(|id| live.remove_entry(&id)));
             }
         }
@@ -103,12 +113,25 @@ impl RedisStore {
         user_id: &str,
         stay: usize,
         sessions: impl Iterator<Item = (&'a [u8], Vec<u8>)>,
+        until: Instant,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let mut call = PRUNE.call(self.keys.sessions(user_id)).arg(stay);
         for (id, header) in sessions {
             call = call.arg(id).arg(header);
         }
-        Ok(self.client.write(&call).await?.reply)
+        let ended = self.client.write_until(&call, OnDrop::Retry, until).await;
+        Ok(ended.map_err(|error| self.overdue(error, until))?.reply)
+    }
+
+    /// Says of an error at the end of all pages that it is about all of them.
+    fn overdue(&self, error: Error, until: Instant) -> Error {
+        if error.kind() != ErrorKind::Timeout || Instant::now() < until {
+            return error;
+        }
+        let limit = self.client.pages_timeout();
+        let message =
+            format!("the list of all sessions of the user was not complete within {limit:?}");
+        Error::new(ErrorKind::Timeout, message)
     }
 }
 

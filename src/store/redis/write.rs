@@ -1,8 +1,10 @@
 //! Writes on a supervised connection.
 //!
 //! A write is a script that does nothing after a deadline by the server's clock. It never takes effect after its caller was
-//! told that it failed, whatever held it up. If the connection drops before the answer came, the write is sent again on
-//! the next one, but not before the deadline of the first copy: a late copy could undo what was done after the second.
+//! told that it failed, as long as the server's clock goes on and is not set back. If the connection drops before the answer
+//! came, the write is sent again on the next one, but not before the deadline of the first copy: a late copy could undo
+//! what was done after the second. A login is not sent again: the first copy may have been done, and undone by a logout
+//! since then.
 
 use std::time::Duration;
 
@@ -25,6 +27,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(1);
 pub(super) struct Write<'a> {
     call: &'a ScriptCall,
     by: By,
+    on_drop: OnDrop,
     asking: bool,
 }
 
@@ -37,10 +40,11 @@ pub(super) enum Request<'a> {
 }
 
 impl<'a> Write<'a> {
-    pub(super) fn new(call: &'a ScriptCall, by: By) -> Self {
+    pub(super) fn new(call: &'a ScriptCall, by: By, on_drop: OnDrop) -> Self {
         Self {
             call,
             by,
+            on_drop,
             asking: false,
         }
     }
@@ -83,7 +87,7 @@ impl Link {
         write: Write<'_>,
     ) -> Result<Answer, Failure> {
         let mut live = self.live_until(deadline, 0).await?;
-        let (mut repeated, mut dropped) = (false, false);
+        let (mut repeated, mut retries) = (false, 1);
         loop {
             let lost = match self.clock_of(&live, deadline).await {
                 Err(lost) => lost,
@@ -104,13 +108,16 @@ impl Link {
                         Err(lost) => {
                             sleep_until(expires).await;
                             repeated = true;
+                            if write.on_drop == OnDrop::Fail {
+                                retries = 0;
+                            }
                             lost
                         }
                     }
                 }
             };
             match lost {
-                Lost::Connection(_) if !dropped => dropped = true,
+                Lost::Connection(_) if retries > 0 => retries -= 1,
                 Lost::Connection(failure) | Lost::Answer(failure) => return Err(failure),
             }
             live = self.live_until(deadline, live.generation).await?;

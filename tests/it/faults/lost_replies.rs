@@ -36,6 +36,25 @@ async fn a_logout_of_all_whose_reply_is_lost_is_told() {
     assert_eq!(*scene.events.lock().unwrap(), ["logged out all: 1"]);
 }
 
+/// A login whose reply is lost is not done again: a logout in between stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_of_a_login_whose_reply_is_lost_stands() {
+    let scene = Scene::new().await;
+    let direct = patient_store(&scene.redis.url()).await;
+    scene.proxy.set_delay(Duration::from_millis(500));
+    let manager = scene.manager.clone();
+    let login = tokio::spawn(async move { manager.set_token("al", None).await });
+    eventually("the login", async || {
+        !listed(&direct, "al").await.is_empty()
+    })
+    .await;
+    assert_eq!(direct.delete_all("al", None).await.unwrap(), 1);
+    scene.proxy.set_delay(Duration::ZERO);
+    scene.proxy.drop_connections().await;
+    login.await.unwrap().unwrap_err();
+    assert!(listed(&direct, "al").await.is_empty());
+}
+
 /// Without a lost reply the answer stays what it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_of_nobody_is_none() {

@@ -114,6 +114,18 @@ async fn a_server_that_is_read_only_answers_no_check() {
     assert!(is_unavailable(&error), "{error:?}");
     let error = MySqlStore::connect(mysql.url()).await.unwrap_err();
     assert!(is_unavailable(&error), "{error:?}");
+    // That there is no such session says nothing, either.
+    for refreshes in [true, false] {
+        mysql.sql("SET GLOBAL read_only = 0").await;
+        eventually("a connection", async || store.ping().await.is_ok()).await;
+        mysql.sql("SET GLOBAL read_only = 1").await;
+        let id = token_id(9);
+        let changed = match refreshes {
+            true => store.refresh("al", &id, HOUR).await,
+            false => store.delete("al", &id).await,
+        };
+        assert!(is_unavailable(&changed.unwrap_err()), "{refreshes}");
+    }
     mysql.sql("SET GLOBAL read_only = 0").await;
     eventually("it answers again", async || {
         store.ping().await.is_ok() && is_live(&store, "al", &token_id(1)).await

@@ -98,6 +98,10 @@ fn attacks() -> Vec<(&'static str, String)> {
         ),
         ("another type", by("typ", json!("dpop+jwt"))),
         ("type is no text", by("typ", json!(1))),
+        (
+            "header is a list",
+            signed(&json!(["HS256", header()["kid"], "JWT"]), &claims()),
+        ),
         ("HS256 with the header of ES256", by("alg", json!("ES256"))),
         (
             "HS512 with the same secret",

@@ -203,6 +203,28 @@ fn ignored() -> Vec<(&'static str, Value)> {
         ("Ed25519 x too short", ed.with("x", b64(&[1; 31]))),
         ("Ed25519 x too long", ed.with("x", b64(&[1; 33]))),
         ("Ed25519 without x", ed.with("x", Value::Null)),
+        // With each of them one signature fits any message, or one in a few.
+        (
+            "Ed25519 identity",
+            ed.with("x", b64(&ed25519_point(1, 0, 0))),
+        ),
+        ("Ed25519 y = 0", ed.with("x", b64(&[0; 32]))),
+        (
+            "Ed25519 y = -1",
+            ed.with("x", b64(&ed25519_point(0xec, 0xff, 0x7f))),
+        ),
+        (
+            "Ed25519 y = p",
+            ed.with("x", b64(&ed25519_point(0xed, 0xff, 0x7f))),
+        ),
+        (
+            "Ed25519 y = p + 1",
+            ed.with("x", b64(&ed25519_point(0xee, 0xff, 0x7f))),
+        ),
+        (
+            "Ed25519 y = 2, no point",
+            ed.with("x", b64(&ed25519_point(2, 0, 0))),
+        ),
         ("RSA of 1024 bits", rsa.with("n", b64(&n[128..]))),
         (
             "RSA of 2047 bits",
@@ -261,6 +283,13 @@ fn ignored() -> Vec<(&'static str, Value)> {
         ("a private factor", rsa.with("p", json!("AAAA"))),
     ]);
     rows
+}
+
+/// An encoding of this first octet, these octets between, and this last one.
+fn ed25519_point(first: u8, between: u8, last: u8) -> [u8; 32] {
+    let mut octets = [between; 32];
+    (octets[0], octets[31]) = (first, last);
+    octets
 }
 
 /// RFC 7517 §5: a key that cannot be used is passed over, and a set without any other is an error.

@@ -6,7 +6,7 @@ use tower_bearer_session::{ErrorKind, MySqlStore, OnFull, SessionStore};
 
 use super::eventually;
 use crate::{
-    harness::MariaDb,
+    harness::{MariaDb, Proxy},
     stores::{Backend, DAY, HOUR, MySql, is_live, limit, listed, log_in, session, token_id},
 };
 
@@ -27,6 +27,24 @@ fn fill(table: &str, user_id: &str, count: usize) -> String {
          SELECT '{user_id}', UNHEX(LPAD(HEX(seq), 32, '0')), seq, {count} - seq, 4102444800000, NULL, \
          REPEAT('x', 100) FROM seq_1_to_{count}"
     )
+}
+
+/// A list that goes on page after page ends with an error of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_has_an_overall_deadline() {
+    let (mysql, store) = start().await;
+    mysql.sql(&fill("tbs_sessions", "al", 50_000)).await;
+    let proxy = Proxy::start(mysql.port()).await;
+    let url = mysql
+        .url()
+        .replace(&format!(":{}", mysql.port()), &format!(":{}", proxy.port()));
+    let slow = MySqlStore::builder(url).deadline(Duration::from_secs(1));
+    let slow = slow.purge_interval(None).connect().await.unwrap();
+    proxy.set_delay(Duration::from_millis(150));
+    let error = slow.list("al").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+    assert!(error.to_string().contains("list"), "{error}");
+    assert_eq!(store.list("al").await.unwrap().len(), 50_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

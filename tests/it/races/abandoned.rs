@@ -171,6 +171,17 @@ async fn a_login_that_arrives_late_is_undone() {
     eventually("its end", async || sessions(&store).await == 0).await;
 }
 
+/// Logins that timed out do not multiply the calls of a store that answers again.
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_finds_nothing_twice_is_done() {
+    let (store, faults, events) = (MemoryStore::new(), Faults::new(), Events::default());
+    let manager = events.manager(faults.wrap(store));
+    faults.on("create").fail_next(1, ErrorKind::Timeout);
+    manager.set_token("al", HOUR).await.unwrap_err();
+    sleep(HOUR).await;
+    assert_eq!(faults.on("delete").calls(), 2);
+}
+
 /// Sessions that a login evicted have ended, whatever becomes of the login.
 #[tokio::test(start_paused = true)]
 async fn what_an_undone_login_evicted_is_reported() {

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::ready};
 
 use http::{
     HeaderName, HeaderValue, Request, Response,
-    header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, VARY},
+    header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, EXPIRES, VARY},
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
@@ -108,6 +108,27 @@ async fn a_required_layer_leaves_to_the_rfc_what_it_protects() {
     );
 }
 
+/// A response that allows shared caches to reuse it although the request had `Authorization` varies by it, and is private
+/// unless it was meant for them (RFC 9111 §3.5).
+#[tokio::test]
+async fn what_a_handler_allows_shared_caches_varies_by_the_token() {
+    let (token, [required, _]) = logged_in(&Spy::default(), "al").await;
+    for (said, expected) in [
+        ("public, max-age=60", "public, max-age=60"),
+        ("s-maxage=60", "s-maxage=60"),
+        (
+            "max-age=60, must-revalidate",
+            "max-age=60, must-revalidate, private",
+        ),
+        ("proxy-revalidate", "proxy-revalidate, private"),
+        ("max-age=60", "max-age=60"),
+    ] {
+        let said = [(CACHE_CONTROL, said)];
+        let answer = answer(&required, request([bearer(&token)]), 200, &said).await;
+        assert_eq!(answer, [expected, "authorization"]);
+    }
+}
+
 /// What a handler says of shared caches stands. What it does not say of them is no permission.
 #[tokio::test]
 async fn the_choice_of_the_handler_stands() {
@@ -127,6 +148,12 @@ async fn the_choice_of_the_handler_stands() {
             "max-age=60, must-revalidate, private",
         ),
         ("", "private"),
+        // It speaks of one field; and a comma in quotes separates nothing.
+        (
+            r#"private="set-cookie", max-age=60"#,
+            r#"private="set-cookie", max-age=60, private"#,
+        ),
+        (r#"ext="a, public""#, r#"ext="a, public", private"#),
     ] {
         let answer = answer(&layer, request::<&str>([]), 200, &[(CACHE_CONTROL, said)]).await;
         assert_eq!(answer, [expected, "cookie"], "{said}");
@@ -206,6 +233,30 @@ async fn no_refusal_is_stored() {
         let response = hooked.layer(inner).oneshot(request(&headers)).await;
         let response = response.expect("an answer");
         assert_eq!(list(&response, &CACHE_CONTROL), "max-age=3600", "{status}");
+    }
+}
+
+/// What a middleware between layer and handler says of all responses does not hold for a refusal.
+#[tokio::test]
+async fn no_refusal_keeps_what_was_said_of_the_page() {
+    let (token, layers) = logged_in(&Spy::default(), "al").await;
+    for layer in layers {
+        let inner = service_fn(async |_: Request<()>| {
+            let mut response = Response::<String>::from(Rejection::InvalidToken);
+            for (name, value) in [
+                (CACHE_CONTROL, "public, max-age=600"),
+                (EXPIRES, "Thu, 01 Jan 2099 00:00:00 GMT"),
+            ] {
+                let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+            Ok::<_, Infallible>(response)
+        });
+        let response = layer.layer(inner).oneshot(request([bearer(&token)])).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 401);
+        assert_eq!(list(&response, &CACHE_CONTROL), "no-store");
+        assert!(!response.headers().contains_key(EXPIRES));
     }
 }
 

@@ -63,7 +63,7 @@ impl Cluster {
             request: Request::Read(&sought.commands()),
         };
         let answer = self.follow(&routed, redirect, found.into_values());
-        Found::of(answer.await?)
+        Found::of_two_nodes(answer.await?)
     }
 
     /// Sends a request to the node that holds `key`, and what that node does not execute to where it says; all of

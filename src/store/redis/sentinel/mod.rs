@@ -156,10 +156,13 @@ impl Shared {
                     Ok(_) => true,
                     Err(error) => error.kind() == ErrorKind::Config,
                 };
-                if !answer.as_ref().is_ok_and(Answer::is_promoting) {
-                    promotion = None;
-                }
+                let is_promoting = answer.as_ref().is_ok_and(Answer::is_promoting);
                 self.note(index, answer);
+                if !is_promoting {
+                    promotion = None;
+                    // What the replica of an earlier failover said is not about the next one.
+                    self.note_promoted(index, None);
+                }
                 if !works {
                     connection = None;
                     continue;
