@@ -9,7 +9,7 @@ use super::{
     grpc,
     hook::{OnRejection, PlainResponse, remove_representation},
     reject::{MissingLayer, PendingPostProcess},
-    source::choose_bearer,
+    source::OfferedBearer,
 };
 use crate::{Error, ErrorKind};
 
@@ -30,7 +30,7 @@ pub(super) struct Responder<R> {
 #[derive(Clone, Copy)]
 pub(super) struct ResponseFixups {
     /// A WebSocket client offered its token among its protocols, and must be answered with one of these.
-    offered: bool,
+    offered: Option<OfferedBearer>,
     /// The method is `CONNECT`, so that a success is the beginning of a tunnel, as by RFC 8441.
     connect: bool,
     /// It is a gRPC call to a layer that answers them as such.
@@ -83,7 +83,11 @@ impl<R> Responder<R> {
     }
 
     /// What a request asks of its response; `offered` if a WebSocket client offered a token.
-    pub(super) fn fixups<B>(&self, request: &Request<B>, offered: bool) -> ResponseFixups {
+    pub(super) fn fixups<B>(
+        &self,
+        request: &Request<B>,
+        offered: Option<OfferedBearer>,
+    ) -> ResponseFixups {
         ResponseFixups {
             offered,
             connect: request.method() == Method::CONNECT,
@@ -117,8 +121,8 @@ impl<R> Responder<R> {
             }
             response = self.refuse(rejection, response, fixups.grpc);
         }
-        if fixups.offered {
-            choose_bearer(&mut response, fixups.connect);
+        if let Some(offered) = fixups.offered {
+            offered.choose(&mut response, fixups.connect);
         }
         self.cache.apply(response.headers_mut(), refused);
         response

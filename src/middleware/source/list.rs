@@ -2,7 +2,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::Request;
 
-use super::{Kind, TokenSource, websocket};
+use super::{Kind, OfferedBearer, TokenSource, websocket};
 use crate::middleware::Rejection;
 
 /// The token sources of a layer.
@@ -38,19 +38,22 @@ impl TokenSources {
         self.first_decides = true;
     }
 
-    /// Reads the token of a request, and hides it where the inner service should not see it. Also tells whether a WebSocket
-    /// client offered a token.
+    /// Reads the token of a request, and hides it where the inner service should not see it. Also tells how a WebSocket
+    /// client that offered a token spelled `bearer`.
     pub(in crate::middleware) fn read<B, T>(
         &self,
         request: &mut Request<B>,
         read: impl FnOnce(Result<&str, Rejection>) -> T,
-    ) -> (T, bool) {
+    ) -> (T, Option<OfferedBearer>) {
         for source in &*self.list {
             source.mark_as_sensitive(request.headers_mut());
         }
         let token = read(self.find(request).as_deref().map_err(Clone::clone));
         let reads_protocols = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
-        let offered = self.list.iter().any(reads_protocols) && websocket::hide(request);
+        let offered = match self.list.iter().any(reads_protocols) {
+            true => websocket::hide(request),
+            false => None,
+        };
         (token, offered)
     }
 

@@ -5,7 +5,7 @@ use http::{
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
-pub(super) use self::{list::TokenSources, websocket::choose_bearer};
+pub(super) use self::{list::TokenSources, websocket::OfferedBearer};
 use super::Rejection;
 use crate::{Error, ErrorKind};
 
@@ -145,9 +145,10 @@ impl TokenSource {
     /// The WebSocket subprotocols `bearer, <token>`, the only thing but cookies that browsers let a page
     /// choose: `new WebSocket(url, ["bearer", token])`.
     ///
-    /// The service does not see these two among the protocols that the client offers. If it chooses none of
-    /// the others, the layer answers with `bearer`, because browsers give up if none of what they offer is
-    /// chosen; the token is never sent back. More than one `bearer` is [`Rejection::InvalidRequest`].
+    /// `bearer` is compared without regard to case. The service does not see these two among the protocols that the client
+    /// offers, and none at all if a `bearer` has no token after it. If it chooses none of the others, the layer answers with
+    /// `bearer` as the client spelled it, because browsers give up if none of what they offer is chosen; the token is never
+    /// sent back. More than one `bearer` is [`Rejection::InvalidRequest`].
     pub fn websocket_protocol() -> Self {
         Self(Kind::WebSocketProtocol)
     }

@@ -1,7 +1,5 @@
 //! The WebSocket subprotocols `bearer, <token>`.
 
-use std::str;
-
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
 
 use super::{
@@ -12,32 +10,44 @@ use crate::middleware::Rejection;
 
 /// What a layer further out has taken out of the protocols that a WebSocket client offers. No `Debug` on purpose.
 #[derive(Clone)]
-struct HiddenToken(Box<str>);
+enum HiddenTokens {
+    One(Box<[u8]>),
+    Several,
+}
+
+/// The `bearer` that a WebSocket client offered, as it spelled it.
+#[derive(Clone, Copy)]
+pub(in crate::middleware) struct OfferedBearer([u8; BEARER.len()]);
 
 /// What follows `bearer` among the protocols that a WebSocket client offers.
 pub(super) fn find<B>(request: &Request<B>) -> Found<'_> {
     match *offer(request.headers()).tokens {
-        [] => {
-            let hidden = request.extensions().get::<HiddenToken>();
-            Ok(hidden.map(|HiddenToken(token)| &**token))
-        }
+        [] => match request.extensions().get::<HiddenTokens>() {
+            None => Ok(None),
+            Some(HiddenTokens::One(token)) => text(token).map(Some),
+            Some(HiddenTokens::Several) => Err(Rejection::InvalidRequest),
+        },
         [token] => text(token).map(Some),
         _ => Err(Rejection::InvalidRequest),
     }
 }
 
-/// Takes `bearer, <token>` out of the protocols that a WebSocket client offers; `false` if there is none.
-pub(super) fn hide<B>(request: &mut Request<B>) -> bool {
+/// Takes `bearer, <token>` out of the protocols that a WebSocket client offers; `None` if there is none.
+pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
     let offer = offer(request.headers());
-    let Some(token) = offer.tokens.first() else {
-        return false;
+    let bearer = offer.bearer?;
+    let hidden = match *offer.tokens {
+        [token] => HiddenTokens::One(token.into()),
+        _ => HiddenTokens::Several,
     };
-    let hidden = str::from_utf8(token).map(|token| HiddenToken(token.into()));
-    let others = offer.others.join(&b", "[..]);
+    // The token of a client that got the order wrong is among the others.
+    let others = match offer.tokens.contains(&&b""[..]) {
+        true => Vec::new(),
+        false => offer.others.join(&b", "[..]),
+    };
     let headers = request.headers_mut();
     match HeaderValue::try_from(others) {
         Ok(mut others) if !others.is_empty() => {
-            // There may be a token among them, of a client that got the order wrong.
             others.set_sensitive(true);
             headers.insert(SEC_WEBSOCKET_PROTOCOL, others);
         }
@@ -45,38 +55,53 @@ pub(super) fn hide<B>(request: &mut Request<B>) -> bool {
             headers.remove(SEC_WEBSOCKET_PROTOCOL);
         }
     }
-    if let Ok(hidden) = hidden {
-        request.extensions_mut().insert(hidden);
-    }
-    true
+    request.extensions_mut().insert(hidden);
+    Some(bearer)
 }
 
-/// Lets a browser have one of the protocols that it offered. `connect`: the method was `CONNECT`, as by RFC 8441.
-pub(in crate::middleware) fn choose_bearer<B>(response: &mut Response<B>, connect: bool) {
-    let status = response.status();
-    let accepted = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
-    let headers = response.headers_mut();
-    if accepted && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL) {
-        headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(BEARER));
+impl OfferedBearer {
+    /// `None` if the protocol is another one. A scheme has no case (RFC 9110 §11.1).
+    fn read(protocol: &[u8]) -> Option<Self> {
+        let bearer = protocol.try_into().ok().map(Self);
+        bearer.filter(|_| protocol.eq_ignore_ascii_case(BEARER.as_bytes()))
+    }
+
+    /// Lets a browser have one of the protocols that it offered, by the same name (RFC 6455 §4.2.2). `connect`: the method
+    /// was `CONNECT`, as by RFC 8441.
+    pub(in crate::middleware) fn choose<B>(self, response: &mut Response<B>, connect: bool) {
+        let status = response.status();
+        let accepted = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
+        let headers = response.headers_mut();
+        if accepted
+            && !headers.contains_key(SEC_WEBSOCKET_PROTOCOL)
+            && let Ok(bearer) = HeaderValue::from_bytes(&self.0)
+        {
+            headers.insert(SEC_WEBSOCKET_PROTOCOL, bearer);
+        }
     }
 }
 
 /// What a WebSocket client offers.
 #[derive(Default)]
 struct Offer<'a> {
-    /// Whatever stands after a `bearer`.
+    /// The first one.
+    bearer: Option<OfferedBearer>,
+    /// Whatever stands after a `bearer`; empty if that is nothing, or another `bearer`.
     tokens: Vec<&'a [u8]>,
     others: Vec<&'a [u8]>,
 }
 
 fn offer(headers: &HeaderMap) -> Offer<'_> {
     let mut offer = Offer::default();
-    let mut offered = protocols(headers);
+    let mut offered = protocols(headers).peekable();
     while let Some(protocol) = offered.next() {
-        if protocol == BEARER.as_bytes() {
-            offer.tokens.push(offered.next().unwrap_or_default());
-        } else {
-            offer.others.push(protocol);
+        match OfferedBearer::read(protocol) {
+            Some(bearer) => {
+                offer.bearer.get_or_insert(bearer);
+                let token = offered.next_if(|next| OfferedBearer::read(next).is_none());
+                offer.tokens.push(token.unwrap_or_default());
+            }
+            None => offer.others.push(protocol),
         }
     }
     offer

@@ -6,6 +6,7 @@ mod keys;
 mod layer;
 mod mutations;
 mod peer;
+mod points;
 mod rotation;
 mod spellings;
 mod tokens;

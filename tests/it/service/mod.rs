@@ -11,7 +11,9 @@ mod readiness;
 mod several_sources;
 mod sliding;
 mod sources;
+mod unanswered;
 mod verdicts;
+mod websockets;
 
 use std::{
     pin::Pin,

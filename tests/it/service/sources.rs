@@ -156,7 +156,13 @@ async fn every_source_reads_its_own_place() {
         ),
         (&websocket, protocols(format!("chat, {text}")), &missing),
         (&websocket, protocols("bearer".to_owned()), &invalid),
-        (&websocket, protocols(format!("Bearer, {text}")), &missing),
+        // A scheme has no case (RFC 9110 §11.1).
+        (&websocket, protocols(format!("Bearer, {text}")), &fine),
+        (
+            &websocket,
+            protocols(format!("bearer, bearer, {text}")),
+            &ambiguous,
+        ),
         (&websocket, protocols(format!("{text}, bearer")), &invalid),
         (&query, at(&format!("/?access_token={text}")), &fine),
         (&query, at(&format!("/a?b=c&access_token={text}&d")), &fine),
@@ -293,6 +299,8 @@ async fn the_right_protocol_is_chosen() {
             Some("chat"),
         ),
         (format!("chat, bearer, {text}"), 101, None, Some("bearer")),
+        // RFC 6455 §4.2.2: one of those that the client offers, as it spells it.
+        (format!("BeaReR, {text}"), 101, None, Some("BeaReR")),
         (format!("bearer, {text}"), 400, None, None),
         (format!("bearer, {text}"), 200, None, None),
     ] {
