@@ -25,6 +25,7 @@ pub use self::{
 
 mod error;
 pub mod guide;
+mod jitter;
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub mod jwt;

@@ -10,7 +10,7 @@ use super::{
     sessions::Sessions,
 };
 use crate::{
-    Error, TokenId,
+    Error, TokenId, jitter,
     store::{Created, NewSession, SessionLimit},
 };
 
@@ -68,17 +68,12 @@ impl Login {
                 return;
             }
             if attempt < UNDO_ATTEMPTS {
-                tokio::time::sleep(jittered(pause)).await;
+                // Many logins may fail at once.
+                tokio::time::sleep(pause / 2 + jitter::up_to(pause / 2)).await;
                 pause *= 4;
             }
         }
     }
-}
-
-/// Half of the pause at least, and all of it at most: many logins may fail at once.
-fn jittered(pause: Duration) -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 /// A session that has started, with what that takes to undo.

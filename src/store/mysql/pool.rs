@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{clock::Clock, errors::Failure, setup};
+use crate::jitter;
 
 /// No operation begins on a connection that is older.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(5);
@@ -212,7 +213,7 @@ impl Pool {
             connection,
             clock,
             since,
-            renew: since + RENEWAL_AGE + RENEWAL_SPREAD.mul_f64(fraction()),
+            renew: since + RENEWAL_AGE + jitter::up_to(RENEWAL_SPREAD),
         })
     }
 
@@ -270,14 +271,6 @@ fn close(connection: MySqlConnection) {
         // An error means that it is closed already.
         runtime.spawn(timeout(GOODBYE, connection.close()));
     }
-}
-
-/// A random number from 0 to 1.
-fn fraction() -> f64 {
-    let mut bytes = [0; 4];
-    // Without one, connections may be replaced at once; nothing worse.
-    let _ = getrandom::fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// The runtime ends.

@@ -20,7 +20,7 @@ use super::{
     live::{Live, Reporter, Reports, State},
     topology::Source,
 };
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, jitter};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
@@ -95,7 +95,7 @@ impl Supervisor {
         match self.source.max_age(&self.config) {
             // There has to be time to connect, and many processes should not do so at once.
             Some(age) => {
-                let wait = age * 3 / 4 - jitter(age / 8);
+                let wait = age * 3 / 4 - jitter::up_to(age / 8);
                 timeout(wait, trouble).await.is_ok()
             }
             None => {
@@ -164,7 +164,7 @@ impl Supervisor {
 
 impl Backoff {
     fn next(&mut self) -> Duration {
-        let wait = jitter(self.0);
+        let wait = jitter::up_to(self.0);
         self.0 = (self.0 * 2).min(MAX_BACKOFF);
         wait
     }
@@ -172,13 +172,6 @@ impl Backoff {
     fn reset(&mut self) {
         self.0 = FIRST_BACKOFF;
     }
-}
-
-/// A random time, up to this.
-fn jitter(max: Duration) -> Duration {
-    // Without random numbers all wait for as long.
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    max.mul_f64(f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{
     slots::SlotMap,
 };
 use crate::{
-    Error, ErrorKind,
+    Error, ErrorKind, jitter,
     store::redis::{dial::Address, errors::ErrorText, link::OnDrop, node::Node},
 };
 
@@ -167,8 +167,7 @@ impl Shared {
 }
 
 fn pause() -> Duration {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    PAUSE + JITTER.mul_f64(f64::from(random) / f64::from(u32::MAX))
+    PAUSE + jitter::up_to(JITTER)
 }
 
 fn question() -> Pipeline {
