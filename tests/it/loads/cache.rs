@@ -1,11 +1,5 @@
 use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    fmt::Debug,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    collections::BTreeMap, convert::Infallible, fmt::Debug, sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
@@ -16,7 +10,7 @@ use tower_bearer_session::{
     store::{MAX_TTL, PutMode},
 };
 
-use super::{built, log_in};
+use super::{built, loading, log_in};
 use crate::stores::{Backend, HOUR, SHORT, Server, on_every_store, outlive_short};
 
 on_every_store!(
@@ -273,21 +267,6 @@ async fn the_key_lives_as_long_as_it_is_told(backend: &impl Server) {
     assert_eq!(check(&manager, &token).await, None);
     let millis: u64 = ask(backend, &["PTTL", "tbs:users:{nobody}"]).await;
     assert!(millis <= 9 * 3_600_000 && millis > 8 * 3_600_000);
-}
-
-/// A manager whose loader knows this one detail, and how often it was asked.
-async fn loading<D>(backend: &impl Backend, detail: D) -> (TokenManager<D>, Arc<AtomicUsize>)
-where
-    D: Clone + Send + Sync + 'static,
-{
-    let loads = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&loads);
-    let builder = backend.manager_builder().await.load_user(move |_| {
-        counted.fetch_add(1, SeqCst);
-        let detail = detail.clone();
-        async move { Ok::<_, Infallible>(Some(detail)) }
-    });
-    (built(builder), loads)
 }
 
 async fn check<D>(manager: &TokenManager<D>, token: &str) -> Option<D>

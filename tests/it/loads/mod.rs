@@ -10,7 +10,15 @@ mod shared;
 mod stampede;
 mod unreadable;
 
-use std::{io, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, oneshot},
@@ -133,4 +141,19 @@ async fn cached(manager: &TokenManager<String>, token: &str) -> Option<String> {
 
 fn detail(user: &User<String>) -> String {
     user.detail().expect("a detail").clone()
+}
+
+/// A manager whose loader knows this one detail, and how often it was asked.
+async fn loading<D>(backend: &impl Backend, detail: D) -> (TokenManager<D>, Arc<AtomicUsize>)
+where
+    D: Clone + Send + Sync + 'static,
+{
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&loads);
+    let builder = backend.manager_builder().await.load_user(move |_| {
+        counted.fetch_add(1, SeqCst);
+        let detail = detail.clone();
+        async move { Ok::<_, Infallible>(Some(detail)) }
+    });
+    (built(builder), loads)
 }

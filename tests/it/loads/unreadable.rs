@@ -1,19 +1,13 @@
 //! Details that cannot be cached: each is an error that says so, and not a load at every request.
 
 use std::{
-    collections::HashMap,
-    convert::Infallible,
-    error::Error as _,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    collections::HashMap, convert::Infallible, error::Error as _, sync::atomic::Ordering::SeqCst,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tower_bearer_session::{Error, ErrorKind, MemoryStore, SessionStore, TokenManager};
 
-use super::{built, log_in};
+use super::{built, loading, log_in};
 use crate::stores::{Backend, on_every_store};
 
 on_every_store!(
@@ -155,19 +149,4 @@ fn shown(error: &Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// A manager whose loader knows this one detail, and how often it was asked.
-async fn loading<D>(backend: &impl Backend, detail: D) -> (TokenManager<D>, Arc<AtomicUsize>)
-where
-    D: Clone + Send + Sync + 'static,
-{
-    let loads = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&loads);
-    let builder = backend.manager_builder().await.load_user(move |_| {
-        counted.fetch_add(1, SeqCst);
-        let detail = detail.clone();
-        async move { Ok::<_, Infallible>(Some(detail)) }
-    });
-    (built(builder), loads)
 }
