@@ -9,7 +9,13 @@ use tokio::time::sleep;
 use tower_bearer_session::{Error, RedisStore, SessionStore, Token, TokenManager};
 
 use super::{PATIENCE, eventually, is_unavailable, within};
-use crate::harness::{Flavor, Proxy, RedisServer};
+use crate::{
+    harness::{
+        Flavor, Proxy, RedisServer,
+        fake::{FakeServer, NIL},
+    },
+    stores::token_id,
+};
 
 /// The stores have a user of their own, so that the servers can tell them from the harness.
 const APP: [&str; 6] = ["--user", "app", "on", ">pw", "~*", "+@all"];
@@ -214,6 +220,18 @@ async fn a_refused_write_ends_the_use_of_a_demoted_server() {
     assert!(is_unavailable(&error), "{error:?}");
     let error = scene.check(&scene.revoked).await.unwrap_err();
     assert!(is_unavailable(&error), "{error:?}");
+}
+
+/// A server that tells no role is used, and its role is not watched.
+#[tokio::test]
+async fn a_server_that_tells_no_role_is_not_watched() {
+    let server = FakeServer::start().await;
+    server.hide_role();
+    server.answer(|words| matches!(words, ["GET" | "HGET", ..]).then(|| NIL.to_owned()));
+    let url = format!("redis://127.0.0.1:{}", server.port());
+    let store = RedisStore::connect(url).await.unwrap();
+    assert!(!store.health().primaries()[0].is_role_watched());
+    assert!(store.check("al", &token_id(1)).await.unwrap().is_none());
 }
 
 /// A server that is a replica from the start is no primary, and is promoted later.

@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -35,6 +35,7 @@ struct Shared {
     answer: Mutex<Arc<Answer>>,
     commands: Mutex<Vec<String>>,
     connections: AtomicUsize,
+    hides_role: AtomicBool,
     /// Channels and messages.
     pushes: broadcast::Sender<(String, String)>,
 }
@@ -49,6 +50,7 @@ impl FakeServer {
             answer: Mutex::new(Arc::new(|_: &[&str]| None)),
             commands: Mutex::default(),
             connections: AtomicUsize::new(0),
+            hides_role: AtomicBool::new(false),
             pushes: broadcast::Sender::new(1024),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -62,6 +64,11 @@ impl FakeServer {
     /// From now on commands are answered like this.
     pub(crate) fn answer(&self, answer: impl Fn(&[&str]) -> Reply + Send + Sync + 'static) {
         *lock(&self.shared.answer) = Arc::new(answer);
+    }
+
+    /// From now on `HELLO` tells no role, as with some proxies.
+    pub(crate) fn hide_role(&self) {
+        self.shared.hides_role.store(true, Ordering::SeqCst);
     }
 
     /// The port on 127.0.0.1.
@@ -152,7 +159,8 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
                 let words: Vec<&str> = command.iter().map(String::as_str).collect();
                 lock(&shared.commands).push(words.join(" "));
                 let answer = Arc::clone(&lock(&shared.answer));
-                let mut reply = greeting(&words).or_else(|| answer(&words));
+                let tells_role = !shared.hides_role.load(Ordering::SeqCst);
+                let mut reply = greeting(&words, tells_role).or_else(|| answer(&words));
                 if let (["SUBSCRIBE", more @ ..], None) = (&words[..], &reply) {
                     channels.extend(more.iter().map(|&channel| channel.to_owned()));
                     reply = Some(subscribed(more));
@@ -167,8 +175,9 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
 }
 
 /// What every server says.
-fn greeting(words: &[&str]) -> Reply {
+fn greeting(words: &[&str], tells_role: bool) -> Reply {
     Some(match words {
+        ["HELLO", ..] if !tells_role => format!("%1\r\n{}:3\r\n", bulk("proto")),
         ["HELLO", ..] => {
             let [proto, role, master] = ["proto", "role", "master"].map(bulk);
             format!("%2\r\n{proto}:3\r\n{role}{master}")
