@@ -176,16 +176,22 @@ impl Client {
     where
         F: Future<Output = Outcome<T>>,
     {
-        let (mut lost, mut locked, mut repeated) = (0, 0, false);
+        let (mut lost, mut locked, mut repeated, mut late) = (0, 0, false, false);
         loop {
-            let link = match self.link(deadline).await {
+            let link = match self.link(deadline, late).await {
                 Ok(link) => link,
                 // Other connections may be all right.
                 Err(failure) if failure.is_lost() && lost < LOST => {
                     lost += 1;
                     continue;
                 }
-                Err(failure) => return Err(failure.into()),
+                Err(failure) => {
+                    if late && matches!(failure, Failure::ReadOnly) {
+                        // So that was why the server refused the write.
+                        self.pool.distrust();
+                    }
+                    return Err(failure.into());
+                }
             };
             let failure = match work(link).await {
                 Ok((link, value)) => {
@@ -200,8 +206,11 @@ impl Client {
                 continue;
             }
             if failure.is_lost() {
-                // Most likely the server has gone, and all connections with it, or it is no longer the one to ask.
-                self.pool.distrust();
+                late = failure.is_late_or_read_only();
+                if failure.casts_doubt_on_others() {
+                    // Most likely the server has gone, and all connections with it, or it is no longer the one to ask.
+                    self.pool.distrust();
+                }
                 let again = failure.is_refusal()
                     || when_unsure == WhenUnsure::Repeat
                     || !matches!(failure, Failure::Unsure(_));
@@ -216,8 +225,12 @@ impl Client {
     }
 
     /// A connection to a server on which the tables are those that the statements are about.
-    async fn link(&self, deadline: Instant) -> Result<Link, Failure> {
-        let mut link = self.pool.take(deadline).await?;
+    /// A `new` one has just asked its server whether it takes writes.
+    async fn link(&self, deadline: Instant, new: bool) -> Result<Link, Failure> {
+        let mut link = match new {
+            true => self.pool.take_new(deadline).await?,
+            false => self.pool.take(deadline).await?,
+        };
         if !self.migrated.load(Ordering::Relaxed) {
             schema::check(&mut link, &self.sql).await?;
             self.migrated.store(true, Ordering::Relaxed);
@@ -254,7 +267,7 @@ impl<T: Send + 'static> Drop for Finish<T> {
             runtime.spawn(async move {
                 match timeout_at(deadline, work).await {
                     Ok(Ok((link, _))) => pool.give_back(link),
-                    Ok(Err(failure)) if failure.is_lost() => pool.distrust(),
+                    Ok(Err(failure)) if failure.casts_doubt_on_others() => pool.distrust(),
                     _ => {}
                 }
             });

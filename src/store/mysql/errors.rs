@@ -53,6 +53,18 @@ impl Failure {
             || matches!(self.number(), Some(1290 | OUT_OF_RANGE | 1792 | 1836))
     }
 
+    /// Whether a write was refused because its deadline had passed, or because the server is read-only. The next
+    /// connection tells: it asks its server for the latter.
+    pub(super) fn is_late_or_read_only(&self) -> bool {
+        self.number() == Some(OUT_OF_RANGE)
+    }
+
+    /// Whether other connections are in doubt, too: the server has gone, or takes no writes any more. Under load, a late
+    /// write alone says nothing about them.
+    pub(super) fn casts_doubt_on_others(&self) -> bool {
+        self.is_lost() && !self.is_late_or_read_only()
+    }
+
     fn number(&self) -> Option<u16> {
         match self {
             Self::Driver(error) | Self::Unsure(error) => number(error),

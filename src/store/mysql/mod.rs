@@ -295,7 +295,7 @@ impl SessionStore for MySqlStore {
         Ok(done.await?.value.max(unsure.load(Ordering::Relaxed)))
     }
 
-    /// Each page has the deadline for itself, and all of them twenty deadlines.
+    /// Each page has the [deadline](MySqlStoreBuilder::deadline) for itself, and all of them twenty deadlines.
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let limit = self.client.deadline() * MAX_PAGES_DEADLINES;
         let pages = timeout(limit, self.list_pages(user_id));

@@ -6,9 +6,9 @@
 //! A name or an address may begin to lead to another server while the old one goes on. That shows in three ways:
 //!
 //! - The old server is read-only. Each new connection asks for that, and so does each read; see [`Failure::ReadOnly`].
-//! - A connection to it is lost, or it refuses a write. Then the pool [distrusts](Pool::distrust) all connections that
-//!   were opened before. What is under way on them is answered: it began before anything that the new server does
-//!   for this process. But none of them is used again.
+//! - A connection to it is lost, or it refuses a write because it is read-only. Then the pool
+//!   [distrusts](Pool::distrust) all connections that were opened before. What is under way on them is answered: it
+//!   began before anything that the new server does for this process. But none of them is used again.
 //! - Not at all. Then the age of the connections bounds how long the old server is asked.
 
 use std::{
@@ -96,8 +96,7 @@ impl Pool {
     /// A connection for an operation that ends by `deadline`: one that worked a moment ago, or a new one. Waits while
     /// all are in use.
     pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.map_err(|_| lost())?;
+        let permit = self.permit().await?;
         match self.take_idle() {
             Some(open) => Ok(Link {
                 open,
@@ -105,6 +104,26 @@ impl Pool {
                 permit,
             }),
             None => self.connect(deadline, permit).await,
+        }
+    }
+
+    /// A new connection for an operation that ends by `deadline`, although others may be idle.
+    pub(super) async fn take_new(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
+        let permit = self.permit().await?;
+        self.make_room();
+        self.connect(deadline, permit).await
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        permit.map_err(|_| lost())
+    }
+
+    /// Closes an idle connection if one more, for which there is a permit, would be too many.
+    fn make_room(&self) {
+        let mut state = self.state();
+        if state.idle.len() > self.permits.available_permits() {
+            close(state.idle.remove(0).open.connection);
         }
     }
 

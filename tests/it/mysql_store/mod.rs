@@ -8,6 +8,7 @@ mod lost_replies;
 mod many_sessions;
 mod migrations;
 mod purge;
+mod refused_writes;
 mod round_trips;
 mod secrets;
 mod user_ids;

@@ -105,7 +105,11 @@ impl MySqlStoreBuilder {
     }
 
     /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and retries.
-    /// Default: 500 ms. (A list of very many sessions is read in pages, and the deadline is for each page.)
+    /// Default: 500 ms.
+    ///
+    /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
+    /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
