@@ -1,5 +1,7 @@
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::{
     Event, Inner, LoadUser, TokenManager,
     details::Details,
@@ -7,6 +9,7 @@ use super::{
     format::Format,
     load::Loads,
     loader::{ErasedLoadUser, Loader},
+    login::MAX_UNDOS,
     observe::Observer,
     renew::Renewals,
     sessions::Sessions,
@@ -138,7 +141,7 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail); at most
+    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail): at most
     /// [`MAX_VALUE_LEN`], which is 1 MiB. Default: 64 KiB.
     ///
     /// A cached user travels with every check, also with checks of forged tokens. If a loaded user is larger, then
@@ -167,7 +170,9 @@ impl<D> TokenManagerBuilder<D> {
     /// Tells `hook` of logins, logouts, evictions, refreshes, refusals and failures at this manager: for audit logs and
     /// metrics. Default: nobody.
     ///
-    /// It is called at once, after the store has done its part: it must be quick and must not block or panic. Usually it
+    /// It is called at once, after the store has done its part: it must be quick and must not block or panic. A panic of
+    /// the hook is one of the task that calls it, and of the call that caused the event; while that task is unwinding
+    /// already, the panic is caught, so that the process is not aborted. Usually the hook
     /// runs in the task that caused the event; the events of a call whose caller has gone away, of background work, and
     /// [failures](Event::Failed) come from tasks of the manager, in the caller's `tracing` span.
     ///
@@ -210,8 +215,8 @@ impl<D> TokenManagerBuilder<D> {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is zero or larger than
-    /// [`SessionLimit::MAX`], or two keys for JWTs have the same id and algorithm.
+    /// timeout is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is
+    /// zero or larger than [`SessionLimit::MAX`], or two keys for JWTs have the same id and algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
@@ -283,6 +288,7 @@ impl<D> TokenManagerBuilder<D> {
                 limit,
                 revocation_poll,
                 renewals: Renewals::default(),
+                undos: Arc::new(Semaphore::new(MAX_UNDOS)),
             }),
         })
     }

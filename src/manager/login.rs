@@ -2,26 +2,37 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::runtime::Handle;
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
 
 use super::{
     Event,
-    background::{see_through, spawn},
+    background::{GIVE_UP, see_through, spawn},
     sessions::Sessions,
 };
 use crate::{
-    Error, TokenId, jitter,
+    Error, ErrorKind, TokenId, jitter,
     store::{Created, NewSession, SessionLimit},
 };
 
+/// How many logins of a manager are undone at the same time.
+pub(super) const MAX_UNDOS: usize = 1024;
 /// How often the undo of a login is tried before it is given up.
 const UNDO_ATTEMPTS: u32 = 5;
-/// The pause after the first attempt; the next ones are four times as long each.
-const UNDO_PAUSE: Duration = Duration::from_millis(100);
+/// The pause after the first attempt, without jitter; the next ones are four times as long each.
+const UNDO_PAUSE: Duration = Duration::from_millis(70);
+/// After this time no login takes effect any more that has failed: longer than a server holds a transaction open whose
+/// client is cut off.
+const LATE: Duration = Duration::from_secs(5);
 
 /// A session that is about to begin.
 pub(super) struct Login {
     pub(super) sessions: Sessions,
+    /// One permit for each undo under way.
+    pub(super) undos: Arc<Semaphore>,
     pub(super) user_id: Arc<str>,
     pub(super) token_id: TokenId,
 }
@@ -47,7 +58,7 @@ impl Login {
                     if error.is_fault()
                         && let Ok(runtime) = Handle::try_current()
                     {
-                        spawn(&runtime, self.undo(false));
+                        self.undo(&runtime, false);
                     }
                     Err(error)
                 }
@@ -56,23 +67,45 @@ impl Login {
         Ok(created.await?.claim())
     }
 
-    /// Ends the session, whose token nobody has. If it is not certain that it was `started`, then it is looked for twice: a
-    /// store may still have been about to start it.
-    async fn undo(self, started: bool) {
+    /// Ends the session in the background: nobody has its token. It is reported as a failure if too many others are being
+    /// ended.
+    fn undo(self, runtime: &Handle, started: bool) {
+        let Ok(permit) = Arc::clone(&self.undos).try_acquire_owned() else {
+            let message = "a login is not undone: too many others are being undone";
+            self.sessions.listener.tell(&Event::Failed {
+                operation: "delete",
+                user_id: Some(&self.user_id),
+                token_id: Some(&self.token_id),
+                error: &Error::new(ErrorKind::Unavailable, message),
+            });
+            return;
+        };
+        spawn(runtime, async move {
+            let _permit = permit;
+            let was_live = self.end().await;
+            // The store may not have been done with a login that failed.
+            if !started && was_live == Some(false) {
+                sleep(LATE + jitter::up_to(LATE)).await;
+                self.end().await;
+            }
+        });
+    }
+
+    /// Ends the session. Returns whether it was live, or `None` if the store fails again and again.
+    async fn end(&self) -> Option<bool> {
         let mut pause = UNDO_PAUSE;
         for attempt in 1..=UNDO_ATTEMPTS {
             let store = &self.sessions.store;
-            // Whether it was there, if the store can tell.
-            let deleted = store.delete(&self.user_id, &self.token_id).await.ok();
-            if deleted == Some(true) || deleted.is_some() && (started || attempt > 1) {
-                return;
+            let deleting = store.delete(&self.user_id, &self.token_id);
+            if let Ok(Ok(was_live)) = timeout(GIVE_UP, deleting).await {
+                return Some(was_live);
             }
             if attempt < UNDO_ATTEMPTS {
-                // Many logins may fail at once.
-                tokio::time::sleep(pause / 2 + jitter::up_to(pause / 2)).await;
+                sleep(pause + jitter::up_to(pause)).await;
                 pause *= 4;
             }
         }
+        None
     }
 }
 
@@ -105,6 +138,7 @@ impl Unclaimed {
             sessions,
             user_id,
             token_id,
+            ..
         } = &started.login;
         sessions.listener.tell(&Event::LoggedIn {
             user_id,
@@ -120,7 +154,7 @@ impl Drop for Unclaimed {
         if let Some(started) = self.0.take() {
             started.report_evicted();
             if let Some(runtime) = started.runtime {
-                spawn(&runtime, started.login.undo(true));
+                started.login.undo(&runtime, true);
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 pub(crate) use self::users::Verdict;
 pub use self::{
     builder::TokenManagerBuilder,
@@ -56,6 +58,13 @@ mod users;
 /// millisecond (rounded up); zero and more than [`MAX_TTL`](crate::store::MAX_TTL) are
 /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput). Where a duration is optional, `None` stands for the builder's default.
 ///
+/// # Dropped calls
+///
+/// Refreshes and logouts are seen through although their future is dropped: what the store has done is reported to
+/// [`on_event`](TokenManagerBuilder::on_event) all the same. A login whose future is dropped is
+/// [undone](Self::set_token). The tokio runtime of the caller does this work in the background, until it shuts down. A call
+/// for which nobody waits is given up if the store has not answered after 60 seconds more.
+///
 /// ```
 /// use std::time::Duration;
 /// use tower_bearer_session::{MemoryStore, TokenManager};
@@ -94,6 +103,7 @@ struct Inner<D> {
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
     renewals: Renewals,
+    undos: Arc<Semaphore>,
 }
 
 impl TokenManager {
@@ -116,7 +126,11 @@ impl<D> TokenManager<D> {
     /// A session whose token does not reach the caller is ended again, in the background, so that it neither counts
     /// towards the [limit](TokenManagerBuilder::session_limit) nor shows in lists for long: when the future is dropped
     /// before it is ready (a client that went away, a timeout around the call), and after a fault that leaves open
-    /// whether the store has started the session. The undo is given up if the store fails for about ten seconds.
+    /// whether the store has started the session. After such a fault the session is looked for twice, the second time
+    /// after 5 to 10 seconds. The undo is given up if the store fails for about ten seconds. At most 1,024 logins are
+    /// undone at the same time; one more is not undone, and reported as a failed `delete`.
+    ///
+    /// Sessions that an undone login has evicted stay ended.
     ///
     /// # Errors
     ///
@@ -153,6 +167,7 @@ impl<D> TokenManager<D> {
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let login = Login {
             sessions: self.inner.sessions.clone(),
+            undos: Arc::clone(&self.inner.undos),
             user_id: user_id.into(),
             token_id: *token.id(),
         };
@@ -200,8 +215,7 @@ impl<D> TokenManager<D> {
     /// Ends the session of a token, everywhere at once. `true` if it was live, or if the store cannot tell, because its first
     /// answer was lost. Safe to repeat.
     ///
-    /// All calls that change sessions are seen through although their future is dropped: what the store has done is
-    /// reported to [`on_event`](TokenManagerBuilder::on_event) all the same.
+    /// The call is [seen through](Self#dropped-calls) although its future is dropped.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
         match self.parse(token) {
             Some(token) => self.delete_session(&token.user_id, &token.id).await,

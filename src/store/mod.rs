@@ -73,6 +73,9 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For more, a
 /// store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
+/// Every call ends within a bounded time, whatever becomes of the servers: a store has deadlines of its own. A manager
+/// gives up a call for which nobody waits any more after 60 seconds, and waits without end where somebody does.
+///
 /// An implementer writes plain `async fn`s. Errors are faults, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout),
 /// [`Unconfirmed`](crate::ErrorKind::Unconfirmed) and [`Store`](crate::ErrorKind::Store); or

@@ -11,6 +11,7 @@ mod abandoned;
 mod limits;
 mod logouts;
 mod renewals;
+mod undos;
 
 /// Two managers, each with a connection of its own and a loader that takes a moment.
 async fn two_managers(
