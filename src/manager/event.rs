@@ -1,5 +1,7 @@
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
+    thread,
     time::SystemTime,
 };
 
@@ -138,7 +140,11 @@ impl Listener {
     pub(super) fn tell(&self, event: &Event<'_>) {
         #[cfg(feature = "tracing")]
         super::trace::event(event);
-        if let Some(hook) = self.0.get() {
+        let Some(hook) = self.0.get() else { return };
+        if thread::panicking() {
+            // A second panic would abort the process.
+            let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
+        } else {
             hook(event);
         }
     }
@@ -151,5 +157,34 @@ impl Listener {
             token_id: None,
             error,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// Reports when it is dropped, as a change does whose caller has gone away.
+    struct Report(Listener);
+
+    impl Drop for Report {
+        fn drop(&mut self) {
+            self.0
+                .load_failed("al", &Error::new(ErrorKind::LoadUser, "x"));
+        }
+    }
+
+    /// A second panic while the first one unwinds would abort the process.
+    #[test]
+    fn a_hook_that_panics_while_its_task_unwinds_aborts_nothing() {
+        let listener = Listener::default();
+        listener.set(Box::new(|_| panic!("the hook panics, as it was told")));
+        let unwind = catch_unwind(AssertUnwindSafe(|| {
+            let _report = Report(listener);
+            panic!("the first panic");
+        }));
+        let panic = unwind.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the first panic"));
     }
 }

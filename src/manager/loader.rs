@@ -113,7 +113,11 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
             |source| Error::with_source(ErrorKind::LoadUser, "the user loader failed", source);
         match tokio::time::timeout(self.timeout, task.join_next()).await {
             Ok(Some(Ok(loaded))) => loaded.map_err(failed),
-            Ok(Some(Err(panic))) => Err(failed(panic.into())),
+            // Without the message of the panic, which may quote what is the user's.
+            Ok(Some(Err(error))) if error.is_panic() => {
+                Err(failed("the user loader panicked".into()))
+            }
+            Ok(Some(Err(_))) => Err(Error::cut_short()),
             Ok(None) | Err(_) => Err(Error::new(
                 ErrorKind::LoadUser,
                 format!("the user loader took longer than {:?}", self.timeout),

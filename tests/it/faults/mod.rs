@@ -69,7 +69,7 @@ fn is_unavailable(error: &Error) -> bool {
 }
 
 /// All that can be read in an error.
-fn everything(error: &Error) -> String {
+pub(crate) fn everything(error: &Error) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

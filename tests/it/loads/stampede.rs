@@ -3,7 +3,7 @@ use std::{
     future::pending,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -13,13 +13,16 @@ use tokio::{
     task::yield_now,
     time::{sleep, timeout},
 };
-use tower_bearer_session::{ErrorKind, TokenManager};
+use tower_bearer_session::{ErrorKind, Event, MemoryStore, TokenManager};
 
 use super::{
     Answer, Checking, PATIENCE, asking, asking_manager, built, cached, checking,
     forgetful::Forgetful, log_in,
 };
-use crate::stores::{Backend, on_every_store};
+use crate::{
+    faults::everything,
+    stores::{Backend, on_every_store},
+};
 
 on_every_store!(
     two_hundred_checks_make_one_load,
@@ -122,6 +125,31 @@ async fn a_failure_is_everybodys_and_not_cached(backend: &impl Backend) {
 /// A loader that panics is a loader that fails.
 async fn a_panic_is_everybodys_and_not_cached(backend: &impl Backend) {
     fails(backend, || Answer::Panic, "panic").await;
+}
+
+/// What a loader panics with may quote the user's data: it is not for logs.
+#[tokio::test]
+async fn the_message_of_a_panic_is_in_no_error() {
+    const SECRET: &str = "hunter2";
+    let panics = async |id: String| match id.is_empty() {
+        true => Ok::<_, io::Error>(Some(id)),
+        false => panic!("{SECRET}"),
+    };
+    let heard = Arc::new(Mutex::new(String::new()));
+    let listener = Arc::clone(&heard);
+    let builder = TokenManager::builder(MemoryStore::new()).load_user(panics);
+    let manager = built(builder.on_event(move |event| {
+        if let Event::Failed { error, .. } = event {
+            listener.lock().unwrap().push_str(&everything(error));
+        }
+    }));
+    let error = manager.add_user("al", None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LoadUser);
+    let heard = heard.lock().unwrap().clone();
+    for text in [everything(&error), heard] {
+        assert!(text.contains("panicked"), "{text}");
+        assert!(!text.contains(SECRET), "{text}");
+    }
 }
 
 async fn fails(backend: &impl Backend, failure: impl Fn() -> Answer, reason: &str) {

@@ -5,7 +5,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tower_bearer_session::{Error, ErrorKind, MemoryStore, SessionStore, TokenManager};
+use tower_bearer_session::{
+    Error, ErrorKind, MemoryStore, SessionStore, TokenManager, store::MAX_VALUE_LEN,
+};
 
 use super::{built, loading, log_in};
 use crate::stores::{Backend, on_every_store};
@@ -108,6 +110,21 @@ async fn a_large_detail_of_another_process_is_used(backend: &impl Backend) {
 fn a_bound_of_nothing_is_refused() {
     let builder = TokenManager::builder(MemoryStore::new()).max_user_size(0);
     assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Config);
+}
+
+/// Stores refuse such values, and each check would load its user anew.
+#[test]
+fn a_bound_above_that_of_the_stores_is_refused() {
+    let build = |bytes| {
+        let builder = TokenManager::builder(MemoryStore::new());
+        builder.max_user_size(bytes).build().map(drop)
+    };
+    build(MAX_VALUE_LEN).unwrap();
+    for bytes in [MAX_VALUE_LEN + 1, usize::MAX] {
+        let error = build(bytes).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("max_user_size"), "{error}");
+    }
 }
 
 /// Checks and `add_user` of a user with this detail fail, and nothing is cached; returns the text of the error.
