@@ -81,7 +81,9 @@ impl<D: Send + Sync + 'static> Session<D> {
     ///
     /// For now it asks the store at once and then at the
     /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, with one check each time. While the store is
-    /// not available, nothing has ended but what has reached its absolute end. It does not ask the user loader.
+    /// not available, a session counts as ended only at its [absolute end](crate::TokenOptions::max_lifetime), if it has one
+    /// that an earlier answer has told: during an outage, streams of sessions that were logged out or have expired go on.
+    /// It does not ask the user loader.
     ///
     /// ```no_run
     /// # async fn next_message() {}
