@@ -68,7 +68,7 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// call has returned. Repeating it is safe. A store may repeat a write on its own, after the reply to the first try was
 /// lost, but only when the first try can no longer take effect: a late logout of all sessions would end a newer login.
 /// It must not repeat [`create`](Self::create) once that may have been done: the session may have been logged out since
-/// then, and would come back. Every call ends within a bounded time.
+/// then, and would come back.
 ///
 /// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For more, a
 /// store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
