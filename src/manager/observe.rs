@@ -45,7 +45,12 @@ impl AroundStore for Observer {
         operation: Operation<'_>,
         call: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
-        Some(call()?.inspect_err(|error| self.report(operation, error)))
+        // Not by `inspect_err`, which moves what is in the outcome.
+        let outcome = call();
+        if let Some(Err(error)) = &outcome {
+            self.report(operation, error);
+        }
+        outcome
     }
 }
 

@@ -42,17 +42,26 @@ impl CachePolicy {
         }
     }
 
-    /// Adds what is missing in the header of a response. A refusal must not be stored at all: it says something of one
-    /// request, and some caches keep a 400 or 503 for a while unless they are told not to.
-    pub(super) fn apply(&self, headers: &mut HeaderMap, refused: bool) {
+    /// Adds what is missing in the header of a response.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
         let is_said = headers.contains_key(CACHE_CONTROL);
-        if refused {
-            if !is_said {
-                headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            }
-        } else if self.private || is_said {
+        if self.private || is_said {
             self.limit_sharing(headers);
         }
+        self.complete_vary(headers, is_said);
+    }
+
+    /// Forbids to store a refusal: it says something of one request, and some caches keep a 400 or 503 for a while unless
+    /// they are told not to. What a hook says of caching stands.
+    pub(super) fn apply_to_refusal(&self, headers: &mut HeaderMap) {
+        let is_said = headers.contains_key(CACHE_CONTROL);
+        if !is_said {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        }
+        self.complete_vary(headers, is_said);
+    }
+
+    fn complete_vary(&self, headers: &mut HeaderMap, is_said: bool) {
         if let Some(vary) = self.vary.as_ref().filter(|_| self.unprotected || is_said) {
             add_vary(headers, vary);
         }

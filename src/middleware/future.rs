@@ -143,11 +143,11 @@ where
                 }
                 StateProj::Calling { future, post } => {
                     let response = ready!(future.poll(cx))?;
-                    return Poll::Ready(Ok(post.finish::<D, _>(Ok(response))));
+                    return Poll::Ready(Ok(post.finish::<D, _>(response)));
                 }
                 StateProj::Refused { rejection, post } => {
                     let rejection = rejection.take().expect("polled after completion");
-                    return Poll::Ready(Ok(post.finish::<D, _>(Err(rejection))));
+                    return Poll::Ready(Ok(post.settings.responder.refuse(rejection, post.fixups)));
                 }
             };
             state.set(next);
@@ -178,12 +178,12 @@ where
 
 impl<R> PostProcess<R> {
     /// The response of a layer for `D` to the request.
-    fn finish<D, B>(&self, outcome: Result<Response<B>, Rejection>) -> Response<R::Body>
+    fn finish<D, B>(&self, response: Response<B>) -> Response<R::Body>
     where
         R: OnRejection<B>,
     {
         let responder = &self.settings.responder;
-        responder.finish(outcome, self.fixups, type_name::<D>())
+        responder.finish(response, self.fixups, type_name::<D>())
     }
 }
 

@@ -41,7 +41,11 @@ pub enum Rejection {
 
 /// An extractor found no layer for its user type; its `Display` names the types, for the log.
 #[derive(Clone, Debug)]
-pub struct MissingLayer {
+pub struct MissingLayer(Box<Missing>);
+
+/// In a box, so that results with a [`Rejection`] in them are small.
+#[derive(Clone, Debug)]
+struct Missing {
     extractor: &'static str,
     /// `None` for one without.
     user_type: Option<&'static str>,
@@ -198,29 +202,28 @@ impl MissingLayer {
     /// For an extractor of this name and user type.
     #[cfg(feature = "axum")]
     pub(super) fn new<D>(extractor: &'static str) -> Self {
-        Self {
+        Self(Box::new(Missing {
             extractor,
             user_type: Some(std::any::type_name::<D>()),
             present: None,
-        }
+        }))
     }
 
     /// For the extractor of claims, which have no user type.
     #[cfg(all(feature = "axum", feature = "jwt"))]
     pub(super) fn claims() -> Self {
-        Self {
+        Self(Box::new(Missing {
             extractor: "VerifiedClaims",
             user_type: None,
             present: None,
-        }
+        }))
     }
 
     /// The same, now that the layer around the handler is known.
     pub(super) fn with_layer(&self, layer: &'static str, user_type: &'static str) -> Self {
-        Self {
-            present: Some((layer, user_type)),
-            ..self.clone()
-        }
+        let mut missing = self.clone();
+        missing.0.present = Some((layer, user_type));
+        missing
     }
 
     /// Writes an error to the log: the client is not told what is wrong.
@@ -233,8 +236,8 @@ impl MissingLayer {
 
 impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let extractor = self.extractor;
-        match self.user_type {
+        let extractor = self.0.extractor;
+        match self.0.user_type {
             Some(wanted) => write!(
                 f,
                 "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
@@ -244,7 +247,7 @@ impl fmt::Display for MissingLayer {
                 "the request has no `{extractor}`: put a `JwtLayer` on the route"
             ),
         }?;
-        match self.present {
+        match self.0.present {
             Some((layer, user_type)) => write!(f, "; it has a `{layer}<{user_type}>`"),
             None => Ok(()),
         }

@@ -95,36 +95,59 @@ impl<R> Responder<R> {
         }
     }
 
-    /// The response to a request that the inner service has answered, or that this layer refuses. `user_type` is the name of
-    /// the layer's `D`.
+    /// The response to a request that the inner service has answered. `user_type` is the name of the layer's `D`.
     pub(super) fn finish<B>(
         &self,
-        outcome: Result<Response<B>, Rejection>,
+        response: Response<B>,
         fixups: ResponseFixups,
         user_type: &'static str,
     ) -> Response<R::Body>
     where
         R: OnRejection<B>,
     {
-        let (mut response, rejection) = match outcome {
-            Ok(response) => {
-                let rejection = self.pending_rejection(&response, user_type);
-                (response.map(R::wrap), rejection)
-            }
-            Err(rejection) => (rejection.head().map(|()| R::empty()), Some(rejection)),
-        };
-        let refused = rejection.is_some();
+        let rejection = self.pending_rejection(&response, user_type);
+        let mut response = response.map(R::wrap);
         if let Some(rejection) = rejection {
-            // What a middleware further in says of all its responses is not meant for a refusal.
-            for name in [CACHE_CONTROL, EXPIRES] {
-                response.headers_mut().remove(name);
-            }
-            response = self.refuse(rejection, response, fixups.grpc);
+            return self.finish_refusal(rejection, response, fixups);
         }
         if let Some(offered) = fixups.offered {
             offered.choose(&mut response, fixups.connect);
         }
-        self.cache.apply(response.headers_mut(), refused);
+        self.cache.apply(response.headers_mut());
+        response
+    }
+
+    /// The response to a request that this layer refuses.
+    pub(super) fn refuse<B>(
+        &self,
+        rejection: Rejection,
+        fixups: ResponseFixups,
+    ) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        let response = rejection.head().map(|()| R::empty());
+        self.finish_refusal(rejection, response, fixups)
+    }
+
+    fn finish_refusal<B>(
+        &self,
+        rejection: Rejection,
+        mut response: Response<R::Body>,
+        fixups: ResponseFixups,
+    ) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        // What a middleware further in says of all its responses is not meant for a refusal.
+        for name in [CACHE_CONTROL, EXPIRES] {
+            response.headers_mut().remove(name);
+        }
+        let mut response = self.dress(rejection, response, fixups.grpc);
+        if let Some(offered) = fixups.offered {
+            offered.choose(&mut response, fixups.connect);
+        }
+        self.cache.apply_to_refusal(response.headers_mut());
         response
     }
 
@@ -150,7 +173,7 @@ impl<R> Responder<R> {
     }
 
     /// Gives a refusal its realm and its looks.
-    fn refuse<B>(
+    fn dress<B>(
         &self,
         rejection: Rejection,
         mut response: Response<R::Body>,
