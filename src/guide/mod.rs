@@ -1,4 +1,71 @@
-//! What operators and reviewers need to know, apart from the API.
+//! The guide: everything about using and operating this crate that is not about one type.
+//!
+//! | page | content |
+//! |---|---|
+//! | `http` | extractors, modes, token sources, refusals, caches, gRPC |
+//! | `redis` | URLs, server settings, access rights, consistency |
+//! | `mysql` | servers, access rights, schema |
+//! | `jwt` | keys, rotation, services without a store |
+//! | `production` | readiness, events, and what every fault does to requests |
+//! | [`layout`] | keys and records in Redis, for services in other languages |
+//! | [`security`], [`threat_model`] | how tokens are kept secret; who attacks, what holds, what is left to you |
+//! | `testing` | tests of services and of stores |
+//! | [`performance`] | what a check costs |
+//!
+//! The pages in plain text need a feature: `http` is there with `axum`, `production` with `redis`, `testing` with
+//! `test-util`, and the others with the feature of their name.
+
+// The pages link to what is in scope here.
+#[cfg(all(doc, feature = "jwt"))]
+use crate::jwt::JwtConfig;
+#[cfg(all(doc, feature = "redis"))]
+use crate::{ErrorKind, RedisStore, RedisStoreBuilder};
+#[cfg(all(doc, feature = "mysql"))]
+use crate::{MySqlStore, MySqlStoreBuilder};
+#[cfg(doc)]
+use crate::{Session, SessionLayer, TokenManager, User};
+
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+#[doc = include_str!("http.md")]
+pub mod http {}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc = include_str!("redis.md")]
+pub mod redis {}
+
+#[cfg(feature = "mysql")]
+#[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]
+#[doc = include_str!("mysql.md")]
+#[doc = ""]
+#[cfg_attr(feature = "redis", doc = "[production]: crate::guide::production")]
+#[cfg_attr(not(feature = "redis"), doc = "[production]: #")]
+pub mod mysql {}
+
+#[cfg(feature = "jwt")]
+#[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+#[doc = include_str!("jwt.md")]
+pub mod jwt {}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc = include_str!("production.md")]
+pub mod production {}
+
+#[doc = include_str!("layout.md")]
+pub mod layout {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
 
 #[doc = include_str!("threat_model.md")]
 pub mod threat_model {}
+
+#[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("performance.md")]
+pub mod performance {}

@@ -69,7 +69,8 @@ type Time = (u64, u64);
 /// write when the first one can no longer take effect. No write takes effect after it was answered with an error, as long
 /// as the server's clock goes on and is not set back.
 ///
-/// The README specifies the layout of the keys, and tells what faults do to requests.
+/// The guide specifies the [layout](crate::guide::layout) of the keys, and tells what
+/// [faults](crate::guide::production) do to requests.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), tower_bearer_session::Error> {
