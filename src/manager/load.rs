@@ -115,7 +115,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
     ) -> Loaded<D> {
         let mut attempt = 1;
         loop {
-            let seen = claim(store, user_id).await?;
+            let (seen, _) = claim(store, user_id).await?;
             let loaded = self.source.loader.load(user_id).await?;
             if self.source.put(store, user_id, &loaded, ttl, &seen).await? {
                 return Ok(loaded.detail);
@@ -143,24 +143,40 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         user_id: &Arc<str>,
         flight: &mut Flight<D>,
     ) -> Loaded<D> {
-        let seen = claim(store, user_id).await;
-        if let Ok(value) = &seen {
+        let seen = loop {
+            let Ok((value, found)) = claim(store, user_id).await else {
+                break None;
+            };
             // Between the caller's look and this flight another one may have landed …
-            if let Some(cached) = decode(user_id, Some(value)) {
+            if let Some(cached) = decode(user_id, Some(&value)) {
                 return Ok(cached);
             }
-            // … or taken off.
-            if let Some(other) = flight.settle((Arc::clone(user_id), Some(value.clone()))) {
+            let key = (Arc::clone(user_id), Some(value.clone()));
+            let had_key = flight.key.as_ref() == Some(&key);
+            // … or taken off …
+            if let Some(other) = flight.settle(key) {
                 return landed(other).await;
             }
-        }
+            // … or both, after this value was found: only a look under its key tells.
+            if had_key || !found {
+                break Some(value);
+            }
+        };
         let loaded = self.loader.load(user_id).await?;
         // A store that cannot keep it, say for want of memory, does not make it wrong.
-        if let Ok(seen) = seen {
-            let ttl = flight.in_flight.ttl.get();
-            match self.put(store, user_id, &loaded, ttl, &seen).await {
-                Err(error) if !error.is_fault() => return Err(error),
-                _ => {}
+        if let Some(seen) = seen {
+            let mut ttl = flight.in_flight.ttl.get();
+            let mut expected = &*seen;
+            loop {
+                match self.put(store, user_id, &loaded, ttl, expected).await {
+                    Err(error) if !error.is_fault() => return Err(error),
+                    _ => {}
+                }
+                // Whoever has joined during the write may want it for a shorter time than is written.
+                let Some(shorter) = flight.leave_unless_shortened(ttl) else {
+                    break;
+                };
+                (ttl, expected) = (shorter, &loaded.value);
             }
         }
         Ok(loaded.detail)
@@ -181,16 +197,16 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
     }
 }
 
-/// The cached value, after making sure that there is one.
-async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<Bytes, Error> {
+/// The cached value, after making sure that there is one, and whether it was found.
+async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), Error> {
     loop {
         if let Some(value) = store.get_user(user_id).await? {
-            return Ok(value);
+            return Ok((value, true));
         }
         let marker = slot::marker()?;
         let mode = PutMode::IfUnchanged(None);
         if store.put_user(user_id, &marker, MARKER_TTL, mode).await? {
-            return Ok(marker.into());
+            return Ok((marker.into(), false));
         }
     }
 }
@@ -276,6 +292,21 @@ impl<D> Flight<D> {
         }
         self.leave();
         self.take_off(key)
+    }
+
+    /// Takes this flight off the board, unless somebody who has joined asks for less than `ttl`; returns that time
+    /// then.
+    fn leave_unless_shortened(&mut self, ttl: Duration) -> Option<Duration> {
+        // Nobody joins between the look at the time and the departure.
+        let mut flights = lock(&self.flights);
+        let shortest = self.in_flight.ttl.get();
+        if shortest < ttl {
+            return Some(shortest);
+        }
+        if let Some(key) = self.key.take() {
+            flights.remove(&key);
+        }
+        None
     }
 
     fn leave(&mut self) {

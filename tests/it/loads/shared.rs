@@ -5,7 +5,9 @@ use std::{
 };
 
 use tokio::time::advance;
-use tower_bearer_session::{MemoryStore, SessionStore, TokenManager, store::PutMode};
+use tower_bearer_session::{
+    MemoryStore, SessionStore, TokenManager, store::PutMode, test_util::Faults,
+};
 
 use super::{asking, asking_manager, built, forgetful::Forgetful, log_in};
 
@@ -64,6 +66,75 @@ async fn a_load_that_gives_way_hands_its_time_over() {
     assert!(saw_it.await.unwrap().is_some() && saw_nothing.await.unwrap().is_some());
     advance(MINUTE).await;
     assert_eq!(store.get_user("al").await.unwrap(), None);
+}
+
+/// The same for a check that comes while the store already writes the user for a longer time.
+#[tokio::test(start_paused = true)]
+async fn a_check_that_joins_during_the_write_shortens_the_time() {
+    for written in [false, true] {
+        let (store, faults) = (MemoryStore::new(), Faults::new());
+        let (loader, mut questions) = asking();
+        let builder = TokenManager::builder(faults.wrap(store.clone())).load_user(loader);
+        let manager: TokenManager<String> = built(builder);
+        let token = log_in(&manager, "al").await;
+        let mut first = pin!(manager.check_token_or_update_user(&token, HOUR));
+        let mut second = pin!(manager.check_token_or_update_user(&token, MINUTE));
+        assert!(polled(first.as_mut()).is_pending());
+        let question = questions.next().await;
+        let puts = faults.on("put_user");
+        let marked = puts.calls();
+        match written {
+            false => puts.delay(MINUTE / 2),
+            true => puts.delay_replies(MINUTE / 2),
+        }
+        // It sees that the user is not cached, and joins the load in the middle of the write.
+        faults.on("check").delay_replies(MINUTE / 4);
+        assert!(polled(second.as_mut()).is_pending());
+        question.detail("loaded");
+        while puts.calls() == marked {
+            tokio::task::yield_now().await;
+        }
+        let (first, second) = tokio::join!(first, second);
+        assert!(first.unwrap().is_some() && second.unwrap().is_some());
+        questions.assert_none();
+        assert!(store.get_user("al").await.unwrap().is_some());
+        advance(MINUTE).await;
+        assert_eq!(store.get_user("al").await.unwrap(), None, "{written}");
+    }
+}
+
+/// A check that missed the cache, and learns of a load when that has just ended, gets its user without another load.
+#[tokio::test(start_paused = true)]
+async fn a_load_that_ends_while_another_one_begins_is_not_repeated() {
+    let (store, faults) = (MemoryStore::new(), Faults::new());
+    let forgetful = Forgetful::new(store.clone());
+    let forgets = forgetful.forgets();
+    let (loader, mut questions) = asking();
+    let builder = TokenManager::builder(faults.wrap(forgetful)).load_user(loader);
+    let manager: TokenManager<String> = built(builder);
+    let token = log_in(&manager, "al").await;
+    // A marker, as another process leaves it.
+    let marked = store.put_user("al", b"!", HOUR, PutMode::Replace).await;
+    assert!(marked.unwrap());
+    forgets.store(false, std::sync::atomic::Ordering::SeqCst);
+    let mut first = pin!(manager.check_token_or_update_user(&token, None));
+    assert!(polled(first.as_mut()).is_pending());
+    let question = questions.next().await;
+    forgets.store(true, std::sync::atomic::Ordering::SeqCst);
+    let gets = faults.on("get_user");
+    let before = gets.calls();
+    gets.delay_replies(MINUTE);
+    let mut second = pin!(manager.check_token_or_update_user(&token, None));
+    assert!(polled(second.as_mut()).is_pending());
+    // The marker is read, and the answer is on its way.
+    while gets.calls() == before {
+        tokio::task::yield_now().await;
+    }
+    question.detail("loaded");
+    assert!(first.await.unwrap().is_some());
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(second.detail().unwrap(), "loaded");
+    questions.assert_none();
 }
 
 fn polled<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
