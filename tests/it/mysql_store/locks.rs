@@ -132,13 +132,7 @@ async fn a_lock_that_is_held_is_a_timeout() {
     let store = tables.builder().deadline(Duration::from_millis(300));
     let store = store.connect().await.unwrap();
     log_in(&store, "al", &token_id(1)).await;
-    let mut other = tables.server().connect().await.unwrap();
-    run(&mut other, "START TRANSACTION").await;
-    let lock = format!(
-        "SELECT slot FROM {} WHERE slot = CRC32('al') % 1024 FOR UPDATE",
-        tables.table("slots")
-    );
-    run(&mut other, &lock).await;
+    let mut other = locked_out(&tables).await;
     let new = session(HOUR);
     // More than there are connections.
     let mut logins = JoinSet::new();
@@ -167,13 +161,7 @@ async fn logins_that_wait_for_a_lock_leave_room_for_those_of_others() {
     let store = tables.builder().deadline(Duration::from_secs(15));
     let store = store.connect().await.unwrap();
     log_in(&store, "bo", &token_id(3)).await;
-    let mut other = tables.server().connect().await.unwrap();
-    run(&mut other, "START TRANSACTION").await;
-    let lock = format!(
-        "SELECT slot FROM {} WHERE slot = CRC32('al') % 1024 FOR UPDATE",
-        tables.table("slots")
-    );
-    run(&mut other, &lock).await;
+    let mut other = locked_out(&tables).await;
     let mut waiting = JoinSet::new();
     for n in 0..40 {
         let store = store.clone();
@@ -260,6 +248,18 @@ async fn a_login_that_may_be_committed_is_not_repeated() {
     // All else is done again.
     store.delete_all("al", None).await.unwrap();
     assert!(listed(&store, "al").await.is_empty());
+}
+
+/// A connection that has locked the slot of "al".
+async fn locked_out(tables: &MySql) -> MySqlConnection {
+    let mut other = tables.server().connect().await.unwrap();
+    run(&mut other, "START TRANSACTION").await;
+    let lock = format!(
+        "SELECT slot FROM {} WHERE slot = CRC32('al') % 1024 FOR UPDATE",
+        tables.table("slots")
+    );
+    run(&mut other, &lock).await;
+    other
 }
 
 async fn run(connection: &mut MySqlConnection, statement: &str) {
