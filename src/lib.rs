@@ -54,7 +54,7 @@ pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     error::{Error, ErrorKind},
     manager::{
-        Event, IssuedToken, LoadUser, RefreshedUsers, Refusal, TokenInfo, TokenManager,
+        Event, IssuedToken, LoadUser, RefreshedUsers, RefusalReason, TokenInfo, TokenManager,
         TokenManagerBuilder, TokenOptions,
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},

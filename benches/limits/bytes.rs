@@ -9,7 +9,7 @@ use super::{
     load::many_threads,
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    subject::{manager, redis_store},
+    system_under_test::{manager, redis_store},
 };
 
 const TASKS: usize = 64;

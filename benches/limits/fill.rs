@@ -5,7 +5,7 @@
 use redis::{Script, aio::MultiplexedConnection};
 use tower_bearer_session::{MemoryStore, Token, TokenManager};
 
-use super::by_hand::keys;
+use super::baseline::keys;
 
 /// So many at once that a script is worth its call, and so few that the client does not wait long.
 const CHUNK: usize = 10_000;

@@ -4,9 +4,9 @@ use tokio::runtime::Runtime;
 
 use super::{
     bytes,
-    crowd::Crowd,
     harness::{Flavor, RedisServer},
     load::one_thread,
+    population::Population,
     report::{Column, Report},
     rounds::{Rounds, Variant},
     stalls,
@@ -53,14 +53,14 @@ pub(crate) fn run(report: &mut Report) {
 fn sessions(runtime: &Runtime) -> Rounds<5> {
     let server = runtime.block_on(RedisServer::start(Flavor::Redis));
     let variants = SESSIONS.map(|count| {
-        let mut crowd = runtime.block_on(Crowd::of_sessions(&server.url(), count));
+        let mut population = runtime.block_on(Population::of_sessions(&server.url(), count));
         let round = async move || {
             [
-                crowd.check().await,
-                crowd.create().await,
-                crowd.refresh().await,
-                crowd.list(count).await,
-                crowd.delete_all(count).await,
+                population.check().await,
+                population.create().await,
+                population.refresh().await,
+                population.list(count).await,
+                population.delete_all(count).await,
             ]
         };
         variant(runtime, count, round)
@@ -73,12 +73,12 @@ fn users(runtime: &Runtime) -> Rounds<3> {
     let server = runtime.block_on(RedisServer::start(Flavor::Redis));
     let variants = USERS.iter().enumerate().map(|(database, &count)| {
         let url = format!("{}/{database}", server.url());
-        let mut crowd = runtime.block_on(Crowd::of_users(&url, count));
+        let mut population = runtime.block_on(Population::of_users(&url, count));
         let round = async move || {
             [
-                crowd.check().await,
-                crowd.create().await,
-                crowd.refresh().await,
+                population.check().await,
+                population.create().await,
+                population.refresh().await,
             ]
         };
         variant(runtime, count, round)

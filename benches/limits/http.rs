@@ -8,14 +8,14 @@ use tower_bearer_session::{MemoryStore, SessionLayer, User};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
 use super::{
-    by_hand,
+    baseline,
     client::HttpClient,
     cpu::Cpu,
     harness::{Flavor, RedisServer},
     load::{CLIENT, HALF, Load, MOST, RATE, SERVER, one_thread},
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    subject::{Profile, Subject, USER},
+    system_under_test::{Profile, SystemUnderTest, USER},
 };
 
 const ROUNDS: usize = 51;
@@ -50,7 +50,7 @@ pub(crate) fn run(report: &mut Report) {
         ("static bearer token", Server::start(fixed_token)),
         (
             "SessionLayer, memory",
-            Server::start(async || layered(plain(), Subject::on(MemoryStore::new()).await)),
+            Server::start(async || layered(plain(), SystemUnderTest::on(MemoryStore::new()).await)),
         ),
         (
             "middleware by hand, Redis",
@@ -58,11 +58,15 @@ pub(crate) fn run(report: &mut Report) {
         ),
         (
             "SessionLayer, Redis",
-            Server::start(async move || layered(plain(), Subject::on_redis(&for_layer).await)),
+            Server::start(async move || {
+                layered(plain(), SystemUnderTest::on_redis(&for_layer).await)
+            }),
         ),
         (
             "SessionLayer, memory, taking a `User`",
-            Server::start(async || layered(greeting(), Subject::on(MemoryStore::new()).await)),
+            Server::start(async || {
+                layered(greeting(), SystemUnderTest::on(MemoryStore::new()).await)
+            }),
         ),
     ];
     let load = Load {
@@ -130,7 +134,7 @@ fn greeting() -> Router {
 }
 
 async fn nobody() -> (Router, String) {
-    (plain(), Subject::on(MemoryStore::new()).await.token)
+    (plain(), SystemUnderTest::on(MemoryStore::new()).await.token)
 }
 
 async fn fixed_token() -> (Router, String) {
@@ -143,7 +147,7 @@ async fn fixed_token() -> (Router, String) {
     (router.layer(layer), token)
 }
 
-fn layered(router: Router, subject: Subject) -> (Router, String) {
+fn layered(router: Router, subject: SystemUnderTest) -> (Router, String) {
     (
         router.layer(SessionLayer::new(subject.manager)),
         subject.token,
@@ -151,8 +155,8 @@ fn layered(router: Router, subject: Subject) -> (Router, String) {
 }
 
 async fn hand_written(url: &str) -> (Router, String) {
-    let subject = Subject::on_redis(url).await;
-    let connection = by_hand::connect(url).await;
-    let layer = middleware::from_fn_with_state(connection, by_hand::middleware);
+    let subject = SystemUnderTest::on_redis(url).await;
+    let connection = baseline::connect(url).await;
+    let layer = middleware::from_fn_with_state(connection, baseline::middleware);
     (plain().layer(layer), subject.token)
 }

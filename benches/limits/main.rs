@@ -11,13 +11,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot run must stop")]
 
-mod by_hand;
+mod baseline;
 mod bytes;
 mod client;
 mod cpu;
-mod crowd;
 mod fill;
 mod growth;
+mod population;
 // The benchmark uses a part of the harness only.
 #[allow(dead_code, unused_imports)]
 #[path = "../../tests/it/harness/mod.rs"]
@@ -26,13 +26,13 @@ mod http;
 mod load;
 #[cfg(feature = "mysql")]
 mod mysql;
-mod others;
 mod overhead;
 mod redis;
 mod report;
 mod rounds;
 mod stalls;
-mod subject;
+mod stores;
+mod system_under_test;
 
 use std::env;
 
@@ -45,7 +45,7 @@ const GROUPS: [Group; 5] = [
     ("redis", redis::run),
     ("http", http::run),
     ("growth", growth::run),
-    ("others", others::run),
+    ("stores", stores::run),
 ];
 
 fn main() {

@@ -11,7 +11,7 @@ use super::{
     load::{COLUMNS, Load},
     report::Report,
     rounds::{Rounds, Variant},
-    subject::{DEADLINE, Subject, checks_in_turn},
+    system_under_test::{DEADLINE, SystemUnderTest, checks_in_turn},
 };
 
 /// Tasks, operations of all together, and rounds.
@@ -23,13 +23,14 @@ pub(crate) async fn start() -> MariaDb {
     MariaDb::start_with(&["--innodb-buffer-pool-size=512M"]).await
 }
 
-pub(crate) async fn subject(server: &MariaDb) -> Subject {
-    Subject::on(store(server, "one_").await).await
+pub(crate) async fn subject(server: &MariaDb) -> SystemUnderTest {
+    SystemUnderTest::on(store(server, "one_").await).await
 }
 
 /// Checks in tables of a thousand sessions and cached users, and of a million.
 pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
-    let crowds = ["thousand_", "million_"].map(|prefix| runtime.block_on(crowd(server, prefix)));
+    let populations =
+        ["thousand_", "million_"].map(|prefix| runtime.block_on(population(server, prefix)));
     runtime.block_on(fill(server));
     for (tasks, operations, rounds) in LOADS {
         let load = &Load {
@@ -41,9 +42,9 @@ pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
         };
         let variants = ["a thousand sessions", "a million sessions"]
             .into_iter()
-            .zip(&crowds)
-            .map(|(name, crowd)| {
-                Variant::new(name, || load.run(|laps| checks_in_turn(crowd, laps)))
+            .zip(&populations)
+            .map(|(name, population)| {
+                Variant::new(name, || load.run(|laps| checks_in_turn(population, laps)))
             });
         let rounds = Rounds::measure(rounds, variants.collect());
         let columns = &COLUMNS[..COLUMNS.len() - 1];
@@ -52,8 +53,8 @@ pub(crate) fn sizes(report: &mut Report, runtime: &Runtime, server: &MariaDb) {
 }
 
 /// Users who are logged in and cached.
-async fn crowd(server: &MariaDb, prefix: &str) -> Arc<[Subject]> {
-    let one = Subject::on(store(server, prefix).await).await;
+async fn population(server: &MariaDb, prefix: &str) -> Arc<[SystemUnderTest]> {
+    let one = SystemUnderTest::on(store(server, prefix).await).await;
     one.others(USERS).await.into()
 }
 

@@ -19,7 +19,7 @@ use super::{
     load,
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    subject::Subject,
+    system_under_test::SystemUnderTest,
 };
 
 const ROUNDS: usize = 31;
@@ -42,7 +42,8 @@ pub(crate) fn run(report: &mut Report) {
         "`SessionLayer` in required mode on `MemoryStore`, around a tower service that does nothing.",
     );
     let runtime = load::one_thread();
-    let Subject { manager, token, .. } = runtime.block_on(Subject::on(MemoryStore::new()));
+    let SystemUnderTest { manager, token, .. } =
+        runtime.block_on(SystemUnderTest::on(MemoryStore::new()));
     let bare = service_fn(|request: Request<()>| {
         black_box(&request);
         ready(Ok::<_, Infallible>(Response::new(())))

@@ -11,13 +11,13 @@ use tower::{Layer, Service, service_fn};
 use tower_bearer_session::SessionLayer;
 
 use super::{
-    by_hand,
+    baseline,
     cpu::{self, Cpu},
     harness::{Flavor, RedisServer},
     load::{COLUMNS, Laps, Load, many_threads},
     report::Report,
     rounds::{Rounds, Variant},
-    subject::{self, Subject},
+    system_under_test::{self, SystemUnderTest},
 };
 
 /// Tasks, operations of all together, and rounds. Rounds are short where it counts whether the kernel just has client
@@ -40,8 +40,8 @@ pub(crate) fn run(report: &mut Report) {
     let runtime = many_threads();
     let server = runtime.block_on(RedisServer::start(Flavor::Redis));
     report.redis_version(cpu::info(&server, "server", "redis_version"));
-    let subject = runtime.block_on(Subject::on_redis(&server.url()));
-    let connection = runtime.block_on(by_hand::connect(&server.url()));
+    let subject = runtime.block_on(SystemUnderTest::on_redis(&server.url()));
+    let connection = runtime.block_on(baseline::connect(&server.url()));
     for (tasks, operations, rounds) in LOADS {
         let load = Load {
             runtime: &runtime,
@@ -50,9 +50,9 @@ pub(crate) fn run(report: &mut Report) {
             client: Cpu::Own,
             server: Cpu::of(&server),
         };
-        let by_hand = || load.run(|laps| by_hand::checks(&connection, &subject, laps));
+        let baseline = || load.run(|laps| baseline::checks(&connection, &subject, laps));
         let variants = vec![
-            Variant::new("pipeline by hand", by_hand),
+            Variant::new("pipeline by hand", baseline),
             Variant::new("check_token_or_update_user", || {
                 load.run(|laps| subject.checks(laps))
             }),
@@ -61,7 +61,7 @@ pub(crate) fn run(report: &mut Report) {
         let rounds = Rounds::measure(rounds, variants);
         report.table(&format!("{tasks} at a time"), &COLUMNS, &rounds);
     }
-    let users: Arc<[Subject]> = runtime.block_on(subject.others(USERS)).into();
+    let users: Arc<[SystemUnderTest]> = runtime.block_on(subject.others(USERS)).into();
     let load = Load {
         runtime: &runtime,
         tasks: 64,
@@ -71,10 +71,10 @@ pub(crate) fn run(report: &mut Report) {
     };
     let variants = vec![
         Variant::new("pipeline by hand", || {
-            load.run(|laps| by_hand::checks_in_turn(&connection, &users, laps))
+            load.run(|laps| baseline::checks_in_turn(&connection, &users, laps))
         }),
         Variant::new("check_token_or_update_user", || {
-            load.run(|laps| subject::checks_in_turn(&users, laps))
+            load.run(|laps| system_under_test::checks_in_turn(&users, laps))
         }),
     ];
     let rounds = Rounds::measure(31, variants);
@@ -82,7 +82,7 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// Sends a request to a service behind the layer, again and again.
-fn requests(subject: &Subject, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
+fn requests(subject: &SystemUnderTest, mut laps: Laps) -> impl Future<Output = Laps> + use<> {
     let layer = SessionLayer::new(subject.manager.clone());
     // It hands the request back, as making another one is no work of the layer.
     let mut service = layer.layer(service_fn(|request: Request<()>| {

@@ -17,11 +17,11 @@ use tokio::runtime::Runtime;
 use tower_bearer_session::{OnFull, TokenManager, TokenOptions, store::SessionLimit};
 
 use super::{
-    crowd::Crowd,
     harness::{Flavor, RedisServer},
+    population::Population,
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    subject,
+    system_under_test,
 };
 
 const ROUNDS: usize = 15;
@@ -39,11 +39,11 @@ const COLUMNS: [Column; 5] = [
 
 pub(crate) fn run(report: &mut Report, runtime: &Runtime) {
     let server = runtime.block_on(RedisServer::start(Flavor::Redis));
-    let crowd = runtime.block_on(Crowd::of_sessions(&server.url(), SESSIONS));
+    let population = runtime.block_on(Population::of_sessions(&server.url(), SESSIONS));
     let user = &format!("user-with-{SESSIONS}");
-    let manager = &crowd.manager.clone();
+    let manager = &population.manager.clone();
     let limited = |max, on_full| {
-        let store = runtime.block_on(subject::redis_store(&server.url()));
+        let store = runtime.block_on(system_under_test::redis_store(&server.url()));
         let builder = TokenManager::builder(store).session_limit(max, on_full);
         builder.build().unwrap()
     };
@@ -52,14 +52,14 @@ pub(crate) fn run(report: &mut Report, runtime: &Runtime) {
         limited(SessionLimit::MAX, OnFull::EvictOldest),
         limited(SessionLimit::MAX, OnFull::Reject),
     ];
-    let crowd = RefCell::new(crowd);
+    let population = RefCell::new(population);
     // Gives another user so many sessions, and no others.
     let fill = |sessions: usize, live: bool| {
         runtime
             .block_on(manager.delete_user_tokens("another"))
             .unwrap();
-        let mut crowd = crowd.borrow_mut();
-        runtime.block_on(crowd.log_in_for("another", sessions, live));
+        let mut population = population.borrow_mut();
+        runtime.block_on(population.log_in_for("another", sessions, live));
     };
     let log_in = |manager: &TokenManager| {
         let login = manager.set_token_with("another", TokenOptions::new());

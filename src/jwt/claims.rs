@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, ErrorKind, Refusal, TokenId, token::check_user_id};
+use crate::{Error, ErrorKind, RefusalReason, TokenId, token::check_user_id};
 
 /// The longest leeway that makes sense.
 const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
@@ -227,10 +227,10 @@ impl Rules {
     }
 
     /// Checks the claims of a token whose signature is good; returns when it expires.
-    pub(super) fn check(&self, claims: &Claims) -> Result<SystemTime, Refusal> {
+    pub(super) fn check(&self, claims: &Claims) -> Result<SystemTime, RefusalReason> {
         let now = SystemTime::now();
-        let at = |seconds: f64| time(seconds).ok_or(Refusal::NotVerified);
-        let expires_at = at(claims.exp.ok_or(Refusal::NotVerified)?)?;
+        let at = |seconds: f64| time(seconds).ok_or(RefusalReason::NotVerified);
+        let expires_at = at(claims.exp.ok_or(RefusalReason::NotVerified)?)?;
         let starts_at = claims.nbf.map(at).transpose()?;
         let issuer_is_right = match &self.issuer {
             Some(issuer) => claims.iss.as_ref() == Some(issuer),
@@ -254,7 +254,9 @@ impl Rules {
             && is_complete
             && is_live
             && check_user_id(&claims.sub).is_ok();
-        accepted.then_some(expires_at).ok_or(Refusal::NotVerified)
+        accepted
+            .then_some(expires_at)
+            .ok_or(RefusalReason::NotVerified)
     }
 }
 

@@ -105,7 +105,7 @@ pub use self::{
 #[cfg(doc)]
 use crate::TokenId;
 use crate::{
-    Error, ErrorKind, Refusal, Token,
+    Error, ErrorKind, RefusalReason, Token,
     token::{ParsedToken, check_user_id},
 };
 
@@ -325,7 +325,7 @@ impl JwtTokens {
         Ok(Token::with_id(text, id))
     }
 
-    pub(crate) fn parse(&self, text: &str) -> Result<ParsedToken, Refusal> {
+    pub(crate) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {
         if self.opaque
             && let Some(token) = ParsedToken::parse(text)
         {

@@ -12,7 +12,7 @@ use super::{
     crypto::Algorithm,
     jwk::read_set,
 };
-use crate::{Error, ErrorKind, Refusal, TokenId};
+use crate::{Error, ErrorKind, RefusalReason, TokenId};
 
 /// Verifies tokens offline: by their signature, type, issuer, audience and expiry alone.
 ///
@@ -141,11 +141,11 @@ impl JwtVerifier {
     ///
     /// # Errors
     ///
-    /// Why it is not to be accepted: [`Refusal::Malformed`] or [`Refusal::NotVerified`].
-    pub fn verify(&self, token: &str) -> Result<VerifiedClaims, Refusal> {
+    /// Why it is not to be accepted: [`RefusalReason::Malformed`] or [`RefusalReason::NotVerified`].
+    pub fn verify(&self, token: &str) -> Result<VerifiedClaims, RefusalReason> {
         let verified = self.0.checks.verify(token)?;
         let expires_at = self.0.checks.rules.check(&verified.claims)?;
-        let all = json(&verified.payload).ok_or(Refusal::NotVerified)?;
+        let all = json(&verified.payload).ok_or(RefusalReason::NotVerified)?;
         let (claims, id) = (verified.claims, verified.token_id);
         Ok(VerifiedClaims::new(claims, expires_at, id, all))
     }
@@ -205,39 +205,40 @@ impl Checks {
 
     /// Whom a token is of and its handle, if it is signed by one of the keys with the algorithm of that key, and is as the
     /// rules say.
-    pub(super) fn identify(&self, token: &str) -> Result<(String, TokenId), Refusal> {
+    pub(super) fn identify(&self, token: &str) -> Result<(String, TokenId), RefusalReason> {
         let verified = self.verify(token)?;
         self.rules.check(&verified.claims)?;
         Ok((verified.claims.sub, verified.token_id))
     }
 
     /// Reads a token (RFC 7515 §5.2) without a look at what its claims are.
-    fn verify(&self, token: &str) -> Result<Signed, Refusal> {
+    fn verify(&self, token: &str) -> Result<Signed, RefusalReason> {
         if token.len() > MAX_LEN {
-            return Err(Refusal::Malformed);
+            return Err(RefusalReason::Malformed);
         }
-        let (message, signature) = token.rsplit_once('.').ok_or(Refusal::Malformed)?;
-        let (header, payload) = message.split_once('.').ok_or(Refusal::Malformed)?;
+        let (message, signature) = token.rsplit_once('.').ok_or(RefusalReason::Malformed)?;
+        let (header, payload) = message.split_once('.').ok_or(RefusalReason::Malformed)?;
         // Neither padding nor stray bits after the last octet: there is one spelling.
-        let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Refusal::Malformed);
+        let decode = |part: &str| BASE64URL.decode(part).map_err(|_| RefusalReason::Malformed);
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
         if !is_object(&header) {
-            return Err(Refusal::Malformed);
+            return Err(RefusalReason::Malformed);
         }
-        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| Refusal::Malformed)?;
+        let header: Header<'_> =
+            serde_json::from_slice(&header).map_err(|_| RefusalReason::Malformed)?;
         // RFC 7515 §4.1.11: what must be understood, and is not, is refused.
         if header.crit || !self.rules.accept_type(header.typ.as_deref()) {
-            return Err(Refusal::NotVerified);
+            return Err(RefusalReason::NotVerified);
         }
         let keys = header.kid.and_then(|id| self.keys.get(&*id));
         let key = keys
             .zip(Algorithm::named(&header.alg))
             .and_then(|(keys, algorithm)| keys.iter().find(|key| key.algorithm() == algorithm));
-        let key = key.ok_or(Refusal::NotVerified)?;
+        let key = key.ok_or(RefusalReason::NotVerified)?;
         key.verify(message.as_bytes(), &signature)
-            .map_err(|_| Refusal::NotVerified)?;
+            .map_err(|_| RefusalReason::NotVerified)?;
         Ok(Signed {
-            claims: json(&payload).ok_or(Refusal::NotVerified)?,
+            claims: json(&payload).ok_or(RefusalReason::NotVerified)?,
             payload,
             token_id: token_id(message),
         })

@@ -4,10 +4,10 @@ use tokio::sync::Semaphore;
 
 use super::{
     Event, Inner, LoadUser, TokenManager,
-    details::Details,
+    decoded_users::DecodedUsers,
     event::{Hook, Listener},
     format::Format,
-    load::Loads,
+    load::SingleFlight,
     loader::{ErasedLoadUser, Loader},
     login::MAX_UNDOS,
     observe::Observer,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, OnFull, SessionStore,
-    store::{ErasedStore, MAX_VALUE_LEN, SessionLimit, WrappedStore},
+    store::{ErasedStore, InterceptedStore, MAX_VALUE_LEN, SessionLimit},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -45,7 +45,7 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
 impl TokenManagerBuilder {
     pub(super) fn new(store: impl SessionStore) -> Self {
         let listener = Listener::default();
-        let store = WrappedStore::new(store, Observer::new(listener.clone()));
+        let store = InterceptedStore::new(store, Observer::new(listener.clone()));
         Self {
             store: Arc::new(store),
             loader: None,
@@ -272,12 +272,12 @@ impl<D> TokenManagerBuilder<D> {
                 max_user_size: self.max_user_size,
                 listener: listener.clone(),
             };
-            Loads::new(loader, missing_ttl)
+            SingleFlight::new(loader, missing_ttl)
         });
         Ok(TokenManager {
             inner: Arc::new(Inner {
                 format,
-                details: Details::new(),
+                details: DecodedUsers::new(),
                 loads,
                 sessions: Sessions {
                     store: self.store,

@@ -65,12 +65,12 @@ pub enum Event<'a> {
     /// A token was not accepted, or a login refused.
     #[non_exhaustive]
     Refused {
-        /// Who the token says it is of; for [`Refusal::NotLive`] this may be anybody's claim. `None` if it says nothing.
+        /// Who the token says it is of; for [`RefusalReason::NotLive`] this may be anybody's claim. `None` if it says nothing.
         user_id: Option<&'a str>,
         /// Its handle, if it is a token.
         token_id: Option<&'a TokenId>,
         /// Why.
-        reason: Refusal,
+        reason: RefusalReason,
     },
     /// A call of the store or of the user loader failed: a fault, or a misconfiguration such as a missing table.
     ///
@@ -94,7 +94,7 @@ pub enum Event<'a> {
 /// Why a token was not accepted, or a login refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum RefusalReason {
     /// It is no token, or two cookies disagree.
     Malformed,
     /// The request has more than one token: in two sources, or twice in one.
@@ -109,7 +109,7 @@ pub enum Refusal {
     SessionLimit,
 }
 
-impl Refusal {
+impl RefusalReason {
     /// For a label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user` or
     /// `session_limit`.
     pub fn as_str(self) -> &'static str {

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::Refusal;
+use super::RefusalReason;
 #[cfg(feature = "jwt")]
 use super::types::check_ttl;
 use crate::{Error, Token, token::ParsedToken};
@@ -49,9 +49,9 @@ impl Format {
     }
 
     /// Reads a token offline.
-    pub(super) fn parse(&self, text: &str) -> Result<ParsedToken, Refusal> {
+    pub(super) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {
         match self {
-            Self::Opaque => ParsedToken::parse(text).ok_or(Refusal::Malformed),
+            Self::Opaque => ParsedToken::parse(text).ok_or(RefusalReason::Malformed),
             #[cfg(feature = "jwt")]
             Self::Jwt { tokens, .. } => tokens.parse(text),
         }

@@ -23,11 +23,11 @@ use crate::{
     store::{ErasedStore, PutMode},
 };
 
-/// How often [`Loads::replace`] starts over because somebody else wrote while it loaded.
+/// How often [`SingleFlight::replace`] starts over because somebody else wrote while it loaded.
 const REPLACE_ATTEMPTS: usize = 8;
 
-/// Loads users into the store's cache, each at most once at a time.
-pub(super) struct Loads<D> {
+/// SingleFlight users into the store's cache, each at most once at a time.
+pub(super) struct SingleFlight<D> {
     source: Arc<Source<D>>,
     flights: Arc<Flights<D>>,
 }
@@ -40,12 +40,12 @@ struct Source<D> {
 /// A user's detail, if there is such a user.
 type Loaded<D> = Result<Option<Arc<D>>, Error>;
 type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
-/// A user, and the cached value that was of no use. Loads that saw different values do not share: one of them
+/// A user, and the cached value that was of no use. SingleFlight that saw different values do not share: one of them
 /// began before an invalidation, the other after it.
 type FlightKey = (Arc<str>, Option<Bytes>);
 type Flights<D> = Mutex<HashMap<FlightKey, InFlight<D>>>;
 
-impl<D> Loads<D> {
+impl<D> SingleFlight<D> {
     pub(super) fn new(loader: Loader<D>, missing_ttl: Duration) -> Self {
         Self {
             source: Arc::new(Source {
@@ -57,7 +57,7 @@ impl<D> Loads<D> {
     }
 }
 
-impl<D> Clone for Loads<D> {
+impl<D> Clone for SingleFlight<D> {
     fn clone(&self) -> Self {
         Self {
             source: Arc::clone(&self.source),
@@ -66,8 +66,8 @@ impl<D> Clone for Loads<D> {
     }
 }
 
-impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
-    /// Loads a user whose cached value was `seen`, of no use, and caches the answer unless the cached
+impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
+    /// SingleFlight a user whose cached value was `seen`, of no use, and caches the answer unless the cached
     /// value has changed since. Joins a load that is in flight for the same, and is then cached for the shortest `ttl`
     /// of those who joined: nobody's user is kept longer than asked for.
     pub(super) async fn fill(
@@ -77,7 +77,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         seen: Option<Bytes>,
         ttl: Duration,
     ) -> Loaded<D> {
-        landed(self.join(store, (Arc::clone(user_id), seen), ttl)).await
+        wait(self.join(store, (Arc::clone(user_id), seen), ttl)).await
     }
 
     /// The outcome-to-be of the flight with this key, which is started if there is none.
@@ -92,7 +92,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
                 ttl: SharedTtl::new(ttl),
             },
         };
-        if let Some(other) = flight.take_off(key) {
+        if let Some(other) = flight.register(key) {
             return other;
         }
         let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
@@ -106,7 +106,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Loads<D> {
         outcome
     }
 
-    /// Loads a user and replaces the cached value, unless a newer one came meanwhile.
+    /// SingleFlight a user and replaces the cached value, unless a newer one came meanwhile.
     pub(super) async fn replace(
         &self,
         store: &dyn ErasedStore,
@@ -154,8 +154,8 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
             let key = (Arc::clone(user_id), Some(value.clone()));
             let had_key = flight.key.as_ref() == Some(&key);
             // … or taken off …
-            if let Some(other) = flight.settle(key) {
-                return landed(other).await;
+            if let Some(other) = flight.rekey(key) {
+                return wait(other).await;
             }
             // … or both, after this value was found: only a look under its key tells.
             if had_key || !found {
@@ -212,7 +212,7 @@ async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), 
 }
 
 /// Waits for the end of a flight.
-async fn landed<D>(mut outcome: Outcome<D>) -> Loaded<D> {
+async fn wait<D>(mut outcome: Outcome<D>) -> Loaded<D> {
     match outcome.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(loaded)) => loaded.clone(),
         _ => Err(Error::cut_short()),
@@ -271,7 +271,7 @@ impl SharedTtl {
 
 impl<D> Flight<D> {
     /// Puts this flight on the board under `key`, unless another one is there already; joins that one then.
-    fn take_off(&mut self, key: FlightKey) -> Option<Outcome<D>> {
+    fn register(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         let mut flights = lock(&self.flights);
         if let Some(other) = flights.get(&key) {
             other.ttl.shorten_to(&self.in_flight.ttl);
@@ -286,12 +286,12 @@ impl<D> Flight<D> {
     /// that has it.
     ///
     /// From now on who saw something else does not join: it may have happened later.
-    fn settle(&mut self, key: FlightKey) -> Option<Outcome<D>> {
+    fn rekey(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         if self.key.as_ref() == Some(&key) {
             return None;
         }
         self.leave();
-        self.take_off(key)
+        self.register(key)
     }
 
     /// Takes this flight off the board, unless somebody who has joined asks for less than `ttl`; returns that time

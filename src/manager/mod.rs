@@ -4,17 +4,17 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-pub(crate) use self::users::Verdict;
+pub(crate) use self::users::AuthOutcome;
 pub use self::{
     builder::TokenManagerBuilder,
-    event::{Event, Refusal},
+    event::{Event, RefusalReason},
     loader::LoadUser,
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
 use self::{
-    details::Details,
+    decoded_users::DecodedUsers,
     format::Format,
-    load::Loads,
+    load::SingleFlight,
     login::Login,
     renew::Renewals,
     sessions::Sessions,
@@ -29,7 +29,7 @@ use crate::{
 
 mod background;
 mod builder;
-mod details;
+mod decoded_users;
 mod ended;
 mod event;
 mod format;
@@ -96,8 +96,8 @@ pub struct TokenManager<D = serde_json::Value> {
 struct Inner<D> {
     sessions: Sessions,
     format: Format,
-    loads: Option<Loads<D>>,
-    details: Details<D>,
+    loads: Option<SingleFlight<D>>,
+    details: DecodedUsers<D>,
     token_ttl: Duration,
     user_ttl: Duration,
     limit: Option<SessionLimit>,
@@ -174,7 +174,7 @@ impl<D> TokenManager<D> {
         let logging_in = login.run(new, self.inner.limit);
         let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
-                self.refused(Some((user_id, None)), Refusal::SessionLimit);
+                self.refused(Some((user_id, None)), RefusalReason::SessionLimit);
             }
         })?;
         Ok(IssuedToken {
@@ -192,7 +192,7 @@ impl<D> TokenManager<D> {
         };
         match self.look_up_token(&token).wait().await? {
             Some(checked) => Ok(Some(user(&token, None, &checked))),
-            None => Ok(self.nobody(&token, Refusal::NotLive)),
+            None => Ok(self.report_refusal(&token, RefusalReason::NotLive)),
         }
     }
 

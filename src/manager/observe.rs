@@ -3,7 +3,7 @@
 use super::{Event, event::Listener};
 use crate::{
     Error, ErrorKind,
-    store::{AroundStore, Operation},
+    store::{Operation, StoreInterceptor},
 };
 
 /// Reports the calls of a store that fail.
@@ -30,8 +30,8 @@ impl Observer {
 }
 
 #[cfg(not(feature = "tracing"))]
-impl AroundStore for Observer {
-    async fn around<T: Send>(
+impl StoreInterceptor for Observer {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
@@ -40,7 +40,7 @@ impl AroundStore for Observer {
             .inspect_err(|error| self.report(operation, error))
     }
 
-    fn around_now<T>(
+    fn intercept_now<T>(
         &self,
         operation: Operation<'_>,
         call: impl FnOnce() -> Option<Result<T, Error>>,
@@ -55,8 +55,8 @@ impl AroundStore for Observer {
 }
 
 #[cfg(feature = "tracing")]
-impl AroundStore for Observer {
-    async fn around<T: Send>(
+impl StoreInterceptor for Observer {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
@@ -69,7 +69,7 @@ impl AroundStore for Observer {
         outcome
     }
 
-    fn around_now<T>(
+    fn intercept_now<T>(
         &self,
         operation: Operation<'_>,
         call: impl FnOnce() -> Option<Result<T, Error>>,

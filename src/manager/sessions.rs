@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Event, Refusal, TokenManager, background::see_through, event::Listener};
+use super::{Event, RefusalReason, TokenManager, background::see_through, event::Listener};
 use crate::{
     Error, TokenId,
     store::{ErasedStore, SessionChange},
@@ -95,7 +95,7 @@ impl<D> TokenManager<D> {
         let refreshing = see_through(sessions.update(user_id.into(), *token_id, change));
         let refreshed = refreshing.await?.is_some();
         if !refreshed {
-            self.refused(Some((user_id, Some(token_id))), Refusal::NotLive);
+            self.refused(Some((user_id, Some(token_id))), RefusalReason::NotLive);
         }
         Ok(refreshed)
     }
@@ -122,13 +122,17 @@ impl<D> TokenManager<D> {
     }
 
     /// Tells that a token was refused, which is nobody then.
-    pub(super) fn nobody<T>(&self, token: &ParsedToken, reason: Refusal) -> Option<T> {
+    pub(super) fn report_refusal<T>(
+        &self,
+        token: &ParsedToken,
+        reason: RefusalReason,
+    ) -> Option<T> {
         self.refused(Some((&token.user_id, Some(&token.id))), reason);
         None
     }
 
     /// Tells of a refusal; `claim` is what the token says of itself.
-    pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: Refusal) {
+    pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: RefusalReason) {
         let (user_id, token_id) = claim.unzip();
         self.inner.sessions.listener.tell(&Event::Refused {
             user_id,

@@ -5,9 +5,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use super::{
-    RefreshedUsers, Refusal, TokenManager,
+    RefreshedUsers, RefusalReason, TokenManager,
     background::spawn_in,
-    load::Loads,
+    load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
     user,
@@ -22,7 +22,7 @@ use crate::{
 const REFRESH_CONCURRENCY: usize = 8;
 
 /// What is known of a token once the store was asked.
-pub(crate) enum Verdict<D> {
+pub(crate) enum AuthOutcome<D> {
     Known(Result<Option<User<D>>, Error>),
     /// Its user is to be loaded.
     Load(BoxFuture<'static, Option<User<D>>>),
@@ -31,7 +31,7 @@ pub(crate) enum Verdict<D> {
 /// A load that is to be done for a live token.
 struct Load<D> {
     manager: TokenManager<D>,
-    loads: Loads<D>,
+    loads: SingleFlight<D>,
     token: ParsedToken,
     /// The cached value, of no use.
     seen: Option<Bytes>,
@@ -79,13 +79,13 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             return Ok(None);
         };
         let checked = self.look_up_token(&token).wait().await;
-        match self.judge(&token, checked, Some(user_ttl)) {
-            Verdict::Known(user) => user,
-            Verdict::Load(load) => load.await,
+        match self.authenticate(&token, checked, Some(user_ttl)) {
+            AuthOutcome::Known(user) => user,
+            AuthOutcome::Load(load) => load.await,
         }
     }
 
-    /// Loads a user through the loader and replaces the cached copy; `None` (and nothing cached but that)
+    /// SingleFlight a user through the loader and replaces the cached copy; `None` (and nothing cached but that)
     /// if there is no such user. If the load fails, the old copy stays; so it does if the future is dropped before it is
     /// ready.
     ///
@@ -153,24 +153,26 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
 
     /// What a look at the store says of a token. A user that is loaded is cached for `user_ttl`; `None` stands for
     /// the default.
-    pub(crate) fn judge(
+    pub(crate) fn authenticate(
         &self,
         token: &ParsedToken,
         checked: Result<Option<Checked>, Error>,
         user_ttl: Option<Duration>,
-    ) -> Verdict<D> {
+    ) -> AuthOutcome<D> {
         let checked = match checked {
             Ok(Some(checked)) => checked,
-            Ok(None) => return Verdict::Known(Ok(self.nobody(token, Refusal::NotLive))),
-            Err(error) => return Verdict::Known(Err(error)),
+            Ok(None) => {
+                return AuthOutcome::Known(Ok(self.report_refusal(token, RefusalReason::NotLive)));
+            }
+            Err(error) => return AuthOutcome::Known(Err(error)),
         };
         let slot = match &checked.user {
             Some(value) => self.inner.details.decode(&token.user_id, value),
             None => Slot::Vacant,
         };
-        Verdict::Known(Ok(match slot {
+        AuthOutcome::Known(Ok(match slot {
             Slot::User(detail) => Some(user(token, Some(detail), &checked)),
-            Slot::NoSuchUser => self.nobody(token, Refusal::NoSuchUser),
+            Slot::NoSuchUser => self.report_refusal(token, RefusalReason::NoSuchUser),
             Slot::Vacant => match &self.inner.loads {
                 None => Some(user(token, None, &checked)),
                 Some(loads) => {
@@ -181,7 +183,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         seen: checked.user,
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };
-                    return Verdict::Load(Box::pin(load.run()));
+                    return AuthOutcome::Load(Box::pin(load.run()));
                 }
             },
         }))
@@ -198,12 +200,12 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
         let Some(detail) = filling.await? else {
-            return Ok(manager.nobody(token, Refusal::NoSuchUser));
+            return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser));
         };
         // The load may have taken long, and a logout must beat it.
         match manager.look_up_token(token).wait().await? {
             Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
-            None => Ok(manager.nobody(token, Refusal::NotLive)),
+            None => Ok(manager.report_refusal(token, RefusalReason::NotLive)),
         }
     }
 }

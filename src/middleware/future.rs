@@ -12,13 +12,13 @@ use tower::Service;
 
 use super::{
     Rejection,
-    admit::admit,
+    attach::attach_session,
     hook::{OnRejection, PlainResponse},
     settings::PostProcess,
 };
 use crate::{
     Error, TokenManager, User,
-    manager::Verdict,
+    manager::AuthOutcome,
     store::{BoxFuture, Checked},
     token::ParsedToken,
 };
@@ -64,17 +64,17 @@ pub(super) struct Pending<S, D, ReqBody, R> {
     pub(super) request: Request<ReqBody>,
     pub(super) token: ParsedToken,
     pub(super) manager: TokenManager<D>,
-    pub(super) judge: Judge<D>,
+    pub(super) authenticate: Authenticate<D>,
     pub(super) post: PostProcess<R>,
 }
 
-/// [`TokenManager::judge`]; so that the response future of a layer without sessions need not know what that needs.
-type Judge<D> = fn(
+/// [`TokenManager::authenticate`]; so that the response future of a layer without sessions need not know what that needs.
+type Authenticate<D> = fn(
     &TokenManager<D>,
     &ParsedToken,
     Result<Option<Checked>, Error>,
     Option<Duration>,
-) -> Verdict<D>;
+) -> AuthOutcome<D>;
 
 impl<S, D, ReqBody, R> ResponseFuture<S, D, ReqBody, R>
 where
@@ -129,9 +129,9 @@ where
                 StateProj::Checking { check, pending } => {
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
-                    match (pending.judge)(&pending.manager, &pending.token, checked, None) {
-                        Verdict::Known(user) => pending.go_on(user),
-                        Verdict::Load(load) => {
+                    match (pending.authenticate)(&pending.manager, &pending.token, checked, None) {
+                        AuthOutcome::Known(user) => pending.go_on(user),
+                        AuthOutcome::Load(load) => {
                             let pending = Some(pending);
                             State::Loading { load, pending }
                         }
@@ -163,7 +163,7 @@ where
     /// Calls the service, if what is known of the user allows it.
     fn go_on(mut self, user: Result<Option<User<D>>, Error>) -> State<S, D, ReqBody, R, S::Future> {
         let (settings, manager, token_id) = (&self.post.settings, &self.manager, &self.token.id);
-        match admit(settings, manager, token_id, user, &mut self.request) {
+        match attach_session(settings, manager, token_id, user, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
                 post: self.post,

@@ -18,7 +18,7 @@ use super::{
     future::ResponseFuture,
     hook::{EitherBody, OnRejection, PlainResponse},
     mode::Mode,
-    session::judge_offline,
+    session::insert_offline_auth_extensions,
     settings::{PostProcess, Settings},
 };
 use crate::{
@@ -180,7 +180,7 @@ where
                 ResponseFuture::refuse(rejection, post)
             }
             verdict => {
-                judge_offline(request.extensions_mut(), verdict);
+                insert_offline_auth_extensions(request.extensions_mut(), verdict);
                 ResponseFuture::call(self.inner.call(request), post)
             }
         }

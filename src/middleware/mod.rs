@@ -114,7 +114,7 @@ pub use self::{
     session::Unverified,
 };
 
-mod admit;
+mod attach;
 mod cache;
 #[cfg(feature = "axum")]
 mod extract;

@@ -5,9 +5,9 @@ use http::{
     header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Error, ErrorKind, Refusal};
+use crate::{Error, ErrorKind, RefusalReason};
 
-/// Why a request was refused: the HTTP answer. (An event's reason is a [`Refusal`](crate::Refusal).)
+/// Why a request was refused: the HTTP answer. (An event's reason is a [`RefusalReason`](crate::RefusalReason).)
 ///
 /// Every refusal has it in the extensions of its response, so that layers further out can log it; an
 /// [`OnRejection`](super::OnRejection) hook sees every one. With feature `axum` it is the rejection of the extractors.
@@ -103,10 +103,10 @@ impl Rejection {
     }
 
     /// The reason in the event of this rejection, if it is about how a token came.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
+    pub(super) fn refusal(&self) -> Option<RefusalReason> {
         match self {
-            Self::InvalidToken => Some(Refusal::Malformed),
-            Self::InvalidRequest => Some(Refusal::SeveralTokens),
+            Self::InvalidToken => Some(RefusalReason::Malformed),
+            Self::InvalidRequest => Some(RefusalReason::SeveralTokens),
             _ => None,
         }
     }

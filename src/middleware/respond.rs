@@ -143,7 +143,7 @@ impl<R> Responder<R> {
         for name in [CACHE_CONTROL, EXPIRES] {
             response.headers_mut().remove(name);
         }
-        let mut response = self.dress(rejection, response, fixups.grpc);
+        let mut response = self.apply_hook(rejection, response, fixups.grpc);
         if let Some(offered) = fixups.offered {
             offered.choose(&mut response, fixups.connect);
         }
@@ -173,7 +173,7 @@ impl<R> Responder<R> {
     }
 
     /// Gives a refusal its realm and its looks.
-    fn dress<B>(
+    fn apply_hook<B>(
         &self,
         rejection: Rejection,
         mut response: Response<R::Body>,

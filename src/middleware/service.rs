@@ -10,14 +10,14 @@ use tower::Service;
 
 use super::{
     Anonymous, Rejection,
-    admit::admit,
+    attach::attach_session,
     future::{Pending, ResponseFuture},
     hook::{OnRejection, PlainResponse},
     mode::Mode,
-    session::judge,
+    session::insert_auth_extensions,
     settings::{PostProcess, Settings},
 };
-use crate::{TokenManager, manager::Verdict, store::Lookup, token::ParsedToken};
+use crate::{TokenManager, manager::AuthOutcome, store::Lookup, token::ParsedToken};
 
 /// The service that [`SessionLayer`](super::SessionLayer) makes.
 pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
@@ -68,26 +68,26 @@ where
             Ok(token) => {
                 let manager = &self.manager;
                 let verdict = match manager.look_up_token(&token) {
-                    Lookup::Done(checked) => manager.judge(&token, checked, None),
+                    Lookup::Done(checked) => manager.authenticate(&token, checked, None),
                     Lookup::Waiting(check) => {
                         return ResponseFuture::check(check, self.pending(request, token, post));
                     }
                 };
                 match verdict {
-                    Verdict::Known(user) => {
-                        match admit(settings, manager, &token.id, user, &mut request) {
+                    AuthOutcome::Known(user) => {
+                        match attach_session(settings, manager, &token.id, user, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), post),
                             Err(rejection) => ResponseFuture::refuse(rejection, post),
                         }
                     }
-                    Verdict::Load(load) => {
+                    AuthOutcome::Load(load) => {
                         ResponseFuture::load(load, self.pending(request, token, post))
                     }
                 }
             }
             Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
                 let anonymous = Anonymous::new(reason, self.manager.clone());
-                judge(request.extensions_mut(), Err(anonymous));
+                insert_auth_extensions(request.extensions_mut(), Err(anonymous));
                 ResponseFuture::call(self.inner.call(request), post)
             }
             Err(rejection) => ResponseFuture::refuse(rejection, post),
@@ -113,7 +113,7 @@ where
             request,
             token,
             manager: self.manager.clone(),
-            judge: TokenManager::judge,
+            authenticate: TokenManager::authenticate,
             post,
         })
     }

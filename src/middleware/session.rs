@@ -199,7 +199,7 @@ impl<D> fmt::Debug for Unverified<D> {
 pub(super) struct NoClaims(pub(super) Rejection);
 
 /// Puts the verdict of a layer into a request, in place of that of a layer further out.
-pub(super) fn judge<D: Send + Sync + 'static>(
+pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
     verdict: Result<Session<D>, Anonymous<D>>,
 ) {
@@ -226,7 +226,7 @@ pub(super) fn judge<D: Send + Sync + 'static>(
 
 /// The same for a layer that knows no sessions.
 #[cfg(feature = "jwt")]
-pub(super) fn judge_offline<D: Send + Sync + 'static>(
+pub(super) fn insert_offline_auth_extensions<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
     verdict: Result<(User<D>, VerifiedClaims), Rejection>,
 ) {

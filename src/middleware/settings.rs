@@ -11,7 +11,7 @@ use super::{
     source::TokenSources,
 };
 
-/// The configuration of a layer: everything but the judge of its tokens.
+/// The configuration of a layer: everything but what checks its tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
@@ -75,10 +75,10 @@ impl<R> Settings<R> {
         &self,
         name: &str,
         f: &mut fmt::Formatter<'_>,
-        judge: &dyn fmt::Debug,
+        checker: &dyn fmt::Debug,
     ) -> fmt::Result {
         f.debug_struct(name)
-            .field("judge", judge)
+            .field("checker", checker)
             .field("mode", &self.mode)
             .field("token_sources", &self.sources.list())
             .field("refresh_below", &self.refresh_below)

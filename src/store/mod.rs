@@ -33,14 +33,14 @@ pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
 pub use self::{
-    around::{AroundStore, Operation, WrappedStore},
+    intercept::{InterceptedStore, Operation, StoreInterceptor},
     memory::MemoryStore,
 };
 
-mod around;
 #[cfg(any(feature = "mysql", feature = "redis"))]
 mod config;
 mod erased;
+mod intercept;
 mod memory;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;

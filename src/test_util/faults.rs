@@ -6,11 +6,11 @@ use std::{
 
 use crate::{
     Error, ErrorKind, SessionStore,
-    store::{AroundStore, Operation, WrappedStore},
+    store::{InterceptedStore, Operation, StoreInterceptor},
 };
 
 /// A store that fails or is slow when its [`Faults`] say so.
-pub type FaultyStore<S> = WrappedStore<S, Faults>;
+pub type FaultyStore<S> = InterceptedStore<S, Faults>;
 
 /// The faults of a store, to be changed while the store is in use. Cloning gives another handle on the same ones.
 ///
@@ -81,7 +81,7 @@ impl Faults {
 
     /// A store that has these faults.
     pub fn wrap<S: SessionStore>(&self, store: S) -> FaultyStore<S> {
-        WrappedStore::new(store, self.clone())
+        InterceptedStore::new(store, self.clone())
     }
 
     /// A handle on the faults of one method of [`SessionStore`] only; they come before those of all methods.
@@ -182,8 +182,8 @@ impl State {
     }
 }
 
-impl AroundStore for Faults {
-    async fn around<T: Send>(
+impl StoreInterceptor for Faults {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{MySql, SqlStr, mysql::MySqlArguments, query::Query};
 use tokio::{
     runtime::Handle,
     sync::Semaphore,
@@ -33,7 +32,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// How often an operation is tried again that has lost its connection.
 const LOST: u32 = 1;
 
-pub(super) type Statement = Query<'static, MySql, MySqlArguments>;
 type Outcome<T> = Result<(Link, T), Failure>;
 type BoxedWork<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
 
@@ -273,9 +271,4 @@ impl<T: Send + 'static> Drop for Finish<T> {
             });
         }
     }
-}
-
-/// A prepared statement; a connection prepares it when it meets it for the first time.
-pub(super) fn query(sql: &SqlStr) -> Statement {
-    sqlx::query(sql.clone())
 }

@@ -10,10 +10,10 @@
 use sqlx::Row;
 
 use super::{
-    client::query,
     errors::Failure,
     pool::Link,
     sql::{MANY, Sql},
+    statement::query,
 };
 
 /// Ends all sessions of a user but one, in a transaction that has locked the user; how many.

@@ -4,10 +4,10 @@ use sqlx::{Row, SqlStr, mysql::MySqlRow};
 use tokio::time::Instant;
 
 use super::{
-    client::{Statement, query},
     errors::Failure,
     pool::Link,
     sql::Sql,
+    statement::{Statement, query},
 };
 use crate::{Error, ErrorKind};
 

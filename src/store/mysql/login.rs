@@ -5,12 +5,12 @@ use std::time::SystemTime;
 use sqlx::Row;
 
 use super::{
-    client::query,
     cutoffs,
     errors::Failure,
     pool::Link,
     record::{self, millis},
     sql::{MANY, Sql},
+    statement::query,
 };
 use crate::{
     TokenId,

@@ -13,12 +13,13 @@ use tokio::time::timeout;
 
 pub use self::config::MySqlStoreBuilder;
 use self::{
-    client::{Client, Done, Statement, WhenUnsure, query},
+    client::{Client, Done, WhenUnsure},
     errors::{Failure, timed_out},
     pool::Link,
     purge::Background,
     record::span,
     sql::PAGE,
+    statement::{Statement, query},
 };
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
@@ -39,6 +40,7 @@ mod record;
 mod schema;
 mod setup;
 mod sql;
+mod statement;
 mod users;
 
 /// How long a migration may take in all.

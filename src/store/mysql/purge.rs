@@ -6,11 +6,12 @@ use sqlx::{Row, SqlStr};
 use tokio::{task::JoinHandle, time::sleep};
 
 use super::{
-    client::{Client, query},
+    client::Client,
     cutoffs,
     errors::Failure,
     pool::{Link, MAX_AGE},
     sql::{BATCH, Sql},
+    statement::query,
 };
 use crate::Error;
 

@@ -3,10 +3,10 @@
 use sqlx::{Connection, MySqlConnection, Row, mysql::MySqlRow};
 
 use super::{
-    client::query,
     errors::{Failure, no_such_table, not_migrated},
     pool::Link,
     sql::{SLOTS, Sql, text},
+    statement::query,
 };
 use crate::{Error, ErrorKind};
 

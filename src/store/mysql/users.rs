@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    client::query,
     errors::{Failure, duplicate},
     pool::Link,
     record::span,
     sql::Sql,
+    statement::query,
 };
 use crate::store::PutMode;
 

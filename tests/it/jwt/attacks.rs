@@ -8,7 +8,7 @@ use std::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tower_bearer_session::{
-    Event, MemoryStore, Refusal, SessionStore, TokenManager,
+    Event, MemoryStore, RefusalReason, SessionStore, TokenManager,
     jwt::{JwtConfig, JwtVerifier, SigningKey},
     test_util::{Backend as _, Faults},
 };
@@ -205,8 +205,8 @@ fn attacks() -> Vec<(&'static str, String)> {
 }
 
 /// A manager that notes refusals, on this store.
-fn manager(store: impl SessionStore) -> (TokenManager, Arc<Mutex<Vec<Refusal>>>) {
-    let refusals: Arc<Mutex<Vec<Refusal>>> = Arc::default();
+fn manager(store: impl SessionStore) -> (TokenManager, Arc<Mutex<Vec<RefusalReason>>>) {
+    let refusals: Arc<Mutex<Vec<RefusalReason>>> = Arc::default();
     let note = Arc::clone(&refusals);
     let manager = TokenManager::builder(store)
         .jwt(strict())
@@ -242,8 +242,12 @@ async fn attacks_are_refused_without_a_store_call() {
         assert_eq!(faults.calls(), 0, "{name}");
         let told = std::mem::take(&mut *refusals.lock().unwrap());
         assert_eq!(told.len(), 3, "{name}");
-        let expected =
-            |reason: &Refusal| matches!(reason, Refusal::Malformed | Refusal::NotVerified);
+        let expected = |reason: &RefusalReason| {
+            matches!(
+                reason,
+                RefusalReason::Malformed | RefusalReason::NotVerified
+            )
+        };
         assert!(told.iter().all(expected), "{name}: {told:?}");
         assert!(verifier.verify(&token).is_err(), "{name}");
     }
@@ -276,7 +280,7 @@ async fn the_token_of_the_attacks_is_a_good_one() {
             assert_eq!(faults.calls(), calls, "{header} {claims}");
             assert_eq!(
                 std::mem::take(&mut *refusals.lock().unwrap()),
-                [Refusal::NotLive]
+                [RefusalReason::NotLive]
             );
         }
     }

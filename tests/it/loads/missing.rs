@@ -104,7 +104,7 @@ async fn add_user_of_a_user_who_is_gone_ends_the_checks(backend: &impl Backend) 
     assert_eq!(users.loads(), 2);
 }
 
-/// Forgetting a user forgets that there is none, too.
+/// Forgetting a user missing that there is none, too.
 async fn delete_user_makes_a_missing_user_be_asked_for_again(backend: &impl Backend) {
     let users = Users::default();
     let manager = users.manager(backend, HOUR).await;

@@ -1,7 +1,7 @@
 //! How users get into the cache: one load at a time, and never old data over new.
 
 mod cache;
-mod forgetful;
+mod cache_misses;
 mod freshness;
 mod missing;
 mod refresh;

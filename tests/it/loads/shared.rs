@@ -9,7 +9,7 @@ use tower_bearer_session::{
     MemoryStore, SessionStore, TokenManager, store::PutMode, test_util::Faults,
 };
 
-use super::{asking, asking_manager, built, forgetful::Forgetful, log_in};
+use super::{asking, asking_manager, built, cache_misses::CacheMisses, log_in};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -42,19 +42,19 @@ async fn a_shared_load_is_cached_for_the_shortest_time_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_load_that_gives_way_hands_its_time_over() {
     let store = MemoryStore::new();
-    let forgetful = Forgetful::new(store.clone());
-    let forgets = forgetful.forgets();
+    let misses = CacheMisses::new(store.clone());
+    let missing = misses.missing();
     let (loader, mut questions) = asking();
-    let manager: TokenManager<String> = built(TokenManager::builder(forgetful).load_user(loader));
+    let manager: TokenManager<String> = built(TokenManager::builder(misses).load_user(loader));
     let token = log_in(&manager, "al").await;
     // A marker, as another process leaves it.
     let marked = store.put_user("al", b"!", HOUR, PutMode::Replace).await;
     assert!(marked.unwrap());
-    forgets.store(false, std::sync::atomic::Ordering::SeqCst);
+    missing.store(false, std::sync::atomic::Ordering::SeqCst);
     let mut saw_it = pin!(manager.check_token_or_update_user(&token, HOUR));
     assert!(polled(saw_it.as_mut()).is_pending());
     let question = questions.next().await;
-    forgets.store(true, std::sync::atomic::Ordering::SeqCst);
+    missing.store(true, std::sync::atomic::Ordering::SeqCst);
     let mut saw_nothing = pin!(manager.check_token_or_update_user(&token, MINUTE));
     assert!(polled(saw_nothing.as_mut()).is_pending());
     // It learns of the marker, and waits for the other one.
@@ -107,20 +107,20 @@ async fn a_check_that_joins_during_the_write_shortens_the_time() {
 #[tokio::test(start_paused = true)]
 async fn a_load_that_ends_while_another_one_begins_is_not_repeated() {
     let (store, faults) = (MemoryStore::new(), Faults::new());
-    let forgetful = Forgetful::new(store.clone());
-    let forgets = forgetful.forgets();
+    let misses = CacheMisses::new(store.clone());
+    let missing = misses.missing();
     let (loader, mut questions) = asking();
-    let builder = TokenManager::builder(faults.wrap(forgetful)).load_user(loader);
+    let builder = TokenManager::builder(faults.wrap(misses)).load_user(loader);
     let manager: TokenManager<String> = built(builder);
     let token = log_in(&manager, "al").await;
     // A marker, as another process leaves it.
     let marked = store.put_user("al", b"!", HOUR, PutMode::Replace).await;
     assert!(marked.unwrap());
-    forgets.store(false, std::sync::atomic::Ordering::SeqCst);
+    missing.store(false, std::sync::atomic::Ordering::SeqCst);
     let mut first = pin!(manager.check_token_or_update_user(&token, None));
     assert!(polled(first.as_mut()).is_pending());
     let question = questions.next().await;
-    forgets.store(true, std::sync::atomic::Ordering::SeqCst);
+    missing.store(true, std::sync::atomic::Ordering::SeqCst);
     let gets = faults.on("get_user");
     let before = gets.calls();
     gets.delay_replies(MINUTE);

@@ -16,8 +16,8 @@ use tokio::{
 use tower_bearer_session::{ErrorKind, Event, MemoryStore, TokenManager};
 
 use super::{
-    Answer, Checking, PATIENCE, asking, asking_manager, built, cached, checking,
-    forgetful::Forgetful, log_in,
+    Answer, Checking, PATIENCE, asking, asking_manager, built, cache_misses::CacheMisses, cached,
+    checking, log_in,
 };
 use crate::{
     faults::everything,
@@ -53,14 +53,14 @@ async fn two_hundred_checks_make_one_load(backend: &impl Backend) {
 async fn a_marker_of_another_service_does_not_split_a_load(backend: &impl Backend) {
     let elsewhere = backend.manager_builder().await.build().unwrap();
     let (loader, mut questions) = asking();
-    let store = Forgetful::new(backend.store().await);
-    let forgets = store.forgets();
+    let store = CacheMisses::new(backend.store().await);
+    let missing = store.missing();
     let manager = built(TokenManager::builder(store).load_user(loader));
     let token = log_in(&manager, "al").await;
     elsewhere.delete_user("al").await.unwrap();
     let early = checking(&manager, &token);
     let question = questions.next().await;
-    forgets.store(false, SeqCst);
+    missing.store(false, SeqCst);
     let late = checking(&manager, &token);
     all_wait().await;
     questions.assert_none();

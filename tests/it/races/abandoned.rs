@@ -14,7 +14,7 @@ use tokio::{
 };
 use tower_bearer_session::{
     Error, ErrorKind, Event, MemoryStore, OnFull, SessionStore, TokenId, TokenManager,
-    store::{AroundStore, NewSession, Operation, WrappedStore},
+    store::{InterceptedStore, NewSession, Operation, StoreInterceptor},
     test_util::Faults,
 };
 
@@ -35,7 +35,7 @@ const SLOW_REPLY: Duration = Duration::from_millis(300);
 /// out, and no login is reported.
 async fn a_login_whose_caller_goes_away_is_undone(backend: &impl Backend) {
     let (store, gate, events) = (backend.store().await, Gate::default(), Events::default());
-    let manager = events.manager(WrappedStore::new(store.clone(), gate.clone()));
+    let manager = events.manager(InterceptedStore::new(store.clone(), gate.clone()));
     gate.hold("create");
     let login = {
         let manager = manager.clone();
@@ -74,7 +74,7 @@ async fn a_login_whose_reply_is_lost_is_undone(backend: &impl Backend) {
 /// The store has ended or prolonged the sessions when the caller goes away: the listener learns of it, once.
 async fn a_logout_whose_caller_goes_away_is_an_event(backend: &impl Backend) {
     let (store, gate, events) = (backend.store().await, Gate::default(), Events::default());
-    let manager = events.manager(WrappedStore::new(store.clone(), gate.clone()));
+    let manager = events.manager(InterceptedStore::new(store.clone(), gate.clone()));
     for (operation, what) in [
         ("delete", "out"),
         ("delete", "out by handle"),
@@ -303,8 +303,8 @@ impl Gate {
     }
 }
 
-impl AroundStore for Gate {
-    async fn around<T: Send>(
+impl StoreInterceptor for Gate {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,

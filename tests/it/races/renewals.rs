@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Error, Session, SessionLayer, Token, TokenManager,
-    store::{AroundStore, Operation, WrappedStore},
+    store::{InterceptedStore, Operation, StoreInterceptor},
 };
 
 use crate::stores::{Backend, DAY, HOUR, on_every_store};
@@ -67,7 +67,7 @@ struct Sliding {
 impl Sliding {
     async fn start(backend: &impl Backend) -> Self {
         let completed = Arc::<AtomicU64>::default();
-        let store = WrappedStore::new(backend.store().await, Updates(Arc::clone(&completed)));
+        let store = InterceptedStore::new(backend.store().await, Updates(Arc::clone(&completed)));
         let manager: TokenManager = TokenManager::new(store);
         let layer = SessionLayer::new(manager.clone()).refresh_below(WEEK - MILLISECOND);
         Self {
@@ -118,8 +118,8 @@ impl Sliding {
 /// Counts the updates that have come to their end.
 struct Updates(Arc<AtomicU64>);
 
-impl AroundStore for Updates {
-    async fn around<T: Send>(
+impl StoreInterceptor for Updates {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,

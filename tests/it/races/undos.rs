@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower_bearer_session::{
     Error, ErrorKind, Event, MemoryStore, TokenManager,
-    store::{AroundStore, Operation, WrappedStore},
+    store::{InterceptedStore, Operation, StoreInterceptor},
     test_util::Faults,
 };
 
@@ -41,7 +41,7 @@ async fn an_undo_takes_at_most_two_calls_of_a_store_that_answers() {
 async fn undos_are_repeated_at_different_moments() {
     const LOGINS: usize = 20;
     let (faults, deletes) = (Faults::new(), Deletes::default());
-    let store = WrappedStore::new(faults.wrap(MemoryStore::new()), deletes.clone());
+    let store = InterceptedStore::new(faults.wrap(MemoryStore::new()), deletes.clone());
     let manager: TokenManager = TokenManager::new(store);
     faults.fail(ErrorKind::Unavailable);
     for _ in 0..LOGINS {
@@ -98,7 +98,7 @@ async fn undos_in_flight_are_bounded() {
 #[tokio::test(start_paused = true)]
 async fn work_without_a_caller_is_given_up() {
     let (hung, calls) = (Hung::default(), Faults::new());
-    let store = WrappedStore::new(calls.wrap(MemoryStore::new()), hung.clone());
+    let store = InterceptedStore::new(calls.wrap(MemoryStore::new()), hung.clone());
     let manager: TokenManager = TokenManager::new(store);
     let token = manager.set_token("al", HOUR).await.unwrap();
     let text = token.expose_secret();
@@ -146,8 +146,8 @@ async fn work_without_a_caller_is_given_up() {
 #[derive(Clone, Default)]
 struct Deletes(Arc<Mutex<Vec<Instant>>>);
 
-impl AroundStore for Deletes {
-    async fn around<T: Send>(
+impl StoreInterceptor for Deletes {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
@@ -178,8 +178,8 @@ impl Hung {
     }
 }
 
-impl AroundStore for Hung {
-    async fn around<T: Send>(
+impl StoreInterceptor for Hung {
+    async fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,

@@ -6,14 +6,15 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Error, ErrorKind, Event, IssuedToken, MemoryStore, OnFull, RedisStore, RedisStoreBuilder,
-    RefreshedUsers, Refusal, Rejection, Session, SessionLayer, Token, TokenId, TokenInfo,
+    RefreshedUsers, RefusalReason, Rejection, Session, SessionLayer, Token, TokenId, TokenInfo,
     TokenManager, TokenManagerBuilder, TokenOptions, User,
     middleware::{
         PlainResponse, ProblemJson, RequestHead, ResponseFuture, Revoked, SessionService,
         TokenSource,
     },
     store::{
-        Checked, Created, NewSession, Operation, PutMode, SessionLimit, SessionRecord, WrappedStore,
+        Checked, Created, InterceptedStore, NewSession, Operation, PutMode, SessionLimit,
+        SessionRecord,
     },
     test_util::Faults,
 };
@@ -41,9 +42,9 @@ fn public_types_are_send_sync_unpin_and_debug() {
     holds::<RefreshedUsers>();
     holds::<(Checked, Created, NewSession, SessionLimit, SessionRecord)>();
     holds::<PutMode<'_>>();
-    holds::<(Event<'_>, Refusal, PlainResponse, ProblemJson)>();
+    holds::<(Event<'_>, RefusalReason, PlainResponse, ProblemJson)>();
     holds::<(TokenSource, RequestHead<'_>)>();
-    holds::<(WrappedStore<MemoryStore, Faults>, Operation<'_>)>();
+    holds::<(InterceptedStore<MemoryStore, Faults>, Operation<'_>)>();
 
     fn may_be_sent<T: Send + Unpin + Debug>() {}
     may_be_sent::<ResponseFuture<Inner, Profile, ()>>();

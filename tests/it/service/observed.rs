@@ -15,8 +15,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, Event, OnFull, Refusal, Session, SessionLayer, Token, TokenManager, TokenOptions,
-    middleware::TokenSource,
+    ErrorKind, Event, OnFull, RefusalReason, Session, SessionLayer, Token, TokenManager,
+    TokenOptions, middleware::TokenSource,
 };
 
 use super::{Mood, Profile, Spy, bearer, manager, request};
@@ -194,7 +194,10 @@ fn told(event: &Event<'_>) -> String {
         Event::Refused {
             user_id, reason, ..
         } => {
-            let unread = matches!(reason, Refusal::Malformed | Refusal::SeveralTokens);
+            let unread = matches!(
+                reason,
+                RefusalReason::Malformed | RefusalReason::SeveralTokens
+            );
             assert_eq!(unread, user_id.is_none());
             format!("refused {user_id:?} {}", reason.as_str())
         }

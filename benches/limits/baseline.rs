@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     load::Laps,
-    subject::{self, Profile, Subject, USER},
+    system_under_test::{self, Profile, SystemUnderTest, USER},
 };
 
 type Reply = Option<Vec<u8>>;
@@ -59,10 +59,10 @@ pub(crate) async fn ask(
     commands.query_async(connection).await.unwrap()
 }
 
-/// Does again and again what [`Subject::checks`] does.
+/// Does again and again what [`SystemUnderTest::checks`] does.
 pub(crate) fn checks(
     connection: &MultiplexedConnection,
-    subject: &Subject,
+    subject: &SystemUnderTest,
     mut laps: Laps,
 ) -> impl Future<Output = Laps> + use<> {
     let (mut connection, token_id) = (connection.clone(), subject.token_id.clone());
@@ -76,15 +76,15 @@ pub(crate) fn checks(
     }
 }
 
-/// Does again and again what [`Subject::check`] does, for one user after the other.
+/// Does again and again what [`SystemUnderTest::check`] does, for one user after the other.
 pub(crate) fn checks_in_turn(
     connection: &MultiplexedConnection,
-    users: &Arc<[Subject]>,
+    users: &Arc<[SystemUnderTest]>,
     mut laps: Laps,
 ) -> impl Future<Output = Laps> + use<> {
     let (mut connection, users) = (connection.clone(), Arc::clone(users));
     async move {
-        let mut turns = subject::turns(&users);
+        let mut turns = system_under_test::turns(&users);
         while laps.next() {
             let user = turns.next().unwrap();
             let keys = keys(&user.user_id);

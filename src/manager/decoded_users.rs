@@ -11,19 +11,19 @@ use serde::de::DeserializeOwned;
 use super::slot::Slot;
 
 /// How many users are remembered at most.
-const PLACES: usize = 1024;
+const SHARDS: usize = 1024;
 /// Longer values, in bytes, are decoded each time: nobody should wonder where the memory went.
 const MAX_LEN: usize = 2048;
 
 /// What was decoded last, in a place each: users whose hashes meet take turns.
 ///
 /// Equal values of one user mean the same; a value is written anew whenever the user is (see [`slot`](super::slot)).
-pub(super) struct Details<D> {
-    places: OnceLock<Box<[Place<D>]>>,
+pub(super) struct DecodedUsers<D> {
+    shards: OnceLock<Box<[Shard<D>]>>,
     hasher: RandomState,
 }
 
-type Place<D> = Mutex<Option<Decoded<D>>>;
+type Shard<D> = Mutex<Option<Decoded<D>>>;
 
 struct Decoded<D> {
     user_id: Arc<str>,
@@ -31,24 +31,24 @@ struct Decoded<D> {
     detail: Arc<D>,
 }
 
-impl<D> Details<D> {
+impl<D> DecodedUsers<D> {
     pub(super) fn new() -> Self {
         Self {
-            places: OnceLock::new(),
+            shards: OnceLock::new(),
             hasher: RandomState::new(),
         }
     }
 }
 
-impl<D: DeserializeOwned> Details<D> {
+impl<D: DeserializeOwned> DecodedUsers<D> {
     /// What a cached value of this user says.
     pub(super) fn decode(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
-        let make = || (0..PLACES).map(|_| Mutex::default()).collect();
-        let place = self.hasher.hash_one(user_id) as usize % PLACES;
-        let place = &self.places.get_or_init(make)[place];
+        let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
+        let shard = self.hasher.hash_one(user_id) as usize % SHARDS;
+        let shard = &self.shards.get_or_init(make)[shard];
         // Nothing is done under this lock that could panic halfway.
-        let place = || place.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = &*place()
+        let shard = || shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = &*shard()
             && last.value == value
             && last.user_id == *user_id
         {
@@ -65,7 +65,7 @@ impl<D: DeserializeOwned> Details<D> {
                 detail: Arc::clone(detail),
             };
             // The one before is dropped after the lock: what it does then is its own business.
-            let _before = place().replace(decoded);
+            let _before = shard().replace(decoded);
         }
         slot
     }

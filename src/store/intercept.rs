@@ -7,17 +7,17 @@ use super::{
 };
 use crate::{Error, TokenId};
 
-/// What is to happen around every call of a store: measure it, log it, delay it, let it fail.
+/// Intercepts every call of a store: measures it, logs it, delays it, or lets it fail.
 ///
 /// ```
 /// use std::{sync::atomic::{AtomicU64, Ordering}, time::Instant};
-/// use tower_bearer_session::{Error, MemoryStore, TokenManager, store::{AroundStore, Operation, WrappedStore}};
+/// use tower_bearer_session::{Error, MemoryStore, TokenManager, store::{StoreInterceptor, Operation, InterceptedStore}};
 ///
 /// #[derive(Default)]
 /// struct Latency { micros: AtomicU64 }
 ///
-/// impl AroundStore for Latency {
-///     async fn around<T: Send>(
+/// impl StoreInterceptor for Latency {
+///     async fn intercept<T: Send>(
 ///         &self,
 ///         _: Operation<'_>,
 ///         call: impl Future<Output = Result<T, Error>> + Send,
@@ -29,12 +29,12 @@ use crate::{Error, TokenId};
 ///     }
 /// }
 ///
-/// let manager: TokenManager = TokenManager::new(WrappedStore::new(MemoryStore::new(), Latency::default()));
+/// let manager: TokenManager = TokenManager::new(InterceptedStore::new(MemoryStore::new(), Latency::default()));
 /// # let _ = manager;
 /// ```
-pub trait AroundStore: Send + Sync + 'static {
+pub trait StoreInterceptor: Send + Sync + 'static {
     /// Makes the call, or does not.
-    fn around<T: Send>(
+    fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
         call: impl Future<Output = Result<T, Error>> + Send,
@@ -42,7 +42,7 @@ pub trait AroundStore: Send + Sync + 'static {
 
     /// The same for [`check_now`](SessionStore::check_now). `None`, as by default, without making the call: then it will be
     /// one that waits.
-    fn around_now<T>(
+    fn intercept_now<T>(
         &self,
         operation: Operation<'_>,
         call: impl FnOnce() -> Option<Result<T, Error>>,
@@ -64,17 +64,17 @@ pub struct Operation<'a> {
     pub token_id: Option<&'a TokenId>,
 }
 
-/// A store with something around its calls.
+/// A store whose calls go through an interceptor.
 #[derive(Clone, Debug)]
-pub struct WrappedStore<S, A> {
+pub struct InterceptedStore<S, A> {
     store: S,
-    around: A,
+    interceptor: A,
 }
 
-impl<S, A> WrappedStore<S, A> {
-    /// Puts `around` around the calls of `store`.
-    pub fn new(store: S, around: A) -> Self {
-        Self { store, around }
+impl<S, A> InterceptedStore<S, A> {
+    /// A store whose calls go through `interceptor`.
+    pub fn new(store: S, interceptor: A) -> Self {
+        Self { store, interceptor }
     }
 
     /// The store within.
@@ -83,7 +83,7 @@ impl<S, A> WrappedStore<S, A> {
     }
 }
 
-impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
+impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, A> {
     async fn create(
         &self,
         user_id: &str,
@@ -92,15 +92,15 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
         let call = self.store.create(user_id, token_id, new, limit);
-        self.around
-            .around(of_session("create", user_id, token_id), call)
+        self.interceptor
+            .intercept(of_session("create", user_id, token_id), call)
             .await
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let call = self.store.check(user_id, token_id);
-        self.around
-            .around(of_session("check", user_id, token_id), call)
+        self.interceptor
+            .intercept(of_session("check", user_id, token_id), call)
             .await
     }
 
@@ -110,8 +110,8 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         token_id: &TokenId,
     ) -> Option<Result<Option<Checked>, Error>> {
         let call = || self.store.check_now(user_id, token_id);
-        self.around
-            .around_now(of_session("check", user_id, token_id), call)
+        self.interceptor
+            .intercept_now(of_session("check", user_id, token_id), call)
     }
 
     async fn update(
@@ -121,33 +121,37 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         change: &SessionChange,
     ) -> Result<bool, Error> {
         let call = self.store.update(user_id, token_id, change);
-        self.around
-            .around(of_session("update", user_id, token_id), call)
+        self.interceptor
+            .intercept(of_session("update", user_id, token_id), call)
             .await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
         let call = self.store.delete(user_id, token_id);
-        self.around
-            .around(of_session("delete", user_id, token_id), call)
+        self.interceptor
+            .intercept(of_session("delete", user_id, token_id), call)
             .await
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let call = self.store.delete_all(user_id, except);
-        self.around
-            .around(of_user("delete_all", user_id), call)
+        self.interceptor
+            .intercept(of_user("delete_all", user_id), call)
             .await
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let call = self.store.list(user_id);
-        self.around.around(of_user("list", user_id), call).await
+        self.interceptor
+            .intercept(of_user("list", user_id), call)
+            .await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let call = self.store.get_user(user_id);
-        self.around.around(of_user("get_user", user_id), call).await
+        self.interceptor
+            .intercept(of_user("get_user", user_id), call)
+            .await
     }
 
     async fn put_user(
@@ -158,7 +162,9 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
         let call = self.store.put_user(user_id, value, ttl, mode);
-        self.around.around(of_user("put_user", user_id), call).await
+        self.interceptor
+            .intercept(of_user("put_user", user_id), call)
+            .await
     }
 
     async fn ping(&self) -> Result<(), Error> {
@@ -167,7 +173,7 @@ impl<S: SessionStore, A: AroundStore> SessionStore for WrappedStore<S, A> {
             user_id: None,
             token_id: None,
         };
-        self.around.around(ping, self.store.ping()).await
+        self.interceptor.intercept(ping, self.store.ping()).await
     }
 }
 

@@ -6,9 +6,9 @@ use redis::aio::MultiplexedConnection;
 use tower_bearer_session::{Token, TokenManager, TokenOptions};
 
 use super::{
-    by_hand, fill,
+    baseline, fill,
     rounds::median,
-    subject::{self, Profile},
+    system_under_test::{self, Profile},
 };
 
 /// How often in a round.
@@ -17,7 +17,7 @@ const TIMES: usize = 100;
 const KNOWN: usize = 1_000;
 
 /// Users in a database, who act one after the other.
-pub(crate) struct Crowd {
+pub(crate) struct Population {
     pub(crate) manager: TokenManager<Profile>,
     connection: MultiplexedConnection,
     record: Vec<u8>,
@@ -29,12 +29,12 @@ pub(crate) struct Crowd {
 #[derive(Default)]
 struct Times(Vec<f64>);
 
-impl Crowd {
+impl Population {
     /// One user with so many sessions.
     pub(crate) async fn of_sessions(url: &str, count: usize) -> Self {
         let user_id = format!("user-with-{count}");
-        let manager = subject::manager(subject::redis_store(url).await);
-        let mut connection = by_hand::connect(url).await;
+        let manager = system_under_test::manager(system_under_test::redis_store(url).await);
+        let mut connection = baseline::connect(url).await;
         let token = manager.set_token(&user_id, None).await.unwrap();
         let record = fill::record(&mut connection, &user_id, &token).await;
         fill::sessions(&mut connection, &user_id, &record, count - 1).await;
@@ -51,10 +51,10 @@ impl Crowd {
 
     /// So many users with a session each.
     pub(crate) async fn of_users(url: &str, count: usize) -> Self {
-        let mut crowd = Self::of_sessions(url, 1).await;
-        let users = fill::users(&mut crowd.connection, &crowd.record, count, KNOWN);
-        crowd.members = users.await;
-        crowd
+        let mut population = Self::of_sessions(url, 1).await;
+        let users = fill::users(&mut population.connection, &population.record, count, KNOWN);
+        population.members = users.await;
+        population
     }
 
     pub(crate) async fn check(&mut self) -> f64 {

@@ -13,26 +13,26 @@ use tower_bearer_session::{
 };
 
 /// A store whose checks do not find cached users, as if they had looked a moment earlier.
-pub(super) struct Forgetful<S> {
+pub(super) struct CacheMisses<S> {
     store: S,
-    forgets: Arc<AtomicBool>,
+    missing: Arc<AtomicBool>,
 }
 
-impl<S> Forgetful<S> {
+impl<S> CacheMisses<S> {
     pub(super) fn new(store: S) -> Self {
         Self {
             store,
-            forgets: Arc::new(AtomicBool::new(true)),
+            missing: Arc::new(AtomicBool::new(true)),
         }
     }
 
-    /// Whether it goes on to do so.
-    pub(super) fn forgets(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.forgets)
+    /// The switch: `true` while checks miss.
+    pub(super) fn missing(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.missing)
     }
 }
 
-impl<S: SessionStore> SessionStore for Forgetful<S> {
+impl<S: SessionStore> SessionStore for CacheMisses<S> {
     async fn create(
         &self,
         user_id: &str,
@@ -46,7 +46,7 @@ impl<S: SessionStore> SessionStore for Forgetful<S> {
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let mut checked = self.store.check(user_id, token_id).await?;
         if let Some(checked) = &mut checked
-            && self.forgets.load(SeqCst)
+            && self.missing.load(SeqCst)
         {
             checked.user = None;
         }

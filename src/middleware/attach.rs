@@ -1,10 +1,12 @@
 use http::Request;
 
-use super::{Anonymous, Rejection, Session, mode::Mode, session::judge, settings::Settings};
+use super::{
+    Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions, settings::Settings,
+};
 use crate::{Error, TokenId, TokenManager, User};
 
 /// Attaches the session to the request, or tells why the request is refused.
-pub(super) fn admit<D, R, ReqBody>(
+pub(super) fn attach_session<D, R, ReqBody>(
     settings: &Settings<R>,
     manager: &TokenManager<D>,
     token_id: &TokenId,
@@ -26,6 +28,6 @@ where
         }
         None => return Err(Rejection::InvalidToken),
     };
-    judge(request.extensions_mut(), verdict);
+    insert_auth_extensions(request.extensions_mut(), verdict);
     Ok(())
 }

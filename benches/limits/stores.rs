@@ -1,13 +1,13 @@
 //! The same check on other stores.
 
 use super::{
-    by_hand,
+    baseline,
     cpu::Cpu,
     harness::{Cluster, Flavor, RedisServer, SentinelSet},
     load::{COLUMNS, Load, many_threads},
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    subject::{Subject, USER},
+    system_under_test::{SystemUnderTest, USER},
 };
 
 /// Its place among the stores.
@@ -28,7 +28,7 @@ pub(crate) fn run(report: &mut Report) {
     #[cfg(feature = "mysql")]
     let maria = runtime.block_on(super::mysql::start());
 
-    let on_redis = |url: String| runtime.block_on(Subject::on_redis(&url));
+    let on_redis = |url: String| runtime.block_on(SystemUnderTest::on_redis(&url));
     let on_cluster = on_redis(cluster.url());
     let stores = [
         ("Redis", on_redis(redis.url())),
@@ -37,8 +37,8 @@ pub(crate) fn run(report: &mut Report) {
         #[cfg(feature = "mysql")]
         ("MariaDB", runtime.block_on(super::mysql::subject(&maria))),
     ];
-    let node = runtime.block_on(cluster.primary_of(&by_hand::keys(USER)[0]));
-    let connection = runtime.block_on(by_hand::connect(&node.url()));
+    let node = runtime.block_on(cluster.primary_of(&baseline::keys(USER)[0]));
+    let connection = runtime.block_on(baseline::connect(&node.url()));
     // Not every store has one server, whose time could be told.
     let columns: &[Column] = &COLUMNS[..COLUMNS.len() - 1];
     for (tasks, operations, rounds) in LOADS {
@@ -54,8 +54,8 @@ pub(crate) fn run(report: &mut Report) {
             let checks = || load.run(|laps| subject.checks(laps));
             variants.push(Variant::new(*name, checks));
         }
-        let by_hand = || load.run(|laps| by_hand::checks(&connection, &on_cluster, laps));
-        variants.push(Variant::new("pipeline by hand", by_hand));
+        let baseline = || load.run(|laps| baseline::checks(&connection, &on_cluster, laps));
+        variants.push(Variant::new("pipeline by hand", baseline));
         let rounds = Rounds::measure(rounds, variants);
         let all: Vec<_> = (0..stores.len()).collect();
         report.table(&format!("{tasks} at a time"), columns, &rounds.only(&all));

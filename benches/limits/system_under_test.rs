@@ -24,14 +24,14 @@ pub(crate) struct Profile {
 }
 
 #[derive(Clone)]
-pub(crate) struct Subject {
+pub(crate) struct SystemUnderTest {
     pub(crate) manager: TokenManager<Profile>,
     pub(crate) user_id: String,
     pub(crate) token: String,
     pub(crate) token_id: String,
 }
 
-impl Subject {
+impl SystemUnderTest {
     pub(crate) async fn on(store: impl SessionStore) -> Self {
         let manager = manager(store);
         let token = manager.set_token(USER, None).await.unwrap();
@@ -104,14 +104,14 @@ pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
 }
 
 /// All of them in turn, for ever, from any one on; neighbors are not next to each other.
-pub(crate) fn turns(users: &[Subject]) -> impl Iterator<Item = &Subject> {
+pub(crate) fn turns(users: &[SystemUnderTest]) -> impl Iterator<Item = &SystemUnderTest> {
     let first = RandomState::new().hash_one(0) as usize % users.len();
     (0..).map(move |turn| &users[(first + turn * 7919) % users.len()])
 }
 
 /// Checks one user after the other, again and again.
 pub(crate) fn checks_in_turn(
-    users: &Arc<[Subject]>,
+    users: &Arc<[SystemUnderTest]>,
     mut laps: Laps,
 ) -> impl Future<Output = Laps> + use<> {
     let users = Arc::clone(users);
