@@ -2,7 +2,7 @@
 
 #[cfg(feature = "redis-tls")]
 use std::io;
-use std::{fmt, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 #[cfg(feature = "redis-tls")]
 use redis::io::tcp::socket2::SockRef;
@@ -152,6 +152,11 @@ fn tcp_settings() -> TcpSettings {
 }
 
 impl Address {
+    /// Whether it is a host name, which may lead to another server at any time.
+    pub(super) fn is_name(&self) -> bool {
+        self.host.parse::<IpAddr>().is_err()
+    }
+
     /// Reads `host`, `host:port`, `ipv6` or `[ipv6]:port`.
     pub(super) fn parse(text: &str, default_port: u16) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
@@ -189,6 +194,21 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_name_is_told_from_an_ip_address() {
+        let is_name = |text| Address::parse(text, 6379).unwrap().is_name();
+        assert!(
+            ["localhost", "redis-1.example:7000", "10.0.0.1.example"]
+                .into_iter()
+                .all(is_name)
+        );
+        assert!(
+            !["10.0.0.1:1", "::1", "[fe80::1]:7000"]
+                .into_iter()
+                .any(is_name)
+        );
+    }
 
     #[test]
     fn addresses_are_read_and_written() {

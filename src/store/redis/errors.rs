@@ -77,6 +77,12 @@ pub(super) fn is_of_a_replica(error: &RedisError) -> bool {
     has_code(error, &["MASTERDOWN", "READONLY"])
 }
 
+/// Whether a node of a cluster says that the cluster is down: as one does that was cut off from the others, and perhaps
+/// replaced.
+pub(super) fn is_cluster_down(error: &RedisError) -> bool {
+    has_code(error, &["CLUSTERDOWN"])
+}
+
 /// Whether the server is fine but will not do the operation at the moment: out of memory, its disk is
 /// full, too few replicas, a script runs, the cluster has lost slots.
 fn refuses_for_now(error: &RedisError) -> bool {

@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     dial::Dialer,
-    errors::{ErrorText, another_connection_may_cure, is_of_a_replica},
+    errors::{ErrorText, another_connection_may_cure, is_cluster_down, is_of_a_replica},
     health::Status,
     live::{Live, Reports, State},
     lookup::Lookups,
@@ -38,7 +38,7 @@ pub(super) struct LinkConfig {
     /// How long writes may wait for replicas, if they do: then every server is asked who it is.
     pub(super) confirm: Option<Duration>,
     pub(super) connect_timeout: Duration,
-    /// How old a connection to a single server may become.
+    /// How old a connection to an address may become that may lead to another server.
     pub(super) max_connection_age: Duration,
     /// Whether a server has refused to note the name of this library.
     pub(super) is_nameless: AtomicBool,
@@ -246,7 +246,9 @@ impl Link {
     }
 
     fn judge(&self, live: &Live, error: &RedisError) {
-        if another_connection_may_cure(error) {
+        // A cluster may be down for long, and its nodes need not be connected to all the time.
+        let may_be_replaced = is_cluster_down(error) && live.is_stable();
+        if another_connection_may_cure(error) || may_be_replaced {
             if is_of_a_replica(error) {
                 self.reports.give_up(live);
             } else {
@@ -306,6 +308,28 @@ impl LinkConfig {
                 format!("no answer from Redis within {:?}", self.deadline),
             ),
         }
+    }
+}
+
+#[cfg(test)]
+impl LinkConfig {
+    /// One in which every duration is a second, for the runtime of the test.
+    pub(super) fn for_test() -> Arc<Self> {
+        use super::{RedisTopology, dial::Credentials};
+
+        let second = Duration::from_secs(1);
+        Arc::new(Self {
+            runtime: Handle::current(),
+            dialer: Dialer::new(Credentials::default(), 0, second),
+            probe: String::from("probe"),
+            confirm: None,
+            connect_timeout: second,
+            deadline: second,
+            max_connection_age: second,
+            is_nameless: false.into(),
+            errors: ErrorText::new([]),
+            status: Arc::new(Status::new(RedisTopology::Standalone)),
+        })
     }
 }
 

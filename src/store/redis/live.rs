@@ -13,6 +13,9 @@ use tokio::{sync::watch, time::Instant};
 use super::topology::Connected;
 use crate::Error;
 
+/// A connection that is reported sooner than this is not replaced without a pause.
+pub(super) const STABLE: Duration = Duration::from_secs(1);
+
 /// What [`Condition::silent_ticks`] is for a silent connection.
 const SILENT: u32 = u32::MAX;
 
@@ -86,11 +89,29 @@ impl Live {
         self.condition.lost.load(Ordering::Relaxed)
     }
 
+    /// Whether it has been there for a while.
+    pub(super) fn is_stable(&self) -> bool {
+        self.made.elapsed() >= STABLE
+    }
+
     /// Lets operations use it for so long from now on.
     pub(super) fn use_for(&self, time: Duration) {
-        let age = (self.made.elapsed() + time).as_millis();
-        let age = u64::try_from(age).unwrap_or(u64::MAX);
+        let age = self.age_in(time);
         self.condition.use_by.store(age, Ordering::Relaxed);
+    }
+
+    /// The same, unless operations may use it for longer, or must not use it any more.
+    pub(super) fn keep_for(&self, time: Duration) {
+        if !self.is_outdated() {
+            let age = self.age_in(time);
+            self.condition.use_by.fetch_max(age, Ordering::Relaxed);
+        }
+    }
+
+    /// Its age in so long from now, in milliseconds.
+    fn age_in(&self, time: Duration) -> u64 {
+        let age = (self.made.elapsed() + time).as_millis();
+        u64::try_from(age).unwrap_or(u64::MAX)
     }
 
     /// Whether it should have been replaced by now, but the runtime of the store has rested, as that of a suspended

@@ -4,28 +4,29 @@
 //! *suspect*, because an operation failed in a way that another connection may cure, or the server is silent. It also
 //! does so when the connection has reached its greatest age, because the address may lead to another server by then. A
 //! connection that is not lost stays in use until the next one is there, or an attempt has failed and it is silent;
-//! what is in flight on a connection that is replaced is finished there. While the first attempt to replace a lost one
+//! what is in flight on a connection that is replaced is finished there. The links to one server connect in turns, and a
+//! connection stays in use while its link waits. While the first attempt to replace a lost one
 //! runs, operations wait for it within their deadline; once an attempt has failed, they fail at once until one
 //! succeeds.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{Mutex, watch},
+    sync::{Mutex, MutexGuard, watch},
     time::{Instant, sleep, timeout},
 };
 
 use super::{
     link::LinkConfig,
-    live::{Live, Reporter, Reports, State},
+    live::{Live, Reporter, Reports, STABLE, State},
     topology::Source,
 };
 use crate::{Error, ErrorKind, jitter};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
-/// A connection that is reported sooner than this is not replaced without a pause.
-const STABLE: Duration = Duration::from_secs(1);
+/// How often a link that waits for its turn to connect keeps its old connection in use.
+const TICK: Duration = Duration::from_millis(250);
 
 /// The task that connects.
 pub(super) struct Supervisor {
@@ -142,8 +143,25 @@ impl Supervisor {
         }
     }
 
+    /// Waits until no other link to the server connects. Attempts of others may last as long as our own, so the wait
+    /// does not count for how long operations may use the old connection.
+    async fn turn(&self) -> MutexGuard<'_, ()> {
+        let mut turn = pin!(self.dialing.lock());
+        loop {
+            let waited = timeout(TICK, &mut turn).await;
+            if let State::Up(live) = &*self.state.borrow()
+                && self.source.max_age(&self.config).is_some()
+            {
+                live.keep_for(self.config.connect_timeout + 2 * TICK);
+            }
+            if let Ok(turn) = waited {
+                return turn;
+            }
+        }
+    }
+
     async fn connect(&self, generation: u64) -> Result<Live, Error> {
-        let _turn = self.dialing.lock().await;
+        let _turn = self.turn().await;
         let reporter = Reporter::new(&self.reports, generation);
         let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
@@ -177,6 +195,32 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::redis::dial::Address;
+
+    /// With the default age of 3 s that leaves a new connection 0.75 s at the least.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_due_when_it_has_reached_three_quarters_of_its_greatest_age() {
+        let config = LinkConfig::for_test();
+        let age = config.max_connection_age;
+        let supervisor = Supervisor {
+            source: Source::Standalone(Address::parse("redis", 1).unwrap()),
+            config,
+            dialing: Arc::default(),
+            max_block: Duration::ZERO,
+            state: watch::Sender::new(State::Connecting),
+            reports: Reports::new(),
+        };
+        for _ in 0..1000 {
+            let since = Instant::now();
+            assert!(!supervisor.until_due(1).await);
+            let due = since.elapsed();
+            // Timers have a resolution of a millisecond.
+            let latest = age * 3 / 4 + Duration::from_millis(1);
+            assert!(due >= age / 2 && due <= latest, "{due:?}");
+        }
+        supervisor.reports.suspect(1);
+        assert!(supervisor.until_due(1).await);
+    }
 
     #[test]
     fn backoff_has_full_jitter_and_a_limit() {

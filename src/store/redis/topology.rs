@@ -22,7 +22,8 @@ use crate::{Error, ErrorKind};
 pub(super) enum Source {
     /// The primary behind one address, which may lead to another server at any time.
     Standalone(Address),
-    /// Always at one address, and whoever needs it knows whether it is a primary.
+    /// The server at one address, primary or not: whoever needs it knows. A host name may lead to another server at any
+    /// time.
     Fixed(Address),
     /// Where the sentinels say.
     Sentinels(Arc<Sentinels>),
@@ -63,7 +64,8 @@ impl Source {
     pub(super) fn max_age(&self, config: &LinkConfig) -> Option<Duration> {
         match self {
             Self::Standalone(_) => Some(config.max_connection_age),
-            Self::Fixed(_) | Self::Sentinels(_) => None,
+            Self::Fixed(address) => address.is_name().then_some(config.max_connection_age),
+            Self::Sentinels(_) => None,
         }
     }
 

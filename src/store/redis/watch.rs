@@ -172,18 +172,11 @@ mod tests {
     use redis::{AsyncConnectionConfig, RedisConnectionInfo};
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-        runtime::Handle,
         time::{Instant, sleep_until},
     };
 
     use super::*;
-    use crate::store::redis::{
-        RedisTopology,
-        dial::{Credentials, Dialer},
-        errors::ErrorText,
-        health::Status,
-        live::Reports,
-    };
+    use crate::store::redis::live::Reports;
 
     /// A server that answers every command with this role, so late.
     struct Server {
@@ -237,7 +230,12 @@ mod tests {
             };
             let reports = Reports::new();
             let reporter = Reporter::new(&reports, 1);
-            let watch = PrimaryWatch::start(watched, &config_of(), reporter.clone(), pending());
+            let watch = PrimaryWatch::start(
+                watched,
+                &LinkConfig::for_test(),
+                reporter.clone(),
+                pending(),
+            );
             (watch, reporter, reports)
         }
     }
@@ -248,22 +246,6 @@ mod tests {
 
     fn set<T>(place: &Mutex<T>, value: T) {
         *place.lock().unwrap_or_else(PoisonError::into_inner) = value;
-    }
-
-    fn config_of() -> Arc<LinkConfig> {
-        let second = Duration::from_secs(1);
-        Arc::new(LinkConfig {
-            runtime: Handle::current(),
-            dialer: Dialer::new(Credentials::default(), 0, second),
-            probe: String::from("probe"),
-            confirm: None,
-            connect_timeout: second,
-            deadline: second,
-            max_connection_age: second,
-            is_nameless: false.into(),
-            errors: ErrorText::new([]),
-            status: Arc::new(Status::new(RedisTopology::Standalone)),
-        })
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ mod refusals;
 mod sentinel;
 mod silence;
 mod standalone;
+mod turns;
 
 use std::time::{Duration, Instant};
 

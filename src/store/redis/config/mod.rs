@@ -231,7 +231,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long a connection to a standalone server is used for new operations, at most an hour. Default: 3 seconds.
+    /// How long a connection to a standalone server, or to a node of a cluster that is known by host name, is used for new
+    /// operations, at most an hour. Default: 3 seconds.
     ///
     /// A name, a virtual address or a load balancer can lead to another primary while the old one goes on serving those
     /// who are still connected to it. So a new connection takes the place of one that has reached this age, whether or
@@ -244,8 +245,10 @@ impl RedisStoreBuilder {
     ///
     /// A new connection takes about 0.1 ms of the server's time, and with TLS up to 1 ms; by default each process makes
     /// one about every two seconds. Set a longer time if very many processes use one server over TLS, or if nothing but
-    /// the server itself can be behind its address. With Sentinel and Cluster it has no effect: sentinels and nodes tell
-    /// who the primary is.
+    /// the server itself can be behind its address.
+    ///
+    /// It has no effect on nodes of a cluster that announce IP addresses, whose peers tell when another node takes their
+    /// slots, and with Sentinel, where the sentinels tell who the master is.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = age;
         self

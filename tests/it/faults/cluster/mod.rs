@@ -10,6 +10,7 @@ mod health;
 mod idle;
 mod loss;
 mod membership;
+mod names;
 mod others;
 mod redirections;
 mod replacing;
