@@ -1,12 +1,14 @@
 use tokio::task::JoinSet;
+use tower_bearer_session::{RedisStore, SessionStore};
 
 use super::{ask, everything};
-use crate::stores::{Server, on_every_server};
+use crate::stores::{HOUR, Server, is_live, log_in, on_every_server, patient, token_id};
 
 on_every_server!(
     scripts_may_be_forgotten_between_operations,
     scripts_may_be_forgotten_during_operations,
     a_restarted_server_knows_no_scripts,
+    an_acl_for_the_keys_of_users_does_not_slow_a_logout_of_all_but_one,
 );
 
 /// A server forgets its scripts at a restart, a failover or by command: nobody notices.
@@ -61,6 +63,24 @@ async fn a_restarted_server_knows_no_scripts(backend: &impl Server) {
         let _: String = ask(backend.server(), &["FLUSHALL"]).await;
     }
     assert!(calls(backend, "eval").await <= 10);
+}
+
+/// An account that may use the keys of users and no others ends all sessions but one without reading them.
+async fn an_acl_for_the_keys_of_users_does_not_slow_a_logout_of_all_but_one(backend: &impl Server) {
+    let keys = ["~tbs:tokens:{al}", "~tbs:users:*"];
+    let user = ["ACL", "SETUSER", "exact", "on", ">pw", "+@all"];
+    let server = backend.server();
+    server.cmd(&[&user[..], &keys].concat()).await;
+    let url = format!("redis://exact:pw@127.0.0.1:{}", server.port());
+    let store = patient(RedisStore::builder(url)).connect().await.unwrap();
+    let ids = [1, 2, 3].map(token_id);
+    for id in &ids {
+        log_in(&store, "al", id).await;
+    }
+    assert!(store.refresh("al", &ids[0], HOUR).await.unwrap());
+    assert_eq!(store.delete_all("al", Some(&ids[0])).await.unwrap(), 2);
+    assert!(is_live(&store, "al", &ids[0]).await);
+    assert_eq!(calls(backend, "hgetall").await, 0, "all sessions were read");
 }
 
 async fn calls(backend: &impl Server, command: &str) -> u64 {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::task::JoinSet;
+use tower_bearer_session::SessionStore;
 
 use super::{
     super::{Load, patient_store, serve},
@@ -158,6 +159,55 @@ async fn a_long_list_is_complete_while_its_slot_moves() {
     stop.store(true, Ordering::Relaxed);
     let lists: u64 = lists.join_all().await.into_iter().sum();
     println!("{lists} lists during 20 moves");
+}
+
+/// Ending all sessions but one reads them one by one only where the hash may not be made anew: at the old primary of a
+/// slot on the move. Nowhere is the one lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_keeps_one_session_while_its_slot_moves() {
+    one_session_is_kept_while_its_slot_moves(Flavor::Redis).await;
+}
+
+/// The same with Valkey.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn valkey_keeps_one_session_while_its_slot_moves() {
+    one_session_is_kept_while_its_slot_moves(Flavor::Valkey).await;
+}
+
+async fn one_session_is_kept_while_its_slot_moves(flavor: Flavor) {
+    let cluster = Cluster::start(flavor).await;
+    let store = patient_store(&cluster.url()).await;
+    let kept = token_id(1);
+    log_in(&store, "al", &kept).await;
+    let from = cluster.primary_of(&sessions_key("al")).await;
+    let (slot, to) = elsewhere(&cluster, "al").await;
+    // How often each of the two has read all sessions.
+    let read_all = async || {
+        let mut calls = Vec::new();
+        for node in [from, to] {
+            let stats = node.command_calls().await;
+            calls.push(stats.get("hgetall").copied().unwrap_or(0));
+        }
+        calls
+    };
+    let end_others = async || {
+        for n in 2..5 {
+            log_in(&store, "al", &token_id(n)).await;
+        }
+        assert_eq!(store.delete_all("al", Some(&kept)).await.unwrap(), 3);
+        assert_eq!(listed(&store, "al").await, [kept]);
+    };
+    end_others().await;
+    assert_eq!(read_all().await, [0, 0], "before the move");
+    let migration = cluster.begin_migration(slot, to).await;
+    end_others().await;
+    assert_eq!(read_all().await, [1, 0], "at the old primary");
+    assert_eq!(migration.move_keys(1).await, 1);
+    end_others().await;
+    assert_eq!(read_all().await, [1, 0], "at the new primary, by ASK");
+    migration.finish().await;
+    end_others().await;
+    assert_eq!(read_all().await, [1, 0], "after the move");
 }
 
 /// The slot of a user, and a primary that does not hold it.
