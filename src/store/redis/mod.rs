@@ -62,8 +62,8 @@ type Time = (u64, u64);
 /// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. Cloning gives
 /// another handle on the same connection, which is one to each server for all requests (and a second for lists),
 /// supervised: it is replaced when it breaks, its server does not answer for a second or is the master no more, or the
-/// [address of a single server](RedisStoreBuilder::max_connection_age) may lead elsewhere by now. Every operation has a
-/// deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
+/// address of a single server or the host name of a node
+/// [may lead elsewhere by now](RedisStoreBuilder::max_connection_age). Every operation has a deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came: a check at once, a
 /// write when the first one can no longer take effect. No write takes effect after it was answered with an error, as long
@@ -241,11 +241,12 @@ impl SessionStore for RedisStore {
             .arg(token_id.as_str())
             .arg(millis(change.ttl))
             .arg(&version);
-        let Done { reply, live, .. } = self.client.write(&call, OnDrop::Retry).await?;
-        if reply {
-            self.client.confirm(call.key(), &live).await?;
+        let done: Done<u8> = self.client.write(&call, OnDrop::Retry).await?;
+        let updated = done.reply == 1 || done.reply == 2 && done.repeated;
+        if updated {
+            self.client.confirm(call.key(), &done.live).await?;
         }
-        Ok(reply)
+        Ok(updated)
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {

@@ -1,16 +1,18 @@
-//! A logout that is done, but whose answer gets lost together with its connection.
+//! A write that is done, but whose answer gets lost together with its connection.
 
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tower_bearer_session::{Event, SessionStore, TokenManager};
+use tower_bearer_session::{
+    Event, RedisStore, SessionStore, TokenId, TokenManager, store::SessionChange,
+};
 
 use super::{eventually, patient_store};
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
-    stores::listed,
+    stores::{HOUR, listed, live, session, tick, token_id},
 };
 
 /// The repetition finds nothing, and answers `true` all the same: the manager tells of the logout.
@@ -55,6 +57,59 @@ async fn a_logout_of_a_login_whose_reply_is_lost_stands() {
     assert!(listed(&direct, "al").await.is_empty());
 }
 
+/// A renewal that depends on the version of the session finds, when it is repeated, the version that it has made itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conditional_renewal_whose_reply_is_lost_is_done() {
+    for max_lifetime in [None, Some(HOUR)] {
+        let scene = Scene::new().await;
+        let (id, change) = scene.session_to_renew(max_lifetime).await;
+        let store = scene.store.clone();
+        let version = change.if_version;
+        let renewal = async move { store.update("al", &id, &change).await };
+        let direct = patient_store(&scene.redis.url()).await;
+        let renewed = scene.lose_the_reply_when(renewal, async || {
+            Some(live(&direct, "al", &id).await.session.version()) != version
+        });
+        assert!(renewed.await.unwrap(), "{max_lifetime:?}");
+    }
+}
+
+/// But what somebody else has made of the session is no renewal of this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conditional_renewal_that_came_too_late_is_not_done() {
+    let change_otherwise = async |store: &RedisStore, id: &TokenId| {
+        assert!(store.refresh("al", id, 3 * HOUR).await.unwrap());
+    };
+    let log_out = async |store: &RedisStore, id: &TokenId| {
+        assert!(store.delete("al", id).await.unwrap());
+    };
+    for logs_out in [false, true] {
+        let scene = Scene::new().await;
+        let (id, change) = scene.session_to_renew(None).await;
+        let direct = patient_store(&scene.redis.url()).await;
+        scene.proxy.set_delay(Duration::from_millis(500));
+        let store = scene.store.clone();
+        let renewal = tokio::spawn(async move { store.update("al", &id, &change).await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        match logs_out {
+            true => log_out(&direct, &id).await,
+            false => change_otherwise(&direct, &id).await,
+        }
+        scene.proxy.set_delay(Duration::ZERO);
+        scene.proxy.drop_connections().await;
+        assert!(!renewal.await.unwrap().unwrap(), "{logs_out}");
+    }
+}
+
+/// Nor is a renewal done that another one has come before, without a lost reply.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_equal_renewals_one_is_done() {
+    let scene = Scene::new().await;
+    let (id, change) = scene.session_to_renew(None).await;
+    assert!(scene.store.update("al", &id, &change).await.unwrap());
+    assert!(!scene.store.update("al", &id, &change).await.unwrap());
+}
+
 /// Without a lost reply the answer stays what it was.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_of_nobody_is_none() {
@@ -69,6 +124,7 @@ async fn a_logout_of_nobody_is_none() {
 struct Scene {
     redis: RedisServer,
     proxy: Proxy,
+    store: RedisStore,
     manager: TokenManager,
     events: Arc<Mutex<Vec<String>>>,
 }
@@ -85,7 +141,7 @@ impl Scene {
         store.delete_all("bo", None).await.unwrap();
         let events = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&events);
-        let manager = TokenManager::builder(store).on_event(move |event: &Event<'_>| {
+        let manager = TokenManager::builder(store.clone()).on_event(move |event: &Event<'_>| {
             let text = match event {
                 Event::LoggedOut { token_id, .. } => format!("logged out {token_id}"),
                 Event::LoggedOutAll { sessions, .. } => format!("logged out all: {sessions}"),
@@ -96,6 +152,7 @@ impl Scene {
         Self {
             redis,
             proxy,
+            store,
             manager: manager.build().unwrap(),
             events,
         }
@@ -107,14 +164,37 @@ impl Scene {
         logout: impl Future<Output = T> + Send + 'static,
     ) -> T {
         let direct = patient_store(&self.redis.url()).await;
+        self.lose_the_reply_when(logout, async || listed(&direct, "al").await.is_empty())
+            .await
+    }
+
+    /// Drops the connection while the answer to a write is on its way, as soon as the write is done.
+    async fn lose_the_reply_when<T: Send + 'static>(
+        &self,
+        write: impl Future<Output = T> + Send + 'static,
+        is_done: impl AsyncFnMut() -> bool,
+    ) -> T {
         self.proxy.set_delay(Duration::from_millis(500));
-        let logout = tokio::spawn(logout);
-        eventually("the logout", async || {
-            listed(&direct, "al").await.is_empty()
-        })
-        .await;
+        let write = tokio::spawn(write);
+        eventually("the write", is_done).await;
         self.proxy.set_delay(Duration::ZERO);
         self.proxy.drop_connections().await;
-        logout.await.unwrap()
+        write.await.unwrap()
+    }
+
+    /// A session of `al`, and its renewal if it has not changed.
+    async fn session_to_renew(&self, max_lifetime: Option<Duration>) -> (TokenId, SessionChange) {
+        let id = token_id(7);
+        let mut new = session(HOUR / 2);
+        new.max_lifetime = max_lifetime;
+        let created = self.store.create("al", &id, &new, None).await.unwrap();
+        // The server knows this script, too.
+        assert!(self.store.refresh("al", &id, HOUR / 2).await.unwrap());
+        tick().await;
+        let version = live(&self.store, "al", &id).await.session.version();
+        assert!(version.expires_at >= created.session.expires_at);
+        let mut change = SessionChange::refresh(2 * HOUR);
+        change.if_version = Some(version);
+        (id, change)
     }
 }
