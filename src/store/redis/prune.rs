@@ -23,6 +23,8 @@ use crate::{
 
 /// How many sessions a page has, about.
 const PAGE: usize = 512;
+/// How many sessions one command ends: ending a session takes longer than reading it.
+const MAX_ENDED: usize = 256;
 /// How many more than the limit are left to the script of the login. Sessions may end while the others are read, and
 /// none may be ended for the sake of one that is gone.
 const SPARE: usize = 128;
@@ -77,7 +79,7 @@ impl RedisStore {
         until: Instant,
     ) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let Scanned { mut live, dead } = self.scan(user_id, until).await?;
-        for ids in dead.chunks(PAGE) {
+        for ids in dead.chunks(MAX_ENDED) {
             let fields = ids.iter().map(|id| (&id[..], Vec::new()));
             self.end(user_id, 0, fields, until).await?;
         }
@@ -94,7 +96,7 @@ impl RedisStore {
         excess.sort_unstable();
         excess.truncate(excess.len().saturating_sub(keep));
         let mut evicted = Vec::with_capacity(excess.len());
-        for page in excess.chunks(PAGE) {
+        for page in excess.chunks(MAX_ENDED) {
             let fields = page.iter().filter_map(|(_, id)| {
                 let header = record::header(live.get(id)?);
                 Some((id.as_str().as_bytes(), header))

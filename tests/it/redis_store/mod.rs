@@ -6,6 +6,7 @@ mod foreign_keys;
 mod large_values;
 mod lifetimes;
 mod lookups;
+mod pages;
 mod pings;
 mod prefixes;
 mod scripts;
