@@ -6,7 +6,7 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -36,6 +36,8 @@ struct Shared {
     commands: Mutex<Vec<String>>,
     connections: AtomicUsize,
     hides_role: AtomicBool,
+    /// In seconds since the Unix epoch.
+    time: AtomicU64,
     /// Channels and messages.
     pushes: broadcast::Sender<(String, String)>,
 }
@@ -51,6 +53,7 @@ impl FakeServer {
             commands: Mutex::default(),
             connections: AtomicUsize::new(0),
             hides_role: AtomicBool::new(false),
+            time: AtomicU64::new(2_000_000_000),
             pushes: broadcast::Sender::new(1024),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -69,6 +72,11 @@ impl FakeServer {
     /// From now on `HELLO` tells no role, as with some proxies.
     pub(crate) fn hide_role(&self) {
         self.shared.hides_role.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on the clock shows this time, in seconds since the Unix epoch, and stands still.
+    pub(crate) fn set_time(&self, seconds: u64) {
+        self.shared.time.store(seconds, Ordering::SeqCst);
     }
 
     /// The port on 127.0.0.1.
@@ -160,7 +168,8 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
                 lock(&shared.commands).push(words.join(" "));
                 let answer = Arc::clone(&lock(&shared.answer));
                 let tells_role = !shared.hides_role.load(Ordering::SeqCst);
-                let mut reply = greeting(&words, tells_role).or_else(|| answer(&words));
+                let time = shared.time.load(Ordering::SeqCst);
+                let mut reply = greeting(&words, tells_role, time).or_else(|| answer(&words));
                 if let (["SUBSCRIBE", more @ ..], None) = (&words[..], &reply) {
                     channels.extend(more.iter().map(|&channel| channel.to_owned()));
                     reply = Some(subscribed(more));
@@ -175,7 +184,7 @@ async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
 }
 
 /// What every server says.
-fn greeting(words: &[&str], tells_role: bool) -> Reply {
+fn greeting(words: &[&str], tells_role: bool, time: u64) -> Reply {
     Some(match words {
         ["HELLO", ..] if !tells_role => format!("%1\r\n{}:3\r\n", bulk("proto")),
         ["HELLO", ..] => {
@@ -183,7 +192,7 @@ fn greeting(words: &[&str], tells_role: bool) -> Reply {
             format!("%2\r\n{proto}:3\r\n{role}{master}")
         }
         ["CLIENT" | "SELECT" | "ASKING", ..] => "+OK\r\n".to_owned(),
-        ["TIME"] => array(["2000000000", "0"].map(bulk)),
+        ["TIME"] => array([&*time.to_string(), "0"].map(bulk)),
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! How many round trips a redirection takes.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -120,6 +120,55 @@ async fn a_check_that_has_to_ask_takes_one_more_round_trip() {
         assert_eq!(scene.calls("HGET"), [checks; 2]);
         assert_eq!(scene.calls("ASKING"), [0, checks]);
         assert_eq!(scene.calls("GET tbs:users:{al}"), [checks, 0]);
+    }
+}
+
+/// A check that has to ask is put together from the replies of two nodes, whose clocks may differ: a write at either node
+/// afterwards has a deadline by that node's own clock.
+#[tokio::test]
+async fn a_check_that_has_to_ask_sets_no_clock_to_that_of_another_node() {
+    const CLOCKS: [u64; 2] = [1_500_000_000, 1_000_000_000];
+    let (old, new) = (FakeServer::start().await, FakeServer::start().await);
+    let redirects = Arc::new(AtomicBool::new(true));
+    let deadlines = Arc::new(Mutex::new(Vec::new()));
+    let slots = all_slots_at(Endpoint::of(&old));
+    let ask = error(&format!("ASK 1 127.0.0.1:{}", new.port()));
+    let (asks, told) = (Arc::clone(&redirects), Arc::clone(&deadlines));
+    old.answer(move |words| {
+        if asks.load(Ordering::SeqCst) && matches!(words, ["HGET" | "EVALSHA", ..]) {
+            return Some(ask.clone());
+        }
+        note_deadline(&told, words);
+        map_of(&slots, words).or_else(|| empty(words))
+    });
+    let told = Arc::clone(&deadlines);
+    new.answer(move |words| {
+        note_deadline(&told, words);
+        empty(words)
+    });
+    old.set_time(CLOCKS[0]);
+    new.set_time(CLOCKS[1]);
+    let store = patient_store(&format!("redis-cluster://127.0.0.1:{}", old.port())).await;
+    assert!(store.check("al", &token_id(1)).await.unwrap().is_none());
+    assert_eq!(new.calls("ASKING"), 1);
+    // To the second node, by way of the first one.
+    assert!(!store.refresh("al", &token_id(1), HOUR).await.unwrap());
+    redirects.store(false, Ordering::SeqCst);
+    assert!(!store.refresh("al", &token_id(1), HOUR).await.unwrap());
+    let deadlines = deadlines.lock().unwrap();
+    let [at_new, at_old] = deadlines[..] else {
+        panic!("{deadlines:?}");
+    };
+    for (deadline, clock) in [at_old, at_new].into_iter().zip(CLOCKS) {
+        let late = deadline.abs_diff(clock * 1_000_000);
+        assert!(late < 3600 * 1_000_000, "{deadline} by the clock {clock}");
+    }
+}
+
+/// Notes the deadline of a write, in microseconds by the clock of a server.
+fn note_deadline(deadlines: &Mutex<Vec<u64>>, words: &[&str]) {
+    if let ["EVALSHA", _, _, _, deadline, ..] = words {
+        deadlines.lock().unwrap().push(deadline.parse().unwrap());
     }
 }
 

@@ -29,6 +29,9 @@ use crate::harness::{RedisServer, SentinelOptions, SentinelSet};
 /// How long it may take until a store knows what all sentinels know: one poll, and what a busy machine needs.
 const POLL: Duration = Duration::from_secs(2);
 
+/// A service follows its sentinels within about a second, as documented: this is what a busy machine needs.
+const FOLLOWED: Duration = Duration::from_secs(15);
+
 /// A store of its own, which has more time than by default to connect.
 async fn fresh_store(url: &str) -> RedisStore {
     let builder = RedisStore::builder(url).connect_timeout(PATIENCE / 3);
@@ -117,7 +120,8 @@ async fn fails_over<'a>(
     let fine = load.next_fine_answer();
     load.pause_writers().await;
     set.new_master(old).await;
-    load.recovers(fault).await;
+    let recovered = load.recovers(fault).await;
+    assert!(recovered < FOLLOWED, "{fault}: {recovered:?}");
     let new = settled(set, old).await;
     load.resume_writers();
     let took = fine.await.expect("an answer") - lost;
