@@ -253,9 +253,9 @@ mod tests {
         let lost = Failure::from(lost);
         assert!(lost.is_lost() && !lost.is_rolled_back() && !lost.is_refusal());
         assert_eq!(Error::from(lost).kind(), ErrorKind::Unavailable);
-        let nonsense = Failure::from(sqlx::Error::Protocol("hunter2".to_owned()));
-        assert!(!nonsense.is_lost());
-        let error = Error::from(nonsense);
+        let protocol_error = Failure::from(sqlx::Error::Protocol("hunter2".to_owned()));
+        assert!(!protocol_error.is_lost());
+        let error = Error::from(protocol_error);
         assert_eq!(error.kind(), ErrorKind::Store);
         assert!(!format!("{error:?}").contains("hunter2"));
     }

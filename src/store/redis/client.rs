@@ -12,9 +12,10 @@ use super::{
     errors::server_code,
     health::RedisHealth,
     keys::Keys,
-    link::{Answer, Done, Failure, LinkConfig, OnDrop},
+    link::{Answer, Done, Failure, OnDrop},
+    link_config::LinkConfig,
     live::Live,
-    lookup::{Found, Sought},
+    lookup::{LookupKeys, LookupReply},
     node::{Lane, Node},
     script::{self, By, ScriptCall},
     write::{Request, Write},
@@ -49,19 +50,22 @@ impl Client {
     /// Waits for the outcome of the first attempt to connect.
     pub(super) async fn ready(&self) -> Result<(), Error> {
         match &self.0.servers {
-            Servers::One(node) => node.requests.ready().await,
+            Servers::One(node) => node.requests().ready().await,
             Servers::Cluster(cluster) => cluster.ready().await,
         }
     }
 
     /// Looks a session and its user up, in one round trip.
-    pub(super) async fn look_up(&self, sought: &Sought<'_>) -> Result<(Time, Reply, Reply), Error> {
+    pub(super) async fn look_up(
+        &self,
+        keys: &LookupKeys<'_>,
+    ) -> Result<(Time, Reply, Reply), Error> {
         let deadline = self.deadline();
         let found = match &self.0.servers {
-            Servers::One(node) => node.requests.look_up(deadline, sought).await,
-            Servers::Cluster(cluster) => cluster.look_up(deadline, sought).await,
+            Servers::One(node) => node.lookups.look_up(deadline, keys).await,
+            Servers::Cluster(cluster) => cluster.look_up(deadline, keys).await,
         };
-        let read = found.and_then(Found::read);
+        let read = found.and_then(LookupReply::read);
         read.map_err(|failure| self.0.config.error(failure))
     }
 
@@ -163,7 +167,7 @@ impl Client {
     pub(super) async fn ping(&self, keys: &Keys) -> Result<(), Error> {
         let deadline = self.deadline();
         let pinged = match &self.0.servers {
-            Servers::One(node) => node.requests.ping(deadline, &keys.probe()).await,
+            Servers::One(node) => node.requests().ping(deadline, &keys.probe()).await,
             Servers::Cluster(cluster) => cluster.ping(deadline, keys).await,
         };
         pinged.map_err(|failure| self.0.config.error(failure))

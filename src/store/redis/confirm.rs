@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     errors::has_code,
-    link::{Done, Failure, Link, LinkConfig, OnDrop},
+    link::{Done, Failure, Link, OnDrop},
+    link_config::LinkConfig,
     live::Live,
     script::FENCE,
     topology::Source,

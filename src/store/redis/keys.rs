@@ -42,7 +42,7 @@ impl Keys {
     }
 
     /// A key of no user that is as wanted: the keys of users end with a brace.
-    pub(super) fn nobodys(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
+    pub(super) fn unused_key(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         // A cluster has 16,384 slots, and a node at least one of them.
         let keys = (0..1_000_000).map(|number| format!("{}:{{{number}}}:", self.user_prefix));
         keys.into_iter().find(|key| wanted(key))

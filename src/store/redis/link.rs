@@ -1,25 +1,19 @@
 //! Commands on a supervised connection.
 
-use std::{
-    pin::pin,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use redis::{FromRedisValue, Pipeline, RedisError, Value};
 use tokio::{
-    runtime::Handle,
     sync::{Mutex, watch},
     task::AbortHandle,
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
-    dial::Dialer,
-    errors::{ErrorText, another_connection_may_cure, is_cluster_down, is_of_a_replica},
-    health::Status,
-    live::{Live, Reports, State},
-    lookup::Lookups,
+    errors::{another_connection_may_cure, is_cluster_down, is_of_a_replica},
+    link_config::LinkConfig,
+    live::{Live, State},
+    reports::Reports,
     supervisor::Supervisor,
     topology::Source,
 };
@@ -27,25 +21,6 @@ use crate::{Error, ErrorKind};
 
 /// How late a reply may be and still show that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
-
-/// How to connect, whatever the server.
-pub(super) struct LinkConfig {
-    /// Where the supervisor runs, whoever happens to need the link first.
-    pub(super) runtime: Handle,
-    pub(super) dialer: Dialer,
-    /// A key to read before a connection is used.
-    pub(super) probe: String,
-    /// How long writes may wait for replicas, if they do: then every server is asked who it is.
-    pub(super) confirm: Option<Duration>,
-    pub(super) connect_timeout: Duration,
-    /// How old a connection to an address may become that may lead to another server.
-    pub(super) max_connection_age: Duration,
-    /// Whether a server has refused to note the name of this library.
-    pub(super) is_nameless: AtomicBool,
-    pub(super) deadline: Duration,
-    pub(super) errors: ErrorText,
-    pub(super) status: Arc<Status>,
-}
 
 /// What to do with commands whose connection drops before they are answered.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +34,6 @@ pub(super) enum OnDrop {
 /// The connection closes when this is dropped.
 pub(super) struct Link {
     pub(super) config: Arc<LinkConfig>,
-    pub(super) lookups: Lookups,
     state: watch::Receiver<State>,
     reports: Reports,
     supervisor: AbortHandle,
@@ -116,7 +90,6 @@ impl Link {
         };
         Self {
             config: Arc::clone(config),
-            lookups: Lookups::default(),
             state,
             reports,
             supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
@@ -210,13 +183,13 @@ impl Link {
                 live.record_reply();
                 for value in &values {
                     if let Value::ServerError(error) = value {
-                        self.judge(live, &error.clone().into());
+                        self.report_if_lost(live, &error.clone().into());
                     }
                 }
                 Ok(values)
             }
             Ok(Err(error)) => {
-                self.judge(live, &error);
+                self.report_if_lost(live, &error);
                 let dropped = error.is_io_error();
                 let failure = Failure::Redis(error);
                 Err(match dropped {
@@ -245,12 +218,12 @@ impl Link {
         }
     }
 
-    fn judge(&self, live: &Live, error: &RedisError) {
+    fn report_if_lost(&self, live: &Live, error: &RedisError) {
         // A cluster may be down for long, and its nodes need not be connected to all the time.
         let may_be_replaced = is_cluster_down(error) && live.is_stable();
         if another_connection_may_cure(error) || may_be_replaced {
             if is_of_a_replica(error) {
-                self.reports.give_up(live);
+                live.give_up(&self.reports);
             } else {
                 self.reports.suspect(live.generation);
             }
@@ -308,28 +281,6 @@ impl LinkConfig {
                 format!("no answer from Redis within {:?}", self.deadline),
             ),
         }
-    }
-}
-
-#[cfg(test)]
-impl LinkConfig {
-    /// One in which every duration is a second, for the runtime of the test.
-    pub(super) fn for_test() -> Arc<Self> {
-        use super::{RedisTopology, dial::Credentials};
-
-        let second = Duration::from_secs(1);
-        Arc::new(Self {
-            runtime: Handle::current(),
-            dialer: Dialer::new(Credentials::default(), 0, second),
-            probe: String::from("probe"),
-            confirm: None,
-            connect_timeout: second,
-            deadline: second,
-            max_connection_age: second,
-            is_nameless: false.into(),
-            errors: ErrorText::new([]),
-            status: Arc::new(Status::new(RedisTopology::Standalone)),
-        })
     }
 }
 

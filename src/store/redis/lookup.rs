@@ -26,7 +26,7 @@ use super::{
     Reply, Time,
     clock::micros,
     link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
-    nonsense,
+    unexpected_reply,
 };
 use crate::{Error, TokenId};
 
@@ -36,7 +36,7 @@ const MAX_BATCH: usize = 128;
 const MAX_AGE: Duration = Duration::from_millis(1);
 
 /// Where to look.
-pub(super) struct Sought<'a> {
+pub(super) struct LookupKeys<'a> {
     /// The key of the user's sessions.
     pub(super) sessions: &'a str,
     pub(super) token_id: &'a TokenId,
@@ -45,21 +45,21 @@ pub(super) struct Sought<'a> {
 }
 
 /// What was there: a string, nil or an error each.
-pub(super) struct Found {
+pub(super) struct LookupReply {
     now: Time,
     session: Value,
     user: Value,
 }
 
-/// The lookups on a link.
-#[derive(Default)]
+/// A connection for lookups, with those that wait to share a pipeline.
 pub(super) struct Lookups {
-    under_way: AtomicUsize,
+    pub(super) link: Link,
+    in_flight: AtomicUsize,
     next: Mutex<Batch>,
 }
 
 /// Who waits for a lookup.
-type Waiting = oneshot::Sender<Result<Found, Error>>;
+type Waiting = oneshot::Sender<Result<LookupReply, Error>>;
 
 /// Lookups that will share a pipeline.
 #[derive(Default)]
@@ -71,54 +71,70 @@ struct Batch {
 }
 
 /// Whose turn it is to send the next batch of a link; if it is dropped before, those who wait hear that nobody will.
-struct Turn(Option<Arc<Link>>);
+struct FlushGuard(Option<Arc<Lookups>>);
 
 /// Counts a lookup for as long as it is there.
-struct UnderWay<'a>(&'a AtomicUsize);
+struct InFlight<'a>(&'a AtomicUsize);
 
-impl Link {
+impl Lookups {
+    pub(super) fn new(link: Link) -> Self {
+        Self {
+            link,
+            in_flight: AtomicUsize::new(0),
+            next: Mutex::default(),
+        }
+    }
+
     /// Looks a session and its user up, in one round trip.
     pub(super) async fn look_up(
         self: &Arc<Self>,
         deadline: Instant,
-        sought: &Sought<'_>,
-    ) -> Result<Found, Failure> {
-        let lookups = &self.lookups;
-        let others = lookups.under_way.fetch_add(1, Ordering::Relaxed);
-        let _under_way = UnderWay(&lookups.under_way);
+        keys: &LookupKeys<'_>,
+    ) -> Result<LookupReply, Failure> {
+        let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let _in_flight = InFlight(&self.in_flight);
         if others == 0 {
-            let commands = sought.commands();
-            return Found::of(self.send(deadline, &commands, OnDrop::Retry).await?);
+            let commands = keys.commands();
+            return LookupReply::of(self.link.send(deadline, &commands, OnDrop::Retry).await?);
         }
         let (sender, found) = oneshot::channel();
-        self.enqueue(deadline, sought, sender);
+        self.enqueue(deadline, keys, sender);
         match timeout_at(deadline, found).await {
             Ok(Ok(found)) => found.map_err(Failure::Down),
-            Ok(Err(_)) => Err(nobody_answers()),
+            Ok(Err(_)) => Err(no_reply()),
             Err(_) => Err(Failure::Deadline),
         }
     }
 
     /// Puts a lookup into the next batch, and sees to it that this is sent.
-    fn enqueue(self: &Arc<Self>, deadline: Instant, sought: &Sought<'_>, waiting: Waiting) {
-        let mut next = self.lookups.next();
-        sought.add_to(&mut next.commands);
+    fn enqueue(self: &Arc<Self>, deadline: Instant, keys: &LookupKeys<'_>, waiting: Waiting) {
+        let mut next = self.next();
+        keys.add_to(&mut next.commands);
         next.waiting.push(waiting);
         let [first, last] = *next.deadlines.get_or_insert([deadline; 2]);
         next.deadlines = Some([first, last.max(deadline)]);
         if next.waiting.len() == MAX_BATCH || deadline > first + MAX_AGE {
             let batch = mem::take(&mut *next);
             drop(next);
-            self.config.runtime.spawn(batch.send(Arc::clone(self)));
+            self.link.config.runtime.spawn(batch.send(Arc::clone(self)));
         } else if next.waiting.len() == 1 {
             drop(next);
-            let turn = Turn(Some(Arc::clone(self)));
-            self.config.runtime.spawn(turn.run());
+            let turn = FlushGuard(Some(Arc::clone(self)));
+            self.link.config.runtime.spawn(turn.run());
         }
+    }
+
+    fn take(&self) -> Batch {
+        mem::take(&mut *self.next())
+    }
+
+    fn next(&self) -> MutexGuard<'_, Batch> {
+        // No code that holds the lock can panic halfway.
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Sought<'_> {
+impl LookupKeys<'_> {
     /// The pipeline of this lookup alone.
     pub(super) fn commands(&self) -> Pipeline {
         let mut commands = Pipeline::with_capacity(3);
@@ -135,17 +151,21 @@ impl Sought<'_> {
     }
 }
 
-impl Found {
+impl LookupReply {
     /// The answer to a lookup alone.
     fn of(answer: Answer) -> Result<Self, Failure> {
         let mut found = Self::all_of(answer, 1)?;
-        found.next().ok_or_else(|| Failure::Down(nonsense("check")))
+        found
+            .next()
+            .ok_or_else(|| Failure::Down(unexpected_reply("check")))
     }
 
     /// The same, put together from what two nodes returned: its time may be that of the other one.
     pub(super) fn of_two_nodes(answer: Answer) -> Result<Self, Failure> {
         let mut found = Self::read_all(answer.values, 1)?;
-        found.next().ok_or_else(|| Failure::Down(nonsense("check")))
+        found
+            .next()
+            .ok_or_else(|| Failure::Down(unexpected_reply("check")))
     }
 
     /// The answers to so many lookups, in their order.
@@ -160,7 +180,7 @@ impl Found {
     fn read_all(values: Vec<Value>, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
         // Nobody may get the answer to somebody else.
         if values.len() != 1 + 2 * lookups {
-            return Err(Failure::Down(nonsense("check")));
+            return Err(Failure::Down(unexpected_reply("check")));
         }
         let mut values = values.into_iter();
         let now = values.next().unwrap_or(Value::Nil).extract_error();
@@ -199,18 +219,7 @@ impl Found {
     }
 }
 
-impl Lookups {
-    fn take(&self) -> Batch {
-        mem::take(&mut *self.next())
-    }
-
-    fn next(&self) -> MutexGuard<'_, Batch> {
-        // No code that holds the lock can panic halfway.
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Turn {
+impl FlushGuard {
     async fn run(mut self) {
         // Whoever is ready gets on board. Tokio's `yield_now` would bind the task to this worker, whatever that one
         // does next; this one goes to the back of the queue, from where other workers take tasks.
@@ -223,22 +232,22 @@ impl Turn {
             Poll::Pending
         })
         .await;
-        if let Some(link) = self.0.take() {
-            let batch = link.lookups.take();
-            batch.send(link).await;
+        if let Some(lookups) = self.0.take() {
+            let batch = lookups.take();
+            batch.send(lookups).await;
         }
     }
 }
 
 impl Batch {
-    async fn send(self, link: Arc<Link>) {
+    async fn send(self, queue: Arc<Lookups>) {
         let Some([_, deadline]) = self.deadlines else {
             // It did not wait for its turn, and has been sent.
             return;
         };
         let lookups = self.waiting.len();
-        let answer = link.send_batch(deadline, &self.commands);
-        let found = answer.await.and_then(|it| Found::all_of(it, lookups));
+        let answer = queue.link.send_batch(deadline, &self.commands);
+        let found = answer.await.and_then(|it| LookupReply::all_of(it, lookups));
         match found {
             Ok(found) => {
                 for (waiting, found) in self.waiting.into_iter().zip(found) {
@@ -247,7 +256,7 @@ impl Batch {
                 }
             }
             Err(failure) => {
-                let error = link.config.error(failure);
+                let error = queue.link.config.error(failure);
                 for waiting in self.waiting {
                     let _ = waiting.send(Err(error.clone()));
                 }
@@ -256,15 +265,15 @@ impl Batch {
     }
 }
 
-impl Drop for Turn {
+impl Drop for FlushGuard {
     fn drop(&mut self) {
-        if let Some(link) = &self.0 {
-            link.lookups.take();
+        if let Some(lookups) = &self.0 {
+            lookups.take();
         }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -280,6 +289,6 @@ fn command<const PARTS: usize>(parts: [&str; PARTS]) -> Cmd {
     command
 }
 
-fn nobody_answers() -> Failure {
+fn no_reply() -> Failure {
     Failure::Down(runtime_is_gone())
 }

@@ -11,7 +11,7 @@ use self::{
     client::Client,
     keys::Keys,
     link::{Done, OnDrop},
-    lookup::Sought,
+    lookup::LookupKeys,
     node::Lane,
 };
 pub use self::{
@@ -29,17 +29,21 @@ mod clock;
 mod cluster;
 mod config;
 mod confirm;
+mod connected;
 mod dial;
 mod errors;
 mod health;
 mod keys;
 mod link;
+mod link_config;
 mod live;
 mod lookup;
 mod node;
 mod ping;
 mod prune;
 mod record;
+mod reports;
+mod role;
 mod script;
 mod sentinel;
 mod supervisor;
@@ -194,14 +198,14 @@ impl SessionStore for RedisStore {
                     while let (Some(id), Some(session)) = (reply.next(), reply.next()) {
                         evicted.extend(token_id_of(&id).zip(record::decode(session)));
                     }
-                    let session = session.ok_or_else(|| nonsense("create"))?;
+                    let session = session.ok_or_else(|| unexpected_reply("create"))?;
                     return Ok(Created { session, evicted });
                 }
                 (Some(b"full"), _) => return Err(Error::session_limit()),
                 (Some(b"crowded"), Some(limit)) => {
                     evicted.extend(self.prune(user_id, limit, until).await?);
                 }
-                _ => return Err(nonsense("create")),
+                _ => return Err(unexpected_reply("create")),
             }
         }
         let message =
@@ -210,12 +214,12 @@ impl SessionStore for RedisStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let sought = Sought {
+        let keys = LookupKeys {
             sessions: &self.keys.sessions(user_id),
             token_id,
             user: &self.keys.user(user_id),
         };
-        let (now, session, user) = self.client.look_up(&sought).await?;
+        let (now, session, user) = self.client.look_up(&keys).await?;
         let now = time(now);
         let session = session.and_then(record::decode);
         Ok(session
@@ -344,7 +348,7 @@ fn token_id_of(field: &[u8]) -> Option<TokenId> {
     std::str::from_utf8(field).ok()?.parse().ok()
 }
 
-fn nonsense(operation: &str) -> Error {
+fn unexpected_reply(operation: &str) -> Error {
     Error::new(
         ErrorKind::Store,
         format!("Redis answered `{operation}` with something that makes no sense"),

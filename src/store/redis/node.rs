@@ -6,17 +6,14 @@ use std::{
 use tokio::sync::Mutex;
 
 use super::{
-    confirm::Confirmer,
-    dial::Address,
-    health::RedisPrimary,
-    link::{Link, LinkConfig},
-    topology::Source,
+    confirm::Confirmer, dial::Address, health::RedisPrimary, link::Link, link_config::LinkConfig,
+    lookup::Lookups, topology::Source,
 };
 
 /// The connections to a server: to always the same, or to whichever is the master.
 pub(super) struct Node {
     /// For what requests wait for.
-    pub(super) requests: Arc<Link>,
+    pub(super) lookups: Arc<Lookups>,
     lists: OnceLock<Link>,
     confirmer: OnceLock<Confirmer>,
     source: Source,
@@ -40,7 +37,7 @@ impl Node {
         let dialing = Arc::default();
         let requests = Link::start(&config, source.clone(), &dialing, Duration::ZERO);
         let node = Self {
-            requests: Arc::new(requests),
+            lookups: Arc::new(Lookups::new(requests)),
             lists: OnceLock::new(),
             confirmer: OnceLock::new(),
             source,
@@ -54,10 +51,15 @@ impl Node {
         node
     }
 
+    /// The connection for what requests wait for.
+    pub(super) fn requests(&self) -> &Link {
+        &self.lookups.link
+    }
+
     /// The connection of this lane; made when it is needed first.
     pub(super) fn lane(&self, lane: Lane) -> &Link {
         match lane {
-            Lane::Requests => &self.requests,
+            Lane::Requests => self.requests(),
             Lane::Lists => {
                 let start = || {
                     let source = self.source.clone();
@@ -81,7 +83,7 @@ impl Node {
 
     /// `None` as long as nobody knows where it is.
     pub(super) fn health(&self) -> Option<RedisPrimary> {
-        let live = self.requests.in_use();
+        let live = self.requests().in_use();
         let address = match &live {
             Some(live) => live.connected.address.clone(),
             None => self.source.address()?,

@@ -17,8 +17,9 @@ use tokio::{
 };
 
 use super::{
-    link::LinkConfig,
-    live::{Live, Reporter, Reports, STABLE, State},
+    link_config::LinkConfig,
+    live::{Live, STABLE, State},
+    reports::{Reporter, Reports},
     topology::Source,
 };
 use crate::{Error, ErrorKind, jitter};
@@ -62,7 +63,7 @@ impl Supervisor {
                 }
                 Err(error) => {
                     self.config.status.note(&error);
-                    if !self.goes_on(error) || self.reports.is_suspect(in_use) {
+                    if !self.report_and_continue(error) || self.reports.is_suspect(in_use) {
                         in_trouble = in_use > 0;
                         sleep(backoff.next()).await;
                         continue;
@@ -108,7 +109,7 @@ impl Supervisor {
 
     /// After an attempt that failed: leaves the connection in use that there is, unless it is lost or silent; returns
     /// whether there is one. A silent one stays in use if nobody knows where to connect to.
-    fn goes_on(&self, error: Error) -> bool {
+    fn report_and_continue(&self, error: Error) -> bool {
         let nobody_knows = self.source.address().is_none();
         let mut works = false;
         self.state.send_if_modified(|state| {
@@ -166,7 +167,7 @@ impl Supervisor {
         let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
         match timeout(limit, connecting).await {
-            Ok(outcome) => outcome.map(|connected| reporter.live(connected)),
+            Ok(outcome) => outcome.map(|connected| Live::new(connected, &reporter)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 match self.source.address() {

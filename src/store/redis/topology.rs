@@ -8,12 +8,14 @@ use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedCo
 
 use super::{
     clock::{ServerClock, micros},
+    connected::Connected,
     dial::Address,
     errors::has_code,
-    link::LinkConfig,
-    live::Reporter,
+    link_config::LinkConfig,
+    reports::Reporter,
+    role::Role,
     sentinel::Sentinels,
-    watch::{PrimaryWatch, Role, Watched},
+    watch::{PrimaryWatch, Watched},
 };
 use crate::{Error, ErrorKind};
 
@@ -27,19 +29,6 @@ pub(super) enum Source {
     Fixed(Address),
     /// Where the sentinels say.
     Sentinels(Arc<Sentinels>),
-}
-
-/// A new connection.
-pub(super) struct Connected {
-    pub(super) connection: MultiplexedConnection,
-    pub(super) address: Address,
-    pub(super) clock: ServerClock,
-    /// The run of the server, if it was asked for.
-    pub(super) run_id: Option<String>,
-    /// Whether a demotion of the server is noticed.
-    pub(super) role_watched: bool,
-    /// Ends with the connection.
-    _watch: PrimaryWatch,
 }
 
 /// A connection that was tried out.
@@ -148,7 +137,7 @@ async fn dial(
     };
     let dialing = async {
         let connection = config.dialer.dial(address, on_push).await?;
-        try_out(config, address, connection).await
+        probe(config, address, connection).await
     };
     let dialed = dialing.await;
     dialed.map_err(|error| config.errors.convert_at(address, &error))
@@ -156,7 +145,7 @@ async fn dial(
 
 /// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is of
 /// no use, and the client does not tell.
-async fn try_out(
+async fn probe(
     config: &LinkConfig,
     address: &Address,
     mut connection: MultiplexedConnection,

@@ -4,15 +4,15 @@
 //! account may call it. A connection is *silent* when such a question has waited for a while and nothing was received
 //! meanwhile: late replies count as replies, and the number of operations that wait does not matter.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use redis::{Cmd, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
     task::AbortHandle,
     time::{sleep, timeout},
 };
 
-use super::{dial::Address, link::LinkConfig, live::Reporter};
+use super::{dial::Address, link_config::LinkConfig, reports::Reporter, role::Role};
 use crate::{Error, ErrorKind};
 
 /// How often the server is asked.
@@ -22,16 +22,6 @@ const POLL: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(250);
 /// How long a connection has to be silent to become suspect.
 const MAX_SILENCE: Duration = Duration::from_secs(1);
-
-/// The role that a server claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
-    /// A server that takes writes.
-    Primary,
-    Replica,
-    /// The server does not tell.
-    Unknown,
-}
 
 /// What is watched.
 pub(super) struct Watched {
@@ -125,29 +115,6 @@ impl Watched {
     }
 }
 
-impl Role {
-    /// The command that asks for it.
-    pub(super) fn question() -> Cmd {
-        redis::cmd("HELLO").arg(3).take()
-    }
-
-    /// Reads the reply to `HELLO`. Some proxies leave the role out, or do not know the command.
-    pub(super) fn of(hello: Value) -> Self {
-        let hello = hello
-            .extract_error()
-            .ok()
-            .and_then(|hello| redis::from_redis_value::<HashMap<String, Value>>(hello).ok());
-        let role = hello.and_then(|mut hello| hello.remove("role"));
-        let role = role.and_then(|role| redis::from_redis_value::<String>(role).ok());
-        match role.as_deref() {
-            None => Self::Unknown,
-            Some("replica" | "slave") => Self::Replica,
-            // There are servers that replicate and take writes, and say so in words of their own.
-            Some(_) => Self::Primary,
-        }
-    }
-}
-
 fn ticks(time: Duration) -> u32 {
     let ticks = time.as_millis() / TICK.as_millis();
     u32::try_from(ticks).unwrap_or(u32::MAX)
@@ -176,7 +143,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::redis::live::Reports;
+    use crate::store::redis::reports::Reports;
 
     /// A server that answers every command with this role, so late.
     struct Server {

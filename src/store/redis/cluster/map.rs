@@ -91,9 +91,9 @@ fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
     })
 }
 
-/// Of each slot the claim of the highest epoch, as the nodes themselves settle it: who does not know of a
+/// Of each slot the claim of the highest epoch, as the nodes themselves resolve it: who does not know of a
 /// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
-pub(super) fn settle(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
+pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
     // Hearsay, of lower rank whatever its epoch, is left for a slot that was given away, but whose taker does not
     // know yet.
@@ -179,9 +179,9 @@ mod tests {
             range(61, 99, 3),
             range(100, 16383, 2),
         ];
-        assert_eq!(settle(&said), expected);
+        assert_eq!(resolve(&said), expected);
         said.reverse();
-        assert_eq!(settle(&said), expected);
+        assert_eq!(resolve(&said), expected);
     }
 
     #[test]
@@ -193,16 +193,16 @@ mod tests {
         // What a taker does not know of yet is its own all the same.
         let early = (node("h", 1), vec![claim(0, 9, 9, 1), claim(10, 19, 7, 2)]);
         let unaware = (node("h", 2), Vec::new());
-        assert_eq!(settle(&[early, unaware]), expected);
-        assert_eq!(settle(&[other, giver, taker]), expected);
+        assert_eq!(resolve(&[early, unaware]), expected);
+        assert_eq!(resolve(&[other, giver, taker]), expected);
     }
 
     #[test]
     fn slots_that_cannot_be_are_left_out() {
         let says = |claim| [(node("h", 1), vec![claim])];
-        assert_eq!(settle(&says(claim(7, 65535, 1, 1))), [range(7, 16383, 1)]);
-        assert_eq!(settle(&says(claim(9, 7, 1, 1))), []);
-        assert_eq!(settle(&says(claim(20000, 20001, 1, 1))), []);
+        assert_eq!(resolve(&says(claim(7, 65535, 1, 1))), [range(7, 16383, 1)]);
+        assert_eq!(resolve(&says(claim(9, 7, 1, 1))), []);
+        assert_eq!(resolve(&says(claim(20000, 20001, 1, 1))), []);
     }
 
     fn range(first: u16, last: u16, port: u16) -> Range {

@@ -28,7 +28,8 @@ use self::{
 use super::{
     dial::Address,
     health::RedisPrimary,
-    link::{Failure, LinkConfig, runtime_is_gone},
+    link::{Failure, runtime_is_gone},
+    link_config::LinkConfig,
     node::Node,
     topology::Source,
 };
@@ -97,7 +98,7 @@ impl Cluster {
         let mut attempts = JoinSet::new();
         for (_, node) in map.primaries() {
             let node = Arc::clone(node);
-            attempts.spawn(async move { node.requests.ready().await });
+            attempts.spawn(async move { node.requests().ready().await });
         }
         let mut outcome = Err(unavailable(NO_SLOTS));
         while let Some(attempt) = attempts.join_next().await {

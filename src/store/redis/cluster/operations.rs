@@ -13,7 +13,7 @@ use super::{
 use crate::store::redis::{
     errors::server_code,
     link::{Answer, Failure},
-    lookup::{Found, Sought},
+    lookup::{LookupKeys, LookupReply},
     node::{Lane, Node},
     write::Request,
 };
@@ -36,10 +36,10 @@ impl Cluster {
     pub(in crate::store::redis) async fn look_up(
         &self,
         deadline: Instant,
-        sought: &Sought<'_>,
-    ) -> Result<Found, Failure> {
-        let node = self.find(sought.sessions, deadline).await?;
-        let found = match node.requests.look_up(deadline, sought).await {
+        keys: &LookupKeys<'_>,
+    ) -> Result<LookupReply, Failure> {
+        let node = self.find(keys.sessions, deadline).await?;
+        let found = match node.lookups.look_up(deadline, keys).await {
             Ok(found) if !found.has_error() => return Ok(found),
             Ok(found) => found,
             Err(failure) => {
@@ -57,13 +57,13 @@ impl Cluster {
         };
         // Lookups that have to go elsewhere share no pipeline.
         let routed = Routed {
-            key: sought.sessions,
+            key: keys.sessions,
             lane: Lane::Requests,
             deadline,
-            request: Request::Read(&sought.commands()),
+            request: Request::Read(&keys.commands()),
         };
         let answer = self.follow(&routed, redirect, found.into_values());
-        Found::of_two_nodes(answer.await?)
+        LookupReply::of_two_nodes(answer.await?)
     }
 
     /// Sends a request to the node that holds `key`, and what that node does not execute to where it says; all of

@@ -37,7 +37,7 @@ impl Cluster {
                 let primary = map.primary(slot_of(key));
                 primary.is_some_and(|(primary, _)| primary == address)
             };
-            let Some(key) = keys.nobodys(holds) else {
+            let Some(key) = keys.unused_key(holds) else {
                 return Err(Failure::Down(unavailable("no key is in a slot of a node")));
             };
             let ping = Arc::clone(&self.shared).ping(Arc::clone(node), deadline, key);
@@ -63,7 +63,10 @@ impl Shared {
     ) -> Result<(), Failure> {
         let commands = ping::commands(&key);
         for _ in 0..=MAX_REDIRECTIONS {
-            let answer = node.requests.send(deadline, &commands, OnDrop::Retry).await;
+            let answer = node
+                .requests()
+                .send(deadline, &commands, OnDrop::Retry)
+                .await;
             let answer = answer.inspect_err(|_| self.outdated.notify_one())?;
             match Redirect::of_answer(&answer) {
                 // Only the primary of a slot that is on the move says so.

@@ -8,7 +8,7 @@ use tokio::{
 
 use super::{
     MapState, Shared,
-    map::{Claim, claims, settle},
+    map::{Claim, claims, resolve},
     slots::SlotMap,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl Refresher {
                 }
             }
         }
-        self.shared.adopt(&settle(&said));
+        self.shared.adopt(&resolve(&said));
     }
 
     /// Asks primaries, over the connections that there are; nothing, if less than half of them answer: they may
@@ -89,7 +89,7 @@ impl Refresher {
             let deadline = Instant::now() + TIMEOUT.min(self.shared.config.deadline);
             tasks.spawn(async move {
                 let question = question();
-                let asking = node.requests.send(deadline, &question, OnDrop::Retry);
+                let asking = node.requests().send(deadline, &question, OnDrop::Retry);
                 let answer = asking.await.ok()?;
                 let address = answer.live.connected.address.clone();
                 let (slots, nodes): (Value, String) = answer.read().ok()?.reply;

@@ -19,7 +19,7 @@ use super::{
     errors::ErrorText,
     health::Status,
     keys::Keys,
-    link::LinkConfig,
+    link_config::LinkConfig,
     node::Node,
     sentinel::Sentinels,
     topology::Source,

@@ -29,7 +29,7 @@ use super::{
     dial::{Address, Dialer},
     errors::{ErrorText, code_of},
     health::Status,
-    link::LinkConfig,
+    link_config::LinkConfig,
 };
 use crate::{Error, ErrorKind};
 

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::Shared;
-use crate::store::redis::{dial::Address, watch::Role};
+use crate::store::redis::{dial::Address, role::Role};
 
 /// How often the replica is asked.
 const PAUSE: Duration = Duration::from_millis(50);
