@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{Error, TokenId, TokenManager, User};
 
-/// Attaches the session to the request, or tells why the request is refused.
+/// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
     settings: &Settings<R>,
     manager: &TokenManager<D>,
@@ -16,7 +16,7 @@ pub(super) fn attach_session<D, R, ReqBody>(
 where
     D: Send + Sync + 'static,
 {
-    let verdict = match user.map_err(Rejection::of_check)? {
+    let outcome = match user.map_err(Rejection::of_check)? {
         Some(user) => {
             if let Some(below) = settings.refresh_below {
                 manager.renew_below(below, &user);
@@ -28,6 +28,6 @@ where
         }
         None => return Err(Rejection::InvalidToken),
     };
-    insert_auth_extensions(request.extensions_mut(), verdict);
+    insert_auth_extensions(request.extensions_mut(), outcome);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What caches may keep of the responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)).
+//! `Cache-Control` and `Vary` of responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)).
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -7,23 +7,25 @@ use http::{
 
 use super::{mode::Mode, source::TokenSource};
 
-/// What a layer says to caches.
+/// The caching headers that a layer adds to responses.
 #[derive(Clone, Debug)]
 pub(super) struct CachePolicy {
     /// The request header fields that may carry the token.
     vary: Option<HeaderValue>,
-    /// Whether a response may be reused for a request with another token, or without one, unless it says otherwise.
+    /// Whether caches may, by default, reuse a response for a request with another token or without one.
     unprotected: bool,
-    /// Whether a response is for the client's own cache only, unless the handler says otherwise.
+    /// Whether responses are `private`, unless the handler decides otherwise.
     private: bool,
 }
 
 impl CachePolicy {
+    /// Chooses the headers for a layer with this mode and these token sources.
+    ///
     /// RFC 9111 §3.5 forbids shared caches to reuse a response to a request with `Authorization`, unless the response
-    /// allows it. Nothing protects responses to tokens in other places: they are `private`. An optional layer also answers
-    /// requests without a token, and such a response must not be reused for a request with one: `Vary` names the header
-    /// fields that may carry the token, of which `Authorization` is one. Only the required layer that reads nothing but
-    /// `Authorization` adds nothing to a response without `Cache-Control`.
+    /// allows it. Nothing protects responses to tokens in other places, so they are `private`. An optional layer also
+    /// answers requests without a token, and such a response must not be reused for a request with one: `Vary` names
+    /// the header fields that may carry the token, `Authorization` included. Only a required layer that reads nothing
+    /// but `Authorization` adds nothing to a response without `Cache-Control`.
     pub(super) fn new(mode: Mode, sources: &[TokenSource]) -> Self {
         let private = sources
             .iter()
@@ -42,35 +44,36 @@ impl CachePolicy {
         }
     }
 
-    /// Adds what is missing in the header of a response.
+    /// Completes the caching headers of a response of the inner service.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        let is_said = headers.contains_key(CACHE_CONTROL);
-        if self.private || is_said {
+        let is_set = headers.contains_key(CACHE_CONTROL);
+        if self.private || is_set {
             self.limit_sharing(headers);
         }
-        self.complete_vary(headers, is_said);
+        self.complete_vary(headers, is_set);
     }
 
-    /// Forbids to store a refusal: it says something of one request, and some caches keep a 400 or 503 for a while unless
-    /// they are told not to. What a hook says of caching stands.
+    /// Forbids caches to store a refusal, unless the hook has set `Cache-Control`.
+    ///
+    /// A refusal concerns one request, and some caches keep a 400 or 503 for a while by default.
     pub(super) fn apply_to_refusal(&self, headers: &mut HeaderMap) {
-        let is_said = headers.contains_key(CACHE_CONTROL);
-        if !is_said {
+        let is_set = headers.contains_key(CACHE_CONTROL);
+        if !is_set {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        self.complete_vary(headers, is_said);
+        self.complete_vary(headers, is_set);
     }
 
-    fn complete_vary(&self, headers: &mut HeaderMap, is_said: bool) {
-        if let Some(vary) = self.vary.as_ref().filter(|_| self.unprotected || is_said) {
+    fn complete_vary(&self, headers: &mut HeaderMap, is_set: bool) {
+        if let Some(vary) = self.vary.as_ref().filter(|_| self.unprotected || is_set) {
             add_vary(headers, vary);
         }
     }
 
     /// Adds `private`, unless the handler has decided what shared caches may do.
     fn limit_sharing(&self, headers: &mut HeaderMap) {
-        // With it a shared cache may store a response to a request with `Authorization` (RFC 9111 §3.5), but who says it
-        // speaks of something else.
+        // These allow a shared cache to store a response to a request with `Authorization` (RFC 9111 §3.5), but a
+        // handler sets them for another purpose.
         let loosens = has_directive(headers, &["must-revalidate", "proxy-revalidate"]);
         let is_decided = has_directive(headers, &["public", "s-maxage", "private", "no-store"]);
         if is_decided || !self.private && !loosens {
@@ -78,15 +81,15 @@ impl CachePolicy {
         }
         let private = HeaderValue::from_static("private");
         let value = match join(headers, &CACHE_CONTROL) {
-            Some(said) => HeaderValue::try_from(said + ", private").unwrap_or(private),
+            Some(present) => HeaderValue::try_from(present + ", private").unwrap_or(private),
             None => private,
         };
         headers.insert(CACHE_CONTROL, value);
     }
 }
 
-/// Whether `Cache-Control` has one of these directives. Of `private` only the form without field names counts: with
-/// them, it speaks of these fields alone (RFC 9111 §5.2.2.7).
+/// Whether `Cache-Control` has one of these directives. `private` counts only without field names: with them, it
+/// applies to these fields alone (RFC 9111 §5.2.2.7).
 fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
     items(headers, &CACHE_CONTROL).any(|directive| {
         let (name, argument) = match directive.split_once('=') {
@@ -98,17 +101,17 @@ fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
     })
 }
 
-/// Completes `Vary`.
+/// Adds the missing names to `Vary`.
 fn add_vary(headers: &mut HeaderMap, vary: &HeaderValue) {
     if !headers.contains_key(VARY) {
         headers.insert(VARY, vary.clone());
         return;
     }
     let names = vary.to_str().unwrap_or_default().split(", ");
-    let there = |name: &str| {
+    let is_present = |name: &str| {
         items(headers, &VARY).any(|item| item == "*" || item.eq_ignore_ascii_case(name))
     };
-    let missing = Vec::from_iter(names.filter(|name| !there(name)));
+    let missing = Vec::from_iter(names.filter(|name| !is_present(name)));
     if let Ok(missing) = HeaderValue::try_from(missing.join(", "))
         && !missing.is_empty()
     {
@@ -130,7 +133,7 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     items.map(str::trim).filter(|item| !item.is_empty())
 }
 
-/// All values of a list-valued field in one; `None` if there is none.
+/// Joins all values of a list-valued field; `None` without any.
 fn join(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let items = Vec::from_iter(items(headers, name));
     (!items.is_empty()).then(|| items.join(", "))

@@ -1,4 +1,4 @@
-//! What axum handlers can take as arguments and return.
+//! The axum extractors and responses.
 
 use axum_core::{
     extract::{FromRequestParts, OptionalFromRequestParts},
@@ -41,7 +41,7 @@ impl<S: Sync, D: Send + Sync + 'static> OptionalFromRequestParts<S> for User<D> 
     }
 }
 
-/// For login routes, under an [optional](super::SessionLayer::optional) layer.
+/// For login routes under an [optional](super::SessionLayer::optional) layer.
 impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> {
     type Rejection = Rejection;
 
@@ -53,7 +53,7 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
     }
 }
 
-/// The session of a request, or the layer's reason why there is none.
+/// The session of a request, or the reason why the layer attached none.
 fn session<'a, D: Send + Sync + 'static>(
     parts: &'a Parts,
     extractor: &'static str,
@@ -62,7 +62,7 @@ fn session<'a, D: Send + Sync + 'static>(
     session.ok_or_else(|| reason::<D>(parts).unwrap_or_else(|| missing_layer::<D>(extractor)))
 }
 
-/// The same for the user, whom a layer without sessions may have found, too.
+/// The user of a request, attached by a layer with or without sessions, or the reason why there is none.
 fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> {
     let user = parts.extensions.get::<User<D>>();
     user.ok_or_else(|| {
@@ -93,15 +93,15 @@ pub(super) fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, 
 }
 
 impl IntoResponse for Rejection {
-    /// The response of the layer, with this rejection's text as its body.
+    /// The layer's response to this rejection, with the rejection's text as the body.
     fn into_response(self) -> Response {
         self.into()
     }
 }
 
 impl IntoResponse for Error {
-    /// The response of the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
-    /// session limit, 400 for invalid input, 500 for what is wrong in the program.
+    /// The response to the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at
+    /// the session limit, 400 for invalid input, 500 for a mistake in the program.
     fn into_response(self) -> Response {
         self.into()
     }

@@ -57,8 +57,9 @@ pin_project! {
     }
 }
 
-/// What waits for a verdict: the ready service, and the request to call it with. In a box, so that the response
-/// futures of requests that need not wait are small.
+/// A request that waits for its authentication, and the ready service to call with it.
+///
+/// Boxed, so that the response futures of requests that need not wait are small.
 pub(super) struct Pending<S, D, ReqBody, R> {
     pub(super) service: S,
     pub(super) request: Request<ReqBody>,
@@ -68,7 +69,8 @@ pub(super) struct Pending<S, D, ReqBody, R> {
     pub(super) post: PostProcess<R>,
 }
 
-/// [`TokenManager::authenticate`]; so that the response future of a layer without sessions need not know what that needs.
+/// [`TokenManager::authenticate`] as a pointer, so that the response future of a layer without sessions does not need
+/// the bounds of that method.
 type Authenticate<D> = fn(
     &TokenManager<D>,
     &ParsedToken,
@@ -130,7 +132,7 @@ where
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
                     match (pending.authenticate)(&pending.manager, &pending.token, checked, None) {
-                        AuthOutcome::Known(user) => pending.go_on(user),
+                        AuthOutcome::Known(user) => pending.resume(user),
                         AuthOutcome::Load(load) => {
                             let pending = Some(pending);
                             State::Loading { load, pending }
@@ -139,7 +141,10 @@ where
                 }
                 StateProj::Loading { load, pending } => {
                     let user = ready!(load.as_mut().poll(cx));
-                    pending.take().expect("polled after completion").go_on(user)
+                    pending
+                        .take()
+                        .expect("polled after completion")
+                        .resume(user)
                 }
                 StateProj::Calling { future, post } => {
                     let response = ready!(future.poll(cx))?;
@@ -160,8 +165,11 @@ where
     S: Service<Request<ReqBody>>,
     D: Send + Sync + 'static,
 {
-    /// Calls the service, if what is known of the user allows it.
-    fn go_on(mut self, user: Result<Option<User<D>>, Error>) -> State<S, D, ReqBody, R, S::Future> {
+    /// Calls the inner service with the authenticated request, or refuses the request.
+    fn resume(
+        mut self,
+        user: Result<Option<User<D>>, Error>,
+    ) -> State<S, D, ReqBody, R, S::Future> {
         let (settings, manager, token_id) = (&self.post.settings, &self.manager, &self.token.id);
         match attach_session(settings, manager, token_id, user, &mut self.request) {
             Ok(()) => State::Calling {
@@ -177,7 +185,7 @@ where
 }
 
 impl<R> PostProcess<R> {
-    /// The response of a layer for `D` to the request.
+    /// Post-processes a response of the inner service, for a layer with the user type `D`.
     fn finish<D, B>(&self, response: Response<B>) -> Response<R::Body>
     where
         R: OnRejection<B>,

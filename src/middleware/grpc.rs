@@ -9,7 +9,7 @@ use super::Rejection;
 
 /// Whether a request is a gRPC call: a `POST` of type `application/grpc`, with or without `+` and a format.
 ///
-/// gRPC-Web is another protocol, which a layer further out may translate.
+/// gRPC-Web is another protocol, which an outer layer may translate.
 pub(super) fn is_call<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(CONTENT_TYPE);
     let kind = kind.map(HeaderValue::as_bytes).unwrap_or_default();
@@ -27,7 +27,8 @@ pub(super) fn make_trailers_only<B>(rejection: &Rejection, response: &mut Respon
     headers.remove(WWW_AUTHENTICATE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(rejection.grpc_status()));
-    // gRPC wants all but printable ASCII percent-encoded; a text that would need it is left out, the status says enough.
+    // gRPC wants all but printable ASCII percent-encoded. A message that would need it is left out: the status
+    // suffices.
     let message = rejection.to_string();
     if message
         .bytes()

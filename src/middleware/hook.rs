@@ -10,31 +10,31 @@ use http_body_util::{Either, Full};
 
 use super::{Rejection, reject::TEXT};
 
-/// Changes the responses to refused requests; for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection). `B` is
-/// the body of the inner service's responses.
+/// A hook that changes the responses to refused requests; for
+/// [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
 ///
-/// Any `Fn(&Rejection, Response<B>) -> Response<B>` is one, for all bodies that can be empty (`Default`): it gets an
-/// empty body and no header field about a body, whoever refused the request; a body that it makes and does not label is
-/// `text/plain; charset=utf-8`.
+/// `B` is the body of the inner service's responses. Any `Fn(&Rejection, Response<B>) -> Response<B>` is a hook, for
+/// all bodies with `Default`. The closure always gets an empty body without header fields about it, and its response is
+/// `text/plain; charset=utf-8` unless it sets a `Content-Type`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot make responses from those with the body `{B}`",
     note = "a body without `Default`, such as hyper's `Incoming`, needs `.either_body()` on the layer"
 )]
 pub trait OnRejection<B> {
-    /// The body of the layer's responses: `B` itself, unless the hook says otherwise.
+    /// The body of the layer's responses, usually `B` itself.
     type Body;
 
-    /// The body of a response of the inner service.
+    /// Converts the body of a response of the inner service.
     fn wrap(body: B) -> Self::Body;
 
-    /// The body of a response that has none.
+    /// An empty body.
     fn empty() -> Self::Body;
 
-    /// Makes the response to a refused request from one with the right status, challenge and `Retry-After`.
+    /// Changes the response to a refused request, which already has its status, challenge and `Retry-After`.
     ///
-    /// The body is empty if the layer refused the request, and the text of the rejection if an extractor or handler did.
-    /// The layer drops a `Content-Length`, which the server sets anew; if you replace the body, drop the other fields about
-    /// it.
+    /// The body is empty if the layer refused the request, and the text of the rejection if an extractor or handler
+    /// did. The layer removes `Content-Length`, which the server sets anew. If you replace the body, remove the other
+    /// header fields about it.
     fn on_rejection(
         &self,
         rejection: &Rejection,
@@ -67,7 +67,7 @@ where
     }
 }
 
-/// Leaves responses to refused requests as they are: the default.
+/// The default hook: leaves the responses to refused requests unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlainResponse;
 
@@ -87,7 +87,7 @@ impl<B: Default> OnRejection<B> for PlainResponse {
     }
 }
 
-/// Gives refusals a body of their own beside that of the inner service, whatever that is; of
+/// A hook for inner services with any response body, which gives refusals a body type of their own; from
 /// [`SessionLayer::either_body`](super::SessionLayer::either_body).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EitherBody<R> {
@@ -120,7 +120,7 @@ where
         mut response: Response<Self::Body>,
     ) -> Response<Self::Body> {
         if let Either::Left(_) = response.body() {
-            // The body of an extractor cannot be given to the hook, but it is known.
+            // The hook takes another body type than the extractor's body, whose text is known.
             remove_representation(response.headers_mut());
             response.headers_mut().insert(CONTENT_TYPE, TEXT);
         }
@@ -134,8 +134,8 @@ where
     }
 }
 
-/// Removes the fields that describe a body ([RFC 9110 §8](https://www.rfc-editor.org/rfc/rfc9110#section-8)) or frame it,
-/// because there is going to be another one.
+/// Removes the header fields that describe or frame a body
+/// ([RFC 9110 §8](https://www.rfc-editor.org/rfc/rfc9110#section-8)) that is going to be replaced.
 pub(super) fn remove_representation(headers: &mut HeaderMap<HeaderValue>) {
     const FIELDS: [HeaderName; 12] = [
         ACCEPT_RANGES,

@@ -27,13 +27,13 @@ use crate::{
     user::TokenState,
 };
 
-/// Lets only requests with a verified JWT through: for services without a store.
+/// Middleware that requires a verified JWT, for services without a store.
 ///
-/// It looks at nothing but the token. **A logout is not seen before the token expires**: where that is too late, use
+/// It checks the token alone. **A logout has no effect before the token expires**: where that is too late, use
 /// [`SessionLayer`](super::SessionLayer). A request with an accepted token has a [`User<D>`](crate::User) without
-/// detail and the [`VerifiedClaims`] of the token in its extensions. There is no [`Session`](super::Session). Refusals and
-/// token sources are those of `SessionLayer`. In optional mode, a request without an accepted token has an
-/// [`Unverified<D>`](super::Unverified) in its extensions.
+/// detail and the [`VerifiedClaims`] of the token among its extensions, but no [`Session`](super::Session). Refusals
+/// and token sources are those of `SessionLayer`. In optional mode, a request without an accepted token has an
+/// [`Unverified<D>`](super::Unverified) among its extensions.
 ///
 /// ```
 /// # use axum::{Router, routing::get};
@@ -55,7 +55,7 @@ pub struct JwtLayer<D = serde_json::Value, R = PlainResponse> {
 }
 
 impl JwtLayer {
-    /// A layer that requires a token which this verifier accepts.
+    /// Creates a layer that requires a token which this verifier accepts.
     pub fn new(verifier: JwtVerifier) -> Self {
         Self {
             verifier,
@@ -66,7 +66,7 @@ impl JwtLayer {
 }
 
 impl<D, R> JwtLayer<D, R> {
-    /// The `D` of the [`User<D>`](crate::User) that handlers get, so that they are the same under a
+    /// Sets the `D` of the [`User<D>`](crate::User) that handlers get, so that the same handlers work under a
     /// [`SessionLayer`](super::SessionLayer).
     pub fn user_type<T>(self) -> JwtLayer<T, R> {
         JwtLayer {
@@ -104,7 +104,7 @@ impl<D, R> JwtLayer<D, R> {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`SessionLayer::realm`](super::SessionLayer::realm).
     pub fn realm(mut self, realm: &str) -> Result<Self, Error> {
         self.settings.responder.set_realm(realm)?;
         Ok(self)
@@ -142,7 +142,7 @@ impl<S, D, R: Clone> Layer<S> for JwtLayer<D, R> {
     }
 }
 
-/// The service that [`JwtLayer`] makes.
+/// The tower service of [`JwtLayer`].
 pub struct JwtService<S, D = serde_json::Value, R = PlainResponse> {
     inner: S,
     verifier: JwtVerifier,
@@ -166,7 +166,7 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let (verdict, fixups) = settings.read_token(&mut request, |found| {
+        let (outcome, fixups) = settings.read_token(&mut request, |found| {
             let claims = self.verifier.verify(found?);
             let claims = claims.map_err(|_| Rejection::InvalidToken)?;
             Ok::<(User<D>, VerifiedClaims), Rejection>((user(&claims), claims))
@@ -175,12 +175,12 @@ where
             settings: Arc::clone(settings),
             fixups,
         };
-        match verdict {
+        match outcome {
             Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
                 ResponseFuture::refuse(rejection, post)
             }
-            verdict => {
-                insert_offline_auth_extensions(request.extensions_mut(), verdict);
+            outcome => {
+                insert_offline_auth_extensions(request.extensions_mut(), outcome);
                 ResponseFuture::call(self.inner.call(request), post)
             }
         }
@@ -199,7 +199,7 @@ fn user<D>(claims: &VerifiedClaims) -> User<D> {
     User::new(claims.shared_user_id(), None, Some(state))
 }
 
-/// Under a [`JwtLayer`]; the claims of the request's token.
+/// The claims of the request's token, under a [`JwtLayer`].
 #[cfg(feature = "axum")]
 impl<S: Sync> axum_core::extract::FromRequestParts<S> for VerifiedClaims {
     type Rejection = Rejection;

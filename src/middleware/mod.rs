@@ -1,44 +1,44 @@
-//! The tower middleware: [`SessionLayer`], what it puts into requests, and what it answers.
+//! The tower middleware: [`SessionLayer`], the extensions that it attaches to requests, and its responses.
 //!
-//! # How a request is judged
+//! # Authentication of a request
 //!
 //! | the request has | required (the default) | [`optional`](SessionLayer::optional) | [RFC 6750 §3] error |
 //! |---|---|---|---|
 //! | a live token | inner service | inner service | |
-//! | no token (another scheme than `Bearer` is none) | 401 | inner service, anonymous | none |
+//! | no token (a scheme other than `Bearer` counts as no token) | 401 | inner service, anonymous | none |
 //! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
-//! | more than one token: in two of the [sources](SessionLayer::token_sources), or twice in one (two cookies: see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
+//! | more than one token: in two [sources](SessionLayer::token_sources), or twice in one (for two cookies, see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
 //! | a token, but the store or the user loader fails | 503 | 503 | |
 //!
-//! Only a well-formed token costs a store call. A 503 carries `Retry-After`; it is never a 401 and never
-//! anonymous, so that an outage logs nobody out. (An error that no repetition can cure, such as a user detail that
-//! is no JSON, is a 500.) The layer marks the headers that may have a token as
-//! [sensitive](http::HeaderValue::set_sensitive), so that layers further in do not log them.
+//! Only a well-formed token causes a store call. A 503 carries `Retry-After`. A fault is never a 401 and never an
+//! anonymous request, so an outage logs nobody out. (An error that no retry can cure, such as a user detail that is not
+//! JSON, is a 500.) The layer marks the headers that may carry a token as
+//! [sensitive](http::HeaderValue::set_sensitive), so that inner layers do not log them.
 //!
-//! A token is looked for in the `Authorization` header, or wherever [`token_sources`](SessionLayer::token_sources)
-//! says: see [`TokenSource`].
+//! The layer reads the token from the `Authorization` header, or from the configured
+//! [`token_sources`](SessionLayer::token_sources): see [`TokenSource`].
 //!
-//! In axum, put a required layer on routes by `Router::route_layer`: by `layer` it is on the fallback as well, and unknown
-//! paths are answered with 401 in place of 404.
+//! In axum, add a required layer with `Router::route_layer`. `Router::layer` also wraps the fallback, so unknown paths
+//! get a 401 instead of a 404.
 //!
 //! # Refusals
 //!
-//! A refusal is the layer's own, or that of an extractor or an [`Error`](crate::Error) that a handler returns. All of them
-//! have the status of their [`Rejection`], which is in the response's extensions; pass through
-//! [`on_rejection`](SessionLayer::on_rejection), which may give them another body; and are `Cache-Control: no-store` unless
-//! that hook says otherwise. Texts are for the client: they name neither causes nor types. Those are in the
-//! [`source`](std::error::Error::source) of the rejection, for layers further out that log it; a forgotten layer is also an
-//! error of `tracing`.
+//! A request is refused by the layer itself, by an extractor, or by an [`Error`](crate::Error) that a handler returns.
+//! The response has the status of its [`Rejection`], which is among the response's extensions. It passes through
+//! [`on_rejection`](SessionLayer::on_rejection), which may replace the body, and it is `Cache-Control: no-store` unless
+//! that hook sets the header. Response texts are for the client and name neither causes nor types. Outer layers can log
+//! the cause from the [`source`](std::error::Error::source) of the rejection; a missing layer is also logged as a
+//! `tracing` error.
 //!
-//! A gRPC client needs [`SessionLayer::grpc`]. It then gets a *Trailers-Only* response with status 16 (`UNAUTHENTICATED`)
-//! in place of 401, 3 (`INVALID_ARGUMENT`) of 400, 8 (`RESOURCE_EXHAUSTED`) of 409, 14 (`UNAVAILABLE`) of 503 and 13
-//! (`INTERNAL`) of 500. The extensions of the HTTP request are those of `tonic::Request`.
+//! gRPC clients need [`SessionLayer::grpc`]. They then get a *Trailers-Only* response with status 16
+//! (`UNAUTHENTICATED`) for 401, 3 (`INVALID_ARGUMENT`) for 400, 8 (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`)
+//! for 503 and 13 (`INTERNAL`) for 500. A `tonic::Request` has the extensions of its HTTP request.
 //!
 //! # Caches
 //!
 //! Shared caches do not reuse the response to a request with `Authorization` unless the response allows it
-//! ([RFC 9111 §3.5]), but nothing like that protects tokens in other places, nor those who have one from the pages of those
-//! who have none. So the layer adds:
+//! ([RFC 9111 §3.5]). No such rule covers tokens in other places, or keeps a page for anonymous users from being served
+//! to a user with a token. The layer therefore adds:
 //!
 //! | layer | `Cache-Control` | `Vary` |
 //! |---|---|---|
@@ -46,27 +46,27 @@
 //! | optional, `Authorization` only | | `authorization` |
 //! | with any other source | `private` | the header fields of its sources: `authorization`, `cookie`, … |
 //!
-//! `private` is not added where the handler says `public`, `s-maxage`, `private` or `no-store`: that choice stands. It is
-//! added to `must-revalidate` alone, which allows shared caches to reuse the response, too.
+//! The layer does not add `private` if the handler sets `public`, `s-maxage`, `private` or `no-store`. It does add
+//! `private` to `must-revalidate` without any of these, because that also allows shared caches to reuse the response.
 //!
 //! # What a handler gets
 //!
-//! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] in
-//! its extensions, an anonymous one with an [`Anonymous<D>`]. With feature `axum` both are extractors, too:
+//! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] among its
+//! extensions, an anonymous request with an [`Anonymous<D>`]. With feature `axum` these extractors are available:
 //!
 //! | extractor | for | under a required layer | under an optional layer |
 //! |---|---|---|---|
-//! | [`User<D>`](crate::User) | who it is | always there | 401 (that says why) without a live token |
-//! | [`Session<D>`] | that, and to log out, refresh, wait for the end | always there | the same 401 |
-//! | `Option` of both | pages for everybody | always `Some` | `None` without a live token |
-//! | [`TokenManager<D>`](crate::TokenManager) | to log in, and all the rest | always there | always there |
+//! | [`User<D>`](crate::User) | the user | always present | 401 (with the reason) without a live token |
+//! | [`Session<D>`] | the user, logout, refresh, waiting for the end of the session | always present | the same 401 |
+//! | `Option` of either | pages for everybody | always `Some` | `None` without a live token |
+//! | [`TokenManager<D>`](crate::TokenManager) | logins and all other operations | always present | always present |
 //!
-//! Extensions are found by their type, so `D` must be the same in layer and handler. Without a layer for that `D` the
-//! answer is a 500, and the log names the type that is missing and the one that is there ([`MissingLayer`]).
+//! Extensions are found by their type, so layer and handler must use the same `D`. Without a layer for that `D` the
+//! response is a 500, and the log names the missing type and the one that is present ([`MissingLayer`]).
 //!
 //! # Example
 //!
-//! With hyper, or any other tower service over `http` types. A response body that cannot be empty, such as hyper's
+//! With hyper, or any other tower service over `http` types. A response body without `Default`, such as hyper's
 //! `Incoming`, needs [`SessionLayer::either_body`].
 //!
 //! ```
@@ -74,7 +74,8 @@
 //! use tower::{Layer, Service, ServiceExt, service_fn};
 //! use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager, User};
 //!
-//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let manager: TokenManager = TokenManager::new(MemoryStore::new());
 //! let token = manager.set_token("alice", None).await?;
 //!
