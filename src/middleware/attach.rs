@@ -16,7 +16,7 @@ pub(super) fn attach_session<D, R, ReqBody>(
 where
     D: Send + Sync + 'static,
 {
-    let outcome = match user.map_err(Rejection::of_check)? {
+    let outcome = match user.map_err(Rejection::from_check)? {
         Some(user) => {
             if let Some(below) = settings.refresh_below {
                 manager.renew_below(below, &user);

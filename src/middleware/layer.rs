@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{Error, TokenManager};
 
-/// Lets only requests with a live token through, and tells the inner service whose they are.
+/// Middleware that requires a live token, and attaches its session and user to the request.
 ///
-/// See the [module](crate::middleware) for how requests are judged.
+/// See the [module](crate::middleware) for how requests are authenticated.
 #[must_use]
 pub struct SessionLayer<D = serde_json::Value, R = PlainResponse> {
     manager: TokenManager<D>,
@@ -19,7 +19,7 @@ pub struct SessionLayer<D = serde_json::Value, R = PlainResponse> {
 }
 
 impl<D> SessionLayer<D> {
-    /// A layer that requires a live token.
+    /// Creates a layer that requires a live token.
     pub fn new(manager: TokenManager<D>) -> Self {
         Self {
             manager,
@@ -29,21 +29,20 @@ impl<D> SessionLayer<D> {
 }
 
 impl<D, R> SessionLayer<D, R> {
-    /// Lets requests without a live token through, as anonymous ones: login routes and public pages are under
-    /// such a layer. Routes that need a user say so with the extractor `Session<D>` or `User<D>`.
+    /// Lets requests without a live token through as anonymous requests, for login routes and public pages.
     ///
-    /// A request whose token cannot be judged, because the store or the loader fails, is still answered
-    /// with 503.
+    /// Routes that need a user take the extractor `Session<D>` or `User<D>`. If the store or the loader fails, a
+    /// request with a token still gets a 503.
     pub fn optional(mut self) -> Self {
         self.settings.set_optional();
         self
     }
 
-    /// Where to look for a token. Default: [`TokenSource::authorization`]. Without any, no request has a token.
+    /// Sets the sources from which the token is read. Default: [`TokenSource::authorization`].
     ///
-    /// A request that has a token in more than one of them is refused with 400, even if it is the same token:
-    /// [RFC 6750 §2](https://www.rfc-editor.org/rfc/rfc6750#section-2) forbids it.
-    /// [`first_source_decides`](Self::first_source_decides) changes that.
+    /// A request with a token in more than one source is refused with 400, even if it is the same token:
+    /// [RFC 6750 §2](https://www.rfc-editor.org/rfc/rfc6750#section-2) forbids that.
+    /// [`first_source_decides`](Self::first_source_decides) changes this. Without any source, no request has a token.
     ///
     /// ```
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
@@ -60,11 +59,11 @@ impl<D, R> SessionLayer<D, R> {
         self
     }
 
-    /// Reads the [token sources](Self::token_sources) in their order, and lets the first one that has a token decide, even if
-    /// that token is no good; the others are not read.
+    /// Uses the token of the first [source](Self::token_sources) that has one, even if it is invalid, and ignores the
+    /// other sources.
     ///
-    /// It is for pages that set a token themselves while the browser sends a cookie along, which may be an old one that a
-    /// script cannot remove. Name the cookie last, then, so that what the page chose comes before what the browser added.
+    /// This is for pages that set a token themselves while the browser adds a cookie, perhaps an old one that scripts
+    /// cannot remove. List the cookie last, so that the page's token takes precedence.
     ///
     /// ```
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
@@ -82,46 +81,51 @@ impl<D, R> SessionLayer<D, R> {
         self
     }
 
-    /// Answers gRPC calls (`POST` requests of type `application/grpc`, `application/grpc+proto` and the like) that are
-    /// refused in the way that gRPC clients understand. For tonic servers.
+    /// Answers refused gRPC calls with a gRPC status, for tonic servers.
     ///
-    /// Such an answer is *Trailers-Only*: status 200, [`grpc-status`](super::Rejection::grpc_status), and no body. **Do not use
-    /// it on routes that something else than a gRPC client judges by the HTTP status**, such as those that nginx
-    /// (`auth_request`), Traefik or Envoy asks for permission: there, a client that chooses the content type could turn
-    /// a refusal into a success. By default the content type changes nothing, and every refusal is a 4xx or 5xx.
+    /// A gRPC call is a `POST` request of type `application/grpc`, `application/grpc+proto` and the like. The response
+    /// is *Trailers-Only*: status 200, [`grpc-status`](super::Rejection::grpc_status), and no body. **Do not use it on
+    /// routes where anything but a gRPC client relies on the HTTP status**, such as those that nginx (`auth_request`),
+    /// Traefik or Envoy asks for authorization: there, a client that chooses the content type could turn a refusal into
+    /// a success. By default the content type changes nothing, and every refusal is a 4xx or 5xx.
     ///
-    /// It is about the refusals of this layer, and those of extractors and handlers under it: a layer further in decides on
-    /// its own.
+    /// This applies to refusals by this layer and by the extractors and handlers under it. An inner layer has its own
+    /// setting.
     pub fn grpc(mut self) -> Self {
         self.settings.responder.grpc = true;
         self
     }
 
-    /// Sliding expiry: a request whose session has less than `remaining` left renews it, for as long as it
-    /// was last good for, but never past its [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
+    /// Enables sliding expiry: a request renews its session if less than `remaining` is left.
     ///
-    /// The request does not wait for that. A renewal that fails is an [event](crate::Event::Failed), and the next request
-    /// tries again. What the request itself does to its session stands: a refresh for longer or shorter, a logout. While one is under way, the manager begins no other one for that session. A session that is used all the
-    /// time is written once in every `ttl - remaining`; where `remaining` is not less than the ttl, half of that counts.
+    /// A renewal repeats the session's last ttl, but never passes its
+    /// [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
+    ///
+    /// The request does not wait for the renewal. A failed renewal is an [event](crate::Event::Failed), and the next
+    /// request retries. A refresh or logout by the request itself takes precedence. While a renewal is in flight, the
+    /// manager starts no other one for that session. A session in constant use is written once every `ttl - remaining`;
+    /// if `remaining` is not less than the ttl, half of the ttl counts instead.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
         self.settings.refresh_below = Some(remaining);
         self
     }
 
-    /// The realm in challenges (RFC 9110 §11.5), which tells a client which of its tokens to send. Default: `api`.
+    /// Sets the realm in challenges (RFC 9110 §11.5), by which a client knows which token to send. Default: `api`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for anything but printable ASCII characters, and for quotes and backslashes.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for quotes, backslashes, and characters that are not printable
+    /// ASCII.
     pub fn realm(mut self, realm: &str) -> Result<Self, Error> {
         self.settings.responder.set_realm(realm)?;
         Ok(self)
     }
 
-    /// Changes the responses to refused requests, those of extractors and those to errors that handlers return
-    /// included. Default: an empty body, and from extractors and handlers a text.
+    /// Sets a hook that changes the responses to refused requests, including those of extractors and of errors that
+    /// handlers return.
     ///
-    /// gRPC answers are not changed: they have no body.
+    /// Default: an empty body from the layer, a text from extractors and handlers. The hook does not see gRPC
+    /// responses, which have no body.
     ///
     /// ```
     /// # use axum::{Router, body::Body, http::Response, routing::get};
@@ -130,7 +134,9 @@ impl<D, R> SessionLayer<D, R> {
     ///
     /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
     /// let layer = SessionLayer::new(manager).on_rejection(
-    ///     |rejection: &Rejection, response: Response<Body>| response.map(|_| Body::from(format!("no: {rejection}"))),
+    ///     |rejection: &Rejection, response: Response<Body>| {
+    ///         response.map(|_| Body::from(format!("no: {rejection}")))
+    ///     },
     /// );
     /// let app: Router = Router::new().route("/", get(async || "hello")).route_layer(layer);
     /// ```
@@ -141,11 +147,12 @@ impl<D, R> SessionLayer<D, R> {
         }
     }
 
-    /// Takes inner services with any response body, such as hyper's `Incoming`, by giving refusals a body of their own: the
-    /// layer's response body is [`Either`](http_body_util::Either) of that of the inner service and `Full<Bytes>`.
+    /// Supports inner services with any response body, such as hyper's `Incoming`.
     ///
-    /// Without it the layer's response body is that of the inner service, which has to be `Default`; axum's, tonic's and most
-    /// boxed ones are. Call it after [`on_rejection`](Self::on_rejection), whose hook then makes `Full<Bytes>`.
+    /// The layer's response body becomes [`Either`](http_body_util::Either) of the inner service's body and
+    /// `Full<Bytes>`, the body of refusals. Without this setting it is the body of the inner service, which must be
+    /// `Default`, as those of axum and tonic and most boxed bodies are. Call this method after
+    /// [`on_rejection`](Self::on_rejection), whose hook then makes `Full<Bytes>`.
     ///
     /// ```
     /// use http::{Request, Response};
@@ -154,7 +161,7 @@ impl<D, R> SessionLayer<D, R> {
     /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
     /// use tower_bearer_session::middleware::ProblemJson;
     ///
-    /// // Whatever answers with a body that comes from elsewhere.
+    /// // Passes on the body of another server's response.
     /// async fn forward(request: Request<Incoming>) -> Result<Response<Incoming>, BoxError> {
     ///     # unimplemented!("{request:?}")
     /// }

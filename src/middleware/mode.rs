@@ -1,4 +1,4 @@
-/// What happens to a request without a live token.
+/// Whether a layer refuses requests without a live token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Required,

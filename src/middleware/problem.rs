@@ -3,10 +3,11 @@ use serde_json::json;
 
 use super::{OnRejection, Rejection, hook::remove_representation};
 
-/// Responses to refused requests with a body of type `application/problem+json`
-/// ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
+/// A hook that gives responses to refused requests a body of type `application/problem+json`
+/// ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 ///
-/// It works with every body that a `String` can become: axum's `Body`, `Full<Bytes>`, `String`.
+/// It is for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection), and works with every body that is
+/// `From<String>` and `Default`: axum's `Body`, `Full<Bytes>`, `String`.
 ///
 /// ```
 /// # use axum::{Router, routing::get};
@@ -46,8 +47,8 @@ impl<B: Default + From<String>> OnRejection<B> for ProblemJson {
         });
         let headers = response.headers_mut();
         remove_representation(headers);
-        let kind = HeaderValue::from_static("application/problem+json");
-        headers.insert(CONTENT_TYPE, kind);
+        let media_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(CONTENT_TYPE, media_type);
         *response.body_mut() = B::from(problem.to_string());
         response
     }

@@ -7,57 +7,58 @@ use http::{
 
 use crate::{Error, ErrorKind, RefusalReason};
 
-/// Why a request was refused: the HTTP answer. (An event's reason is a [`RefusalReason`](crate::RefusalReason).)
+/// The reason why a request was refused, which determines the HTTP response.
 ///
-/// Every refusal has it in the extensions of its response, so that layers further out can log it; an
-/// [`OnRejection`](super::OnRejection) hook sees every one. With feature `axum` it is the rejection of the extractors.
+/// (The reason in an event is a [`RefusalReason`](crate::RefusalReason).) The response to a refused request has its
+/// rejection among the extensions, so that outer layers can log it, and an [`OnRejection`](super::OnRejection) hook
+/// sees it unless the response is a gRPC one. With feature `axum` it is the rejection type of the extractors.
 ///
-/// `Display` is for the client: it names neither causes nor types. They are in [`source`](std::error::Error::source) and
-/// `Debug`, for the log.
+/// `Display` is for the client and names neither causes nor types. [`source`](std::error::Error::source) and `Debug`
+/// have them, for the log.
 ///
-/// Without axum, a handler answers with `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]: the
-/// layer treats them like those of extractors.
+/// Without axum, a handler returns `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]. The layer
+/// treats these like the rejections of extractors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The request has no bearer token: 401. By RFC 6750 §3.1 the challenge has no error code, by §3 it has
-    /// a realm.
+    /// The request has no bearer token: 401. The challenge has no error code (RFC 6750 §3.1), but a realm (§3).
     MissingToken,
     /// The token is malformed, unknown, expired or revoked: 401 `invalid_token`.
     InvalidToken,
     /// The request has more than one token (RFC 6750 §3.1): 400 `invalid_request`.
     InvalidRequest,
-    /// An argument of an operation cannot be used ([`ErrorKind::InvalidInput`]): 400, without a challenge.
+    /// An argument of an operation is invalid ([`ErrorKind::InvalidInput`]): 400, without a challenge.
     InvalidInput(Error),
-    /// The user has as many sessions as allowed ([`ErrorKind::SessionLimit`]): 409.
+    /// The user has reached the session limit ([`ErrorKind::SessionLimit`]): 409.
     SessionLimit(Error),
-    /// The store or the user loader failed, so there is no verdict on the token: 503 with `Retry-After`.
+    /// The store or the user loader failed, so the token could not be checked: 503 with `Retry-After`.
     Fault(Error),
-    /// Something is wrong in the program, for example a user detail that cannot be written as JSON: 500.
+    /// The program has a mistake, for example a user detail that cannot be serialized as JSON: 500.
     Internal(Error),
-    /// There is no [`SessionLayer`](super::SessionLayer) for this user type on the route: 500.
+    /// The route has no [`SessionLayer`](super::SessionLayer) for this user type: 500.
     MissingLayer(MissingLayer),
 }
 
-/// An extractor found no layer for its user type; its `Display` names the types, for the log.
+/// An extractor found no layer for its user type. `Display` names the types, for the log.
 #[derive(Clone, Debug)]
 pub struct MissingLayer(Box<Missing>);
 
-/// In a box, so that results with a [`Rejection`] in them are small.
+/// Boxed, so that results with a [`Rejection`] are small.
 #[derive(Clone, Debug)]
 struct Missing {
     extractor: &'static str,
-    /// `None` for one without.
+    /// `None` for an extractor without a user type.
     user_type: Option<&'static str>,
     /// The layer around the handler, and its user type.
     present: Option<(&'static str, &'static str)>,
 }
 
-/// The response to a [`Rejection`] has this among its extensions until a layer has given it its realm and its looks.
+/// Marks the response to a [`Rejection`] that no layer has post-processed yet: it lacks the realm and the hook's
+/// changes.
 #[derive(Clone, Copy)]
 pub(super) struct PendingPostProcess;
 
-// Constants, so that nothing is validated again for each response.
+// Constants, so that header values are not validated for each response.
 const MISSING_TOKEN: HeaderValue = HeaderValue::from_static(r#"Bearer realm="api""#);
 const INVALID_TOKEN: HeaderValue = HeaderValue::from_static(
     r#"Bearer realm="api", error="invalid_token", error_description="the token is not valid or no longer valid""#,
@@ -102,8 +103,8 @@ impl Rejection {
         }
     }
 
-    /// The reason in the event of this rejection, if it is about how a token came.
-    pub(super) fn refusal(&self) -> Option<RefusalReason> {
+    /// The reason in the event for this rejection, if the token could not be read from the request.
+    pub(super) fn refusal_reason(&self) -> Option<RefusalReason> {
         match self {
             Self::InvalidToken => Some(RefusalReason::Malformed),
             Self::InvalidRequest => Some(RefusalReason::SeveralTokens),
@@ -111,13 +112,13 @@ impl Rejection {
         }
     }
 
-    /// Whether an optional layer lets the request through.
+    /// Whether an optional layer lets the request through as anonymous.
     pub(super) fn is_anonymous(&self) -> bool {
         matches!(self, Self::MissingToken | Self::InvalidToken)
     }
 
-    /// For an error of a check: a request is never to blame for one.
-    pub(super) fn of_check(error: Error) -> Self {
+    /// Converts an error of a check, which is never the client's fault.
+    pub(super) fn from_check(error: Error) -> Self {
         match error.is_fault() {
             true => Self::Fault(error),
             false => Self::Internal(error),
@@ -150,7 +151,7 @@ impl From<Error> for Rejection {
     }
 }
 
-/// The response of the layer, with this rejection's text as its body.
+/// The layer's response to this rejection, with the rejection's text as the body.
 impl<B: From<String>> From<Rejection> for Response<B> {
     fn from(rejection: Rejection) -> Self {
         let text = B::from(rejection.to_string());
@@ -163,8 +164,8 @@ impl<B: From<String>> From<Rejection> for Response<B> {
     }
 }
 
-/// The response of the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
-/// session limit, 400 for invalid input, 500 for what is wrong in the program.
+/// The response to the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
+/// session limit, 400 for invalid input, 500 for a mistake in the program.
 impl<B: From<String>> From<Error> for Response<B> {
     fn from(error: Error) -> Self {
         Rejection::from(error).into()
@@ -178,9 +179,9 @@ impl fmt::Display for Rejection {
             Self::InvalidToken => f.write_str("the bearer token is not valid or no longer valid"),
             Self::InvalidRequest => f.write_str("the request has more than one token"),
             Self::InvalidInput(error) | Self::SessionLimit(error) => error.fmt(f),
-            Self::Fault(_) => f.write_str("sessions are unavailable at the moment; try again"),
+            Self::Fault(_) => f.write_str("sessions are temporarily unavailable; try again"),
             Self::Internal(_) | Self::MissingLayer(_) => {
-                f.write_str("an internal error in the handling of sessions")
+                f.write_str("an internal error occurred in session handling")
             }
         }
     }
@@ -189,7 +190,7 @@ impl fmt::Display for Rejection {
 impl StdError for Rejection {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            // They show the error itself.
+            // `Display` shows the error itself.
             Self::InvalidInput(error) | Self::SessionLimit(error) => error.source(),
             Self::Fault(error) | Self::Internal(error) => Some(error),
             Self::MissingLayer(missing) => Some(missing),
@@ -199,7 +200,7 @@ impl StdError for Rejection {
 }
 
 impl MissingLayer {
-    /// For an extractor of this name and user type.
+    /// Of an extractor with this name and user type.
     #[cfg(feature = "axum")]
     pub(super) fn new<D>(extractor: &'static str) -> Self {
         Self(Box::new(Missing {
@@ -209,7 +210,7 @@ impl MissingLayer {
         }))
     }
 
-    /// For the extractor of claims, which have no user type.
+    /// Of the extractor of claims, which has no user type.
     #[cfg(all(feature = "axum", feature = "jwt"))]
     pub(super) fn claims() -> Self {
         Self(Box::new(Missing {
@@ -219,14 +220,14 @@ impl MissingLayer {
         }))
     }
 
-    /// The same, now that the layer around the handler is known.
+    /// Adds the layer that is around the handler.
     pub(super) fn with_layer(&self, layer: &'static str, user_type: &'static str) -> Self {
         let mut missing = self.clone();
         missing.0.present = Some((layer, user_type));
         missing
     }
 
-    /// Writes an error to the log: the client is not told what is wrong.
+    /// Logs this as an error, because the response does not name the cause.
     pub(super) fn logged(self) -> Self {
         #[cfg(feature = "tracing")]
         tracing::error!("{self}");

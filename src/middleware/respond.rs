@@ -13,27 +13,27 @@ use super::{
 };
 use crate::{Error, ErrorKind};
 
-/// Finishes responses: all of them pass through [`finish`](Self::finish).
+/// Post-processes the responses of a layer and answers the requests that it refuses.
 #[derive(Clone, Debug)]
 pub(super) struct Responder<R> {
     /// The name of the layer in error messages.
     layer: &'static str,
-    /// For a missing and for an invalid token, and for more than one; `None`: with the default realm.
+    /// The challenges for a missing token, an invalid token and several tokens; `None` for the default realm.
     challenges: Option<[HeaderValue; 3]>,
-    /// Whether gRPC calls get gRPC answers.
+    /// Whether refused gRPC calls get gRPC responses.
     pub(super) grpc: bool,
     pub(super) cache: CachePolicy,
     hook: R,
 }
 
-/// What a request asks of its response.
+/// The properties of a request that its response depends on.
 #[derive(Clone, Copy)]
 pub(super) struct ResponseFixups {
-    /// A WebSocket client offered its token among its protocols, and must be answered with one of these.
+    /// The `bearer` of a WebSocket client that offered its token as a protocol; the response must choose a protocol.
     offered: Option<OfferedBearer>,
-    /// The method is `CONNECT`, so that a success is the beginning of a tunnel, as by RFC 8441.
+    /// Whether the method is `CONNECT`, so that a success begins a tunnel (RFC 8441).
     connect: bool,
-    /// It is a gRPC call to a layer that answers them as such.
+    /// Whether a refusal needs a gRPC response.
     grpc: bool,
 }
 
@@ -61,11 +61,10 @@ impl<R> Responder<R> {
     }
 
     pub(super) fn set_realm(&mut self, realm: &str) -> Result<(), Error> {
-        // RFC 9110 §5.6.4: what may stand in a quoted string without an escape.
+        // RFC 9110 §5.6.4: the characters of a quoted string that need no escape.
         let plain = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b'"' && byte != b'\\';
         if !realm.bytes().all(plain) {
-            let message =
-                "a realm has printable ASCII characters only, and neither quotes nor backslashes";
+            let message = "a realm may contain only printable ASCII characters, without quotes and backslashes";
             return Err(Error::new(ErrorKind::Config, message));
         }
         let rejections = [
@@ -82,7 +81,7 @@ impl<R> Responder<R> {
         Ok(())
     }
 
-    /// What a request asks of its response; `offered` if a WebSocket client offered a token.
+    /// Reads what the response depends on; `offered` is set if a WebSocket client offered a token.
     pub(super) fn fixups<B>(
         &self,
         request: &Request<B>,
@@ -95,7 +94,7 @@ impl<R> Responder<R> {
         }
     }
 
-    /// The response to a request that the inner service has answered. `user_type` is the name of the layer's `D`.
+    /// Post-processes a response of the inner service. `user_type` is the name of the layer's `D`.
     pub(super) fn finish<B>(
         &self,
         response: Response<B>,
@@ -139,7 +138,7 @@ impl<R> Responder<R> {
     where
         R: OnRejection<B>,
     {
-        // What a middleware further in says of all its responses is not meant for a refusal.
+        // An inner middleware that sets these for all its responses does not mean refusals.
         for name in [CACHE_CONTROL, EXPIRES] {
             response.headers_mut().remove(name);
         }
@@ -151,7 +150,7 @@ impl<R> Responder<R> {
         response
     }
 
-    /// The rejection of an extractor or handler that no layer further in has dealt with.
+    /// The rejection of an extractor or handler that no inner layer has post-processed.
     fn pending_rejection<B>(
         &self,
         response: &Response<B>,
@@ -159,7 +158,7 @@ impl<R> Responder<R> {
     ) -> Option<Rejection> {
         response.extensions().get::<PendingPostProcess>()?;
         let rejection = response.extensions().get::<Rejection>()?;
-        // A service may answer something else than the extractor whose rejection it noted.
+        // A handler may keep the extensions of a rejection, but answer with another status.
         if response.status() != rejection.status() {
             return None;
         }
@@ -172,7 +171,7 @@ impl<R> Responder<R> {
         })
     }
 
-    /// Gives a refusal its realm and its looks.
+    /// Sets the realm of a refusal, and applies the hook or makes it a gRPC response.
     fn apply_hook<B>(
         &self,
         rejection: Rejection,
@@ -192,7 +191,7 @@ impl<R> Responder<R> {
                 headers.insert(WWW_AUTHENTICATE, challenge.clone());
             }
             response = self.hook.on_rejection(&rejection, response);
-            // The server knows the length of the body that there is now.
+            // The hook may have changed the body; the server sets the length anew.
             response.headers_mut().remove(CONTENT_LENGTH);
         }
         let extensions = response.extensions_mut();
@@ -201,7 +200,7 @@ impl<R> Responder<R> {
         response
     }
 
-    /// The challenge with a realm of the application's own.
+    /// The challenge with the configured realm; `None` for the default one.
     fn challenge(&self, rejection: &Rejection) -> Option<&HeaderValue> {
         let [missing, invalid, several] = self.challenges.as_ref()?;
         match rejection {

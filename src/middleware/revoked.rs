@@ -4,7 +4,7 @@ use std::{
     task::{Context, Poll},
 };
 
-/// Resolves when a session has ended; of [`Session::revoked`](super::Session::revoked).
+/// A future that resolves when a session has ended; from [`Session::revoked`](super::Session::revoked).
 #[must_use = "futures do nothing unless polled"]
 pub struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
 

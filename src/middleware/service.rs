@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{TokenManager, manager::AuthOutcome, store::Lookup, token::ParsedToken};
 
-/// The service that [`SessionLayer`](super::SessionLayer) makes.
+/// The tower service of [`SessionLayer`](super::SessionLayer).
 pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
     inner: S,
     manager: TokenManager<D>,
@@ -54,7 +54,7 @@ where
         let settings = &self.settings;
         let (token, fixups) = settings.read_token(&mut request, |found| {
             let token = found.inspect_err(|rejection| {
-                if let Some(reason) = rejection.refusal() {
+                if let Some(reason) = rejection.refusal_reason() {
                     self.manager.refused(None, reason);
                 }
             })?;
@@ -67,13 +67,13 @@ where
         match token {
             Ok(token) => {
                 let manager = &self.manager;
-                let verdict = match manager.look_up_token(&token) {
+                let outcome = match manager.look_up_token(&token) {
                     Lookup::Done(checked) => manager.authenticate(&token, checked, None),
                     Lookup::Waiting(check) => {
                         return ResponseFuture::check(check, self.pending(request, token, post));
                     }
                 };
-                match verdict {
+                match outcome {
                     AuthOutcome::Known(user) => {
                         match attach_session(settings, manager, &token.id, user, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), post),
@@ -105,7 +105,7 @@ where
         token: ParsedToken,
         post: PostProcess<R>,
     ) -> Box<Pending<S, D, ReqBody, R>> {
-        // The service that was polled ready is the one to call; its clone need not be ready.
+        // Keep the service that was polled ready: a clone need not be ready.
         let clone = self.inner.clone();
         let service = mem::replace(&mut self.inner, clone);
         Box::new(Pending {

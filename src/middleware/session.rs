@@ -7,10 +7,10 @@ use super::{Rejection, Revoked};
 use crate::jwt::VerifiedClaims;
 use crate::{Error, TokenId, TokenManager, User};
 
-/// The session of a request: its user, and the handle to log out with.
+/// The session of a request: its user, its handle, and the means to refresh and end it.
 ///
-/// The layer puts it into the extensions of each request with a live token; in axum handlers it is an
-/// extractor. Cloning is cheap.
+/// The layer attaches it to the extensions of each request with a live token. With feature `axum` it is an extractor.
+/// Cloning is cheap.
 pub struct Session<D = serde_json::Value> {
     user: User<D>,
     token_id: TokenId,
@@ -26,7 +26,7 @@ impl<D> Session<D> {
         }
     }
 
-    /// Whose session it is.
+    /// The user of this session.
     pub fn user(&self) -> &User<D> {
         &self.user
     }
@@ -36,23 +36,23 @@ impl<D> Session<D> {
         &self.token_id
     }
 
-    /// The manager behind the layer, for everything else that can be done with tokens.
+    /// The manager behind the layer, for all other operations.
     pub fn manager(&self) -> &TokenManager<D> {
         &self.manager
     }
 
-    /// Ends this session, everywhere at once. `false` if it had ended already.
+    /// Ends this session, everywhere at once. Returns `false` if it had already ended.
     ///
     /// # Errors
     ///
-    /// Faults of the store, like all methods here: then it is not certain that anything was done, and
-    /// the user must not be told so.
+    /// Faults of the store, as in all methods of this type. After one it is unknown whether the session has ended, so
+    /// do not tell the user that it has.
     pub async fn log_out(&self) -> Result<bool, Error> {
         let (manager, user_id) = (&self.manager, self.user.id());
         manager.delete_user_token(user_id, &self.token_id).await
     }
 
-    /// Ends all other sessions of this user; tells how many.
+    /// Ends all other sessions of this user, and returns how many.
     pub async fn log_out_others(&self) -> Result<u64, Error> {
         let (manager, user_id) = (&self.manager, self.user.id());
         manager
@@ -60,13 +60,15 @@ impl<D> Session<D> {
             .await
     }
 
-    /// Ends all sessions of this user, this one included; tells how many.
+    /// Ends all sessions of this user, including this one, and returns how many.
     pub async fn log_out_everywhere(&self) -> Result<u64, Error> {
         self.manager.delete_user_tokens(self.user.id()).await
     }
 
-    /// Makes this session expire `ttl` from now (`None`: the manager's token ttl), but never after its
-    /// absolute end. `false` if it has ended already: a refresh never brings a session back.
+    /// Makes this session expire `ttl` from now, but never after its absolute end.
+    ///
+    /// `None` stands for the manager's token ttl. Returns `false` if the session has already ended: a refresh never
+    /// brings a session back.
     pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
         let (manager, user_id) = (&self.manager, self.user.id());
         manager
@@ -76,14 +78,16 @@ impl<D> Session<D> {
 }
 
 impl<D: Send + Sync + 'static> Session<D> {
-    /// Resolves when this session has ended: logged out anywhere, evicted, or expired. Whoever streams to a client
-    /// (WebSocket, server-sent events) waits for it, too, and then closes the stream.
+    /// Returns a future that resolves when this session has ended: logged out anywhere, evicted, or expired.
     ///
-    /// For now it asks the store at once and then at the
-    /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, with one check each time. While the store is
-    /// not available, a session counts as ended only at its [absolute end](crate::TokenOptions::max_lifetime), if it has one
-    /// that an earlier answer has told: during an outage, streams of sessions that were logged out or have expired go on.
-    /// It does not ask the user loader.
+    /// A handler that streams to a client (WebSocket, server-sent events) also waits for this future, and then closes
+    /// the stream.
+    ///
+    /// At present the future checks the session in the store at once and then at the
+    /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager. It never calls the user loader. During
+    /// an outage of the store, only sessions past their [absolute end](crate::TokenOptions::max_lifetime), if an
+    /// earlier check returned one, are reported as ended: streams of sessions that were logged out or have expired go
+    /// on.
     ///
     /// ```no_run
     /// # async fn next_message() {}
@@ -121,7 +125,7 @@ impl<D> fmt::Debug for Session<D> {
     }
 }
 
-/// What a request without a live token has in its extensions in place of a [`Session`], under an
+/// The extension of a request without a live token, in place of a [`Session`], under an
 /// [optional](super::SessionLayer::optional) layer.
 pub struct Anonymous<D = serde_json::Value> {
     reason: Rejection,
@@ -133,12 +137,12 @@ impl<D> Anonymous<D> {
         Self { reason, manager }
     }
 
-    /// What a required layer would have said.
+    /// The rejection with which a required layer would have refused the request.
     pub fn reason(&self) -> &Rejection {
         &self.reason
     }
 
-    /// The manager behind the layer, to log somebody in.
+    /// The manager behind the layer, for logins.
     pub fn manager(&self) -> &TokenManager<D> {
         &self.manager
     }
@@ -159,7 +163,7 @@ impl<D> fmt::Debug for Anonymous<D> {
     }
 }
 
-/// What a request without a verified token has in its extensions, under a [`JwtLayer`](super::JwtLayer) in optional mode.
+/// The extension of a request without a verified token, under a [`JwtLayer`](super::JwtLayer) in optional mode.
 #[cfg(feature = "jwt")]
 pub struct Unverified<D = serde_json::Value> {
     reason: Rejection,
@@ -168,7 +172,7 @@ pub struct Unverified<D = serde_json::Value> {
 
 #[cfg(feature = "jwt")]
 impl<D> Unverified<D> {
-    /// What a required layer would have said.
+    /// The rejection with which a required layer would have refused the request.
     pub fn reason(&self) -> &Rejection {
         &self.reason
     }
@@ -193,15 +197,16 @@ impl<D> fmt::Debug for Unverified<D> {
     }
 }
 
-/// Why a request has no verified claims: the extractor of claims does not know the `D` of [`Unverified`].
+/// The reason why a request has no verified claims, for the extractor of claims, which does not know the `D` of
+/// [`Unverified`].
 #[cfg(all(feature = "axum", feature = "jwt"))]
 #[derive(Clone)]
 pub(super) struct NoClaims(pub(super) Rejection);
 
-/// Puts the verdict of a layer into a request, in place of that of a layer further out.
+/// Attaches the outcome of a layer to a request, and removes that of an outer layer.
 pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
-    verdict: Result<Session<D>, Anonymous<D>>,
+    outcome: Result<Session<D>, Anonymous<D>>,
 ) {
     #[cfg(feature = "jwt")]
     {
@@ -210,7 +215,7 @@ pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
         #[cfg(feature = "axum")]
         extensions.remove::<NoClaims>();
     }
-    match verdict {
+    match outcome {
         Ok(session) => {
             extensions.remove::<Anonymous<D>>();
             extensions.insert(session.user.clone());
@@ -224,15 +229,15 @@ pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
     }
 }
 
-/// The same for a layer that knows no sessions.
+/// Attaches the outcome of a layer without sessions to a request, and removes that of an outer layer.
 #[cfg(feature = "jwt")]
 pub(super) fn insert_offline_auth_extensions<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
-    verdict: Result<(User<D>, VerifiedClaims), Rejection>,
+    outcome: Result<(User<D>, VerifiedClaims), Rejection>,
 ) {
     extensions.remove::<Anonymous<D>>();
     extensions.remove::<Session<D>>();
-    match verdict {
+    match outcome {
         Ok((user, claims)) => {
             extensions.remove::<Unverified<D>>();
             #[cfg(feature = "axum")]

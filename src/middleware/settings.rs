@@ -11,7 +11,7 @@ use super::{
     source::TokenSources,
 };
 
-/// The configuration of a layer: everything but what checks its tokens.
+/// The configuration of a layer, without the manager or verifier that checks its tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
@@ -60,7 +60,7 @@ impl<R> Settings<R> {
         }
     }
 
-    /// Reads the token of a request, and learns what the request asks of its response.
+    /// Reads the token of a request, and the properties that its response depends on.
     pub(super) fn read_token<B, T>(
         &self,
         request: &mut Request<B>,
@@ -86,7 +86,7 @@ impl<R> Settings<R> {
     }
 }
 
-/// What is to be done with the response to one request.
+/// The post-processing of the response to one request.
 pub(super) struct PostProcess<R> {
     pub(super) settings: Arc<Settings<R>>,
     pub(super) fixups: ResponseFixups,

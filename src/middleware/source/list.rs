@@ -9,7 +9,7 @@ use crate::middleware::Rejection;
 #[derive(Clone, Debug)]
 pub(in crate::middleware) struct TokenSources {
     list: Arc<[TokenSource]>,
-    /// Whether the first source that has a token decides, whatever the others have.
+    /// Whether the first source with a token decides, whatever the others have.
     first_decides: bool,
 }
 
@@ -38,8 +38,9 @@ impl TokenSources {
         self.first_decides = true;
     }
 
-    /// Reads the token of a request, and hides it where the inner service should not see it. Also tells how a WebSocket
-    /// client that offered a token spelled `bearer`.
+    /// Reads the token of a request, and hides it from the inner service as far as the sources do.
+    ///
+    /// Also returns the `bearer` of a WebSocket client that offered a token, as the client spelled it.
     pub(in crate::middleware) fn read<B, T>(
         &self,
         request: &mut Request<B>,
@@ -57,15 +58,17 @@ impl TokenSources {
         (token, offered)
     }
 
-    /// The only token of a request. RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each
-    /// request", and by §3.1 such a request is invalid, even if it is the same token.
+    /// The only token of a request; more than one is an error.
+    ///
+    /// RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each request". By §3.1 such a
+    /// request is invalid, even if it is the same token.
     fn find<'a, B>(&self, request: &'a Request<B>) -> Result<Cow<'a, str>, Rejection> {
         let mut token = Err(Rejection::MissingToken);
         for source in &*self.list {
             let found = match source.find(request) {
                 Ok(Some(found)) => Ok(found),
                 Ok(None) | Err(Rejection::MissingToken) => continue,
-                // A token that cannot be read is one, too.
+                // A token that cannot be read counts as a token.
                 Err(Rejection::InvalidToken) => Err(Rejection::InvalidToken),
                 Err(rejection) => return Err(rejection),
             };

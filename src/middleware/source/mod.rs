@@ -13,14 +13,15 @@ mod list;
 mod read;
 mod websocket;
 
-/// The scheme in `Authorization`, and the subprotocol that announces a token.
+/// The scheme in `Authorization`, and the WebSocket subprotocol that precedes a token.
 const BEARER: &str = "bearer";
 
-/// Where a token is looked for in a request; for [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
+/// A place in a request from which the token is read; for
+/// [`SessionLayer::token_sources`](super::SessionLayer::token_sources).
 ///
-/// Header fields that may carry a token are marked as [sensitive](http::HeaderValue::set_sensitive), but for those that a
-/// source of your own reads. What does not have the form of a source is no token to it; what has the form, but nothing
-/// good in it, such as an empty header, is an invalid token.
+/// The layer marks header fields that may carry a token as [sensitive](http::HeaderValue::set_sensitive), except those
+/// that a custom source reads. A value without the form of the source is no token. A value of that form with invalid
+/// content, such as an empty header, is an invalid token.
 #[derive(Clone)]
 pub struct TokenSource(Kind);
 
@@ -34,16 +35,16 @@ enum Kind {
     Custom(Arc<dyn FindToken>),
 }
 
-/// A token source of your own; for [`TokenSource::custom`].
+/// A custom token source; for [`TokenSource::custom`].
 ///
-/// Any `Fn(&RequestHead<'_>) -> Option<String>` is one.
+/// Any `Fn(&RequestHead<'_>) -> Option<String>` implements it.
 pub trait FindToken: Send + Sync + 'static {
-    /// The token of a request; `None` if this source has none.
+    /// Reads the token of a request; `None` if this source has none.
     ///
     /// # Errors
     ///
-    /// What to refuse the request with: [`Rejection::InvalidToken`] for a token that is no good (an optional layer lets the
-    /// request through as anonymous), [`Rejection::InvalidRequest`], or [`Rejection::Fault`].
+    /// The rejection that refuses the request: [`Rejection::InvalidToken`] for an invalid token (an optional layer lets
+    /// the request through as anonymous), [`Rejection::InvalidRequest`], or [`Rejection::Fault`].
     fn find_token(&self, request: &RequestHead<'_>) -> Result<Option<String>, Rejection>;
 }
 
@@ -56,7 +57,7 @@ where
     }
 }
 
-/// All of a request but its body. `Debug` shows neither values of headers nor the query, where tokens may be.
+/// A request without its body. `Debug` shows neither header values nor the query, which may contain tokens.
 #[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
@@ -71,7 +72,7 @@ impl<'a> RequestHead<'a> {
         self.method
     }
 
-    /// The URI, as the layer sees it: a nested axum router has cut off the prefix.
+    /// The URI as the layer sees it: a nested axum router has removed the prefix.
     pub fn uri(&self) -> &'a Uri {
         self.uri
     }
@@ -81,7 +82,7 @@ impl<'a> RequestHead<'a> {
         self.headers
     }
 
-    /// What layers further out have put into the request.
+    /// The extensions that outer layers have attached to the request.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
@@ -97,96 +98,101 @@ impl<'a> RequestHead<'a> {
 }
 
 impl TokenSource {
-    /// `Authorization: Bearer <token>` ([RFC 6750 §2.1]): the default. More than one such header
-    /// is [`Rejection::InvalidRequest`]; another scheme is no token.
+    /// The header `Authorization: Bearer <token>` ([RFC 6750 §2.1]), the default source.
+    ///
+    /// More than one such header is [`Rejection::InvalidRequest`]. Another scheme is no token.
     ///
     /// [RFC 6750 §2.1]: https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     pub fn authorization() -> Self {
         Self(Kind::Authorization)
     }
 
-    /// A cookie ([RFC 6265 §4.2]). An empty one is no token; different ones with the same name are
-    /// [`Rejection::InvalidToken`], because anybody who controls a sibling domain can add one (give it a name that begins
-    /// with `__Host-`, and they cannot).
+    /// A cookie with this name ([RFC 6265 §4.2]).
     ///
-    /// Browsers send cookies along with requests that other sites make: set it `HttpOnly`, `Secure` and
-    /// `SameSite=Lax` (or `Strict`), let nothing but `POST` and the like change anything, and look at `Origin` before
-    /// a WebSocket begins.
+    /// An empty cookie is no token. Cookies of this name with different values are [`Rejection::InvalidToken`], because
+    /// anybody who controls a sibling domain can add one, unless the name begins with `__Host-`.
     ///
-    /// Its value is compared as it is: neither RFC 6265 nor browsers encode it, and no token has a character that some
-    /// frameworks would.
+    /// Browsers also send cookies with requests that other sites make. Set the cookie with `HttpOnly`, `Secure` and
+    /// `SameSite=Lax` (or `Strict`), change state only in `POST` and similar requests, and check `Origin` before you
+    /// accept a WebSocket.
+    ///
+    /// The value is not decoded: neither RFC 6265 nor browsers encode it, and no token has a character that some
+    /// frameworks encode.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if no cookie can have that name.
+    /// [`ErrorKind::Config`] if the name is not valid for a cookie.
     ///
     /// [RFC 6265 §4.2]: https://www.rfc-editor.org/rfc/rfc6265#section-4.2
     pub fn cookie(name: &str) -> Result<Self, Error> {
-        // A cookie's name is a token of RFC 9110, like that of a header field, but its case counts.
+        // A cookie name is a token of RFC 9110, like a header field name, but case-sensitive.
         match HeaderName::from_bytes(name.as_bytes()) {
             Ok(_) => Ok(Self(Kind::Cookie(name.into()))),
-            Err(_) => Err(config_error("no cookie can have this name", name)),
+            Err(_) => Err(config_error("this is not a valid cookie name", name)),
         }
     }
 
-    /// A header field that has the token as its whole value. More than one such field
-    /// is [`Rejection::InvalidRequest`].
+    /// A header field that has the token as its whole value. More than one such field is
+    /// [`Rejection::InvalidRequest`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if no header field can have that name.
+    /// [`ErrorKind::Config`] if the name is not valid for a header field.
     pub fn header(name: &str) -> Result<Self, Error> {
         match HeaderName::from_bytes(name.as_bytes()) {
             Ok(name) => Ok(Self(Kind::Header(name))),
-            Err(_) => Err(config_error("no header field can have this name", name)),
+            Err(_) => Err(config_error("this is not a valid header field name", name)),
         }
     }
 
-    /// The WebSocket subprotocols `bearer, <token>`, the only thing but cookies that browsers let a page
-    /// choose: `new WebSocket(url, ["bearer", token])`.
+    /// The WebSocket subprotocols `bearer, <token>`: `new WebSocket(url, ["bearer", token])`.
     ///
-    /// `bearer` is compared without regard to case. The service does not see these two among the protocols that the client
-    /// offers, and none at all if a `bearer` has no token after it. If it chooses none of the others, the layer answers with
-    /// `bearer` as the client spelled it, because browsers give up if none of what they offer is chosen; the token is never
-    /// sent back. More than one `bearer` is [`Rejection::InvalidRequest`].
+    /// Apart from cookies, browsers let a page set nothing else in a WebSocket request. `bearer` is case-insensitive.
+    /// The layer removes these two from the offered protocols, and all of them if no token follows a `bearer`. If the
+    /// service chooses no other protocol, the layer responds with `bearer` as the client spelled it, because browsers
+    /// fail the connection if none of their protocols is chosen. The token is never sent back. More than one `bearer`
+    /// is [`Rejection::InvalidRequest`].
     pub fn websocket_protocol() -> Self {
         Self(Kind::WebSocketProtocol)
     }
 
-    /// A parameter of the query, such as `access_token`. More than one of that name is
-    /// [`Rejection::InvalidRequest`]. Names and values are decoded as [`application/x-www-form-urlencoded`], so that
-    /// `access%5Ftoken` is the same name.
+    /// A query parameter, such as `access_token`. More than one of that name is [`Rejection::InvalidRequest`].
     ///
-    /// Think twice: URLs are kept in logs, histories and `Referer` headers ([RFC 6750 §2.3] and [RFC 9700 §4.3.2]
-    /// advise against it). It is for clients that can set neither a header nor a cookie, such as
-    /// `EventSource` on another domain; give them tokens that live briefly. Layers further in see the token in the URI.
+    /// **Avoid it where you can**: URLs are kept in logs, histories and `Referer` headers ([RFC 6750 §2.3] and
+    /// [RFC 9700 §4.3.2] advise against it). It is for clients that can set neither a header nor a cookie, such as
+    /// `EventSource` on another domain; give them short-lived tokens. Inner layers see the token in the URI.
     ///
-    /// [`application/x-www-form-urlencoded`]: https://url.spec.whatwg.org/#application/x-www-form-urlencoded
+    /// Names and values are decoded as [`application/x-www-form-urlencoded`], so `access%5Ftoken` is the same name.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if the name is anything but letters, digits, `-`, `.`, `_` and `~`.
+    /// [`ErrorKind::Config`] if the name is empty, or has characters other than ASCII letters, digits, `-`, `.`, `_`
+    /// and `~`.
     ///
+    /// [`application/x-www-form-urlencoded`]: https://url.spec.whatwg.org/#application/x-www-form-urlencoded
     /// [RFC 6750 §2.3]: https://www.rfc-editor.org/rfc/rfc6750#section-2.3
     /// [RFC 9700 §4.3.2]: https://www.rfc-editor.org/rfc/rfc9700#section-4.3.2
     pub fn query(name: &str) -> Result<Self, Error> {
         let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         if name.is_empty() || !name.bytes().all(unreserved) {
             return Err(config_error(
-                "a query parameter cannot have this name",
+                "this is not a valid query parameter name",
                 name,
             ));
         }
         Ok(Self(Kind::Query(name.into())))
     }
 
-    /// One of your own, such as a closure. What it reads is not hidden from layers further in, and not named in the `Vary`
-    /// of responses: they are `Cache-Control: private`; a handler that lets shared caches store them has to add it.
+    /// A custom source, such as a closure.
+    ///
+    /// The layer does not hide what the source reads from inner layers, and does not name it in the `Vary` of
+    /// responses, which are `Cache-Control: private`. A handler that lets shared caches store its responses has to add
+    /// it to `Vary`.
     ///
     /// ```
     /// use tower_bearer_session::middleware::{RequestHead, TokenSource};
     ///
-    /// // Clients of old send `X-Auth: v1 <token>`.
+    /// // Old clients send `X-Auth: v1 <token>`.
     /// let source = TokenSource::custom(|request: &RequestHead<'_>| {
     ///     let value = request.headers().get("x-auth")?.to_str().ok()?;
     ///     Some(value.strip_prefix("v1 ")?.to_owned())
@@ -208,17 +214,17 @@ impl TokenSource {
         }
     }
 
-    /// Hides what this source reads from those who log.
+    /// Marks the header values of this source as sensitive, so that they are not logged.
     fn mark_as_sensitive(&self, headers: &mut HeaderMap) {
         let Some(name) = self.field() else {
             return;
         };
-        // Not by `entry`, which makes room for one more.
+        // Not `entry`, which may grow the map.
         let Some(value) = headers.get_mut(name) else {
             return;
         };
         value.set_sensitive(true);
-        // Some field is there twice.
+        // Some field has several values.
         if headers.len() > headers.keys_len() {
             let values = headers.iter_mut().filter(|(key, _)| *key == name);
             values.for_each(|(_, value)| value.set_sensitive(true));

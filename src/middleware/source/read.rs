@@ -1,4 +1,4 @@
-//! Finds tokens in requests. What is read may be anything; what is found is judged by who parses tokens.
+//! Readers of the built-in token sources. They do not validate the token that they find.
 
 use std::{borrow::Cow, str};
 
@@ -13,7 +13,7 @@ use crate::middleware::Rejection;
 
 pub(super) type Found<'a> = Result<Option<&'a str>, Rejection>;
 
-/// `Authorization: Bearer …`.
+/// The token of `Authorization: Bearer …`.
 pub(super) fn authorization(headers: &HeaderMap) -> Found<'_> {
     let Some(value) = only(headers, &AUTHORIZATION)? else {
         return Ok(None);
@@ -27,13 +27,13 @@ pub(super) fn authorization(headers: &HeaderMap) -> Found<'_> {
     text(token.trim_ascii()).map(Some)
 }
 
-/// A header field that is the token.
+/// The token that is the whole value of a header field.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Found<'a> {
     let value = only(headers, name)?;
     value.map(|value| text(value.trim_ascii())).transpose()
 }
 
-/// A cookie. HTTP/2 clients may send each in a field of its own (RFC 9113 §8.2.3).
+/// The value of a cookie. HTTP/2 clients may send each cookie in a field of its own (RFC 9113 §8.2.3).
 pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
     let fields = headers.get_all(COOKIE).iter();
     let pairs = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
@@ -51,8 +51,10 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
     found.map(text).transpose()
 }
 
-/// A parameter of the query, decoded. Only what may be that parameter is decoded: the name, which has no character that
-/// must be escaped, may be escaped all the same.
+/// The decoded value of a query parameter.
+///
+/// Only parameters that may have this name are decoded. A client may escape the name, although none of its characters
+/// needs it.
 pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     let parameters = uri.query().unwrap_or_default().split('&');
     let mut values = parameters.filter_map(|parameter| {
@@ -69,7 +71,7 @@ pub(super) fn query<'a>(uri: &'a Uri, name: &str) -> Result<Option<Cow<'a, str>>
     }
 }
 
-/// The value of a field that must not be there twice.
+/// The value of a header field that may occur only once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Rejection> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! The WebSocket subprotocols `bearer, <token>`.
+//! Tokens in the WebSocket subprotocols `bearer, <token>`.
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
 
@@ -8,18 +8,18 @@ use super::{
 };
 use crate::middleware::Rejection;
 
-/// What a layer further out has taken out of the protocols that a WebSocket client offers. No `Debug` on purpose.
+/// The tokens that an outer layer has removed from the offered protocols. It has no `Debug`, to keep them secret.
 #[derive(Clone)]
 enum HiddenTokens {
     One(Box<[u8]>),
     Several,
 }
 
-/// The `bearer` that a WebSocket client offered, as it spelled it.
+/// The `bearer` protocol that a WebSocket client offered, as the client spelled it.
 #[derive(Clone, Copy)]
 pub(in crate::middleware) struct OfferedBearer([u8; BEARER.len()]);
 
-/// What follows `bearer` among the protocols that a WebSocket client offers.
+/// The token after `bearer` in the protocols that a WebSocket client offers.
 pub(super) fn find<B>(request: &Request<B>) -> Found<'_> {
     match *offer(request.headers()).tokens {
         [] => match request.extensions().get::<HiddenTokens>() {
@@ -32,7 +32,7 @@ pub(super) fn find<B>(request: &Request<B>) -> Found<'_> {
     }
 }
 
-/// Takes `bearer, <token>` out of the protocols that a WebSocket client offers; `None` if there is none.
+/// Removes `bearer, <token>` from the protocols that a WebSocket client offers; `None` without a `bearer`.
 pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
     let offer = offer(request.headers());
     let bearer = offer.bearer?;
@@ -40,7 +40,7 @@ pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
         [token] => HiddenTokens::One(token.into()),
         _ => HiddenTokens::Several,
     };
-    // The token of a client that got the order wrong is among the others.
+    // The token of a client that got the order wrong is among the other protocols.
     let others = match offer.tokens.contains(&&b""[..]) {
         true => Vec::new(),
         false => offer.others.join(&b", "[..]),
@@ -60,14 +60,15 @@ pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
 }
 
 impl OfferedBearer {
-    /// `None` if the protocol is another one. A scheme has no case (RFC 9110 §11.1).
+    /// Reads a protocol; `None` if it is not `bearer`. Schemes are case-insensitive (RFC 9110 §11.1).
     fn read(protocol: &[u8]) -> Option<Self> {
         let bearer = protocol.try_into().ok().map(Self);
         bearer.filter(|_| protocol.eq_ignore_ascii_case(BEARER.as_bytes()))
     }
 
-    /// Lets a browser have one of the protocols that it offered, by the same name (RFC 6455 §4.2.2). `connect`: the method
-    /// was `CONNECT`, as by RFC 8441.
+    /// Chooses this protocol in the response to a WebSocket handshake, if the service chose none (RFC 6455 §4.2.2).
+    ///
+    /// `connect` says whether the method was `CONNECT` (RFC 8441).
     pub(in crate::middleware) fn choose<B>(self, response: &mut Response<B>, connect: bool) {
         let status = response.status();
         let accepted = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
@@ -81,12 +82,12 @@ impl OfferedBearer {
     }
 }
 
-/// What a WebSocket client offers.
+/// The protocols that a WebSocket client offers, by their role.
 #[derive(Default)]
 struct Offer<'a> {
-    /// The first one.
+    /// The first `bearer`.
     bearer: Option<OfferedBearer>,
-    /// Whatever stands after a `bearer`; empty if that is nothing, or another `bearer`.
+    /// The protocol after each `bearer`; empty if none follows, or another `bearer`.
     tokens: Vec<&'a [u8]>,
     others: Vec<&'a [u8]>,
 }
