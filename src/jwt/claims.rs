@@ -1,4 +1,4 @@
-//! What tokens say, and what they have to say.
+//! The claims of tokens, and the rules for them.
 
 use std::{
     fmt,
@@ -11,18 +11,18 @@ use serde_json::{Map, Value};
 
 use crate::{Error, ErrorKind, RefusalReason, TokenId, token::check_user_id};
 
-/// The longest leeway that makes sense.
+/// The longest leeway.
 const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
 /// The claims that have an accessor of their own.
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 
 /// The claims of a verified JWT (RFC 7519 §4).
 ///
-/// [`JwtVerifier::verify`](super::JwtVerifier::verify) returns them, and under a
-/// [`JwtLayer`](crate::middleware::JwtLayer) they are in the extensions of each request with an accepted token. With
-/// feature `axum` they are an extractor. Cloning is cheap. `Debug` shows ids and times, and no other claims.
+/// [`JwtVerifier::verify`](super::JwtVerifier::verify) returns them, and a [`JwtLayer`](crate::middleware::JwtLayer)
+/// attaches them to the extensions of each request with an accepted token. With feature `axum` they are an extractor.
+/// Cloning is cheap. `Debug` shows ids, issuer, audience and times, but no other claims.
 ///
-/// To revoke single tokens before they expire, keep the [`jti`](Self::jti) of those in a list, for as long as they live:
+/// To revoke single tokens before they expire, keep a list of their [`jti`](Self::jti) until they expire:
 ///
 /// ```
 /// # use std::collections::HashSet;
@@ -69,7 +69,7 @@ impl VerifiedClaims {
         }))
     }
 
-    /// The user id that the token was minted for (`sub`).
+    /// The user id that the token was issued for (`sub`).
     pub fn user_id(&self) -> &str {
         &self.0.user_id
     }
@@ -78,9 +78,9 @@ impl VerifiedClaims {
         Arc::clone(&self.0.user_id)
     }
 
-    /// The public handle of the token, the same as at the services that have a store.
+    /// The public handle of the token, the same as in services with a store.
     ///
-    /// It is derived from what is signed, so whoever has the token cannot change it.
+    /// It is derived from the signed part, so whoever has the token cannot change it.
     pub fn token_id(&self) -> &TokenId {
         &self.0.token_id
     }
@@ -90,7 +90,7 @@ impl VerifiedClaims {
         self.0.issuer.as_deref()
     }
 
-    /// The audience (`aud`): a single one counts as a list of one; empty without any.
+    /// The audience (`aud`) as a list, also if the claim is a single string; empty without the claim.
     pub fn audience(&self) -> &[String] {
         &self.0.audience
     }
@@ -100,12 +100,12 @@ impl VerifiedClaims {
         self.0.expires_at
     }
 
-    /// When the token began to be valid (`nbf`).
+    /// When the token became valid (`nbf`).
     pub fn not_before(&self) -> Option<SystemTime> {
         self.0.not_before
     }
 
-    /// When the token was minted (`iat`).
+    /// When the token was issued (`iat`).
     pub fn issued_at(&self) -> Option<SystemTime> {
         self.0.issued_at
     }
@@ -117,7 +117,7 @@ impl VerifiedClaims {
 
     /// All other claims, such as `scope` or `client_id`.
     ///
-    /// Of two with the same name the last one counts (RFC 7519 §4).
+    /// If two have the same name, the last one counts (RFC 7519 §4).
     pub fn other(&self) -> &Map<String, Value> {
         &self.0.other
     }
@@ -137,7 +137,7 @@ impl fmt::Debug for VerifiedClaims {
     }
 }
 
-/// The claims that decide whether a token is accepted. Each of them may be there once.
+/// The claims that decide whether a token is accepted. Each may occur only once.
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) sub: String,
@@ -150,7 +150,7 @@ pub(super) struct Claims {
     client_id: Option<Value>,
 }
 
-/// RFC 7519 §4.1.3: a list, or in the special case of one audience that one.
+/// The `aud` claim: a list, or a string in the special case of one audience (RFC 7519 §4.1.3).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -174,13 +174,13 @@ impl Audience {
     }
 }
 
-/// What a token has to say, besides being signed.
+/// The rules for the type and claims of signed tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,
     pub(super) leeway: Duration,
-    /// Whether it has to be an access token (RFC 9068).
+    /// Whether only access tokens are accepted (RFC 9068).
     pub(super) access_tokens: bool,
 }
 
@@ -213,7 +213,7 @@ impl Rules {
         if self.access_tokens { "at+jwt" } else { "JWT" }
     }
 
-    /// Whether tokens of this `typ` are accepted: others may be signed with the same key, but mean something else.
+    /// Whether tokens of this `typ` are accepted. The same key may sign tokens of other types for other purposes.
     pub(super) fn accept_type(&self, typ: Option<&str>) -> bool {
         let Some(typ) = typ else {
             return !self.access_tokens;
@@ -226,7 +226,7 @@ impl Rules {
         name.eq_ignore_ascii_case(self.token_type())
     }
 
-    /// Checks the claims of a token whose signature is good; returns when it expires.
+    /// Checks the claims of a token with a valid signature, and returns its expiry.
     pub(super) fn check(&self, claims: &Claims) -> Result<SystemTime, RefusalReason> {
         let now = SystemTime::now();
         let at = |seconds: f64| time(seconds).ok_or(RefusalReason::NotVerified);
@@ -238,15 +238,15 @@ impl Rules {
         };
         let audience_is_right = match (&self.audience, &claims.aud) {
             (Some(audience), Some(claimed)) => claimed.includes(audience),
-            // RFC 7519 §4.1.3: an audience that nobody asked for is somebody else's.
+            // RFC 7519 §4.1.3: without a configured audience, any audience is another service.
             (audience, claimed) => audience.is_none() && claimed.is_none(),
         };
-        // RFC 9068 §2.2; the rest is checked anyway.
+        // RFC 9068 §2.2; its other claims are checked for every token.
         let is_complete = !self.access_tokens
             || claims.iat.is_some()
                 && claims.jti.is_some()
                 && claims.client_id.as_ref().is_some_and(Value::is_string);
-        // RFC 7519 §4.1.4: not on or after this time. §4.1.5: not before this one.
+        // RFC 7519 §4.1.4: not accepted on or after `exp`. §4.1.5: not before `nbf`.
         let is_live = now < expires_at + self.leeway
             && starts_at.is_none_or(|start| start <= now + self.leeway);
         let accepted = issuer_is_right
@@ -263,7 +263,7 @@ impl Rules {
 /// A NumericDate (RFC 7519 §2); `None` if it is out of range.
 fn time(seconds: f64) -> Option<SystemTime> {
     let since = Duration::try_from_secs_f64(seconds).ok()?;
-    // With room for a leeway.
+    // Leave room to add or subtract the leeway.
     UNIX_EPOCH
         .checked_add(since.checked_add(MAX_LEEWAY)?)?
         .checked_sub(MAX_LEEWAY)

@@ -1,4 +1,4 @@
-//! Keys and signatures, by aws-lc. Nothing here depends on a default of the process.
+//! Keys and signatures with aws-lc, without any process-wide default.
 
 use std::{ops::RangeInclusive, sync::Arc};
 
@@ -16,16 +16,16 @@ use aws_lc_rs::{
 };
 use curve25519_dalek::edwards::CompressedEdwardsY;
 
-/// The lengths of an RSA modulus, in bits: RFC 7518 §3.3 sets the lower end, the library the upper one.
+/// The lengths of an RSA modulus, in bits: RFC 7518 §3.3 sets the lower bound, the library the upper one.
 const RSA_BITS: RangeInclusive<usize> = 2048..=8192;
 /// The longest RSA exponent, in octets; the usual one, 65537, has three.
 const MAX_EXPONENT_LEN: usize = 4;
-/// An uncompressed point begins with this octet (SEC 1, §2.3.3).
+/// The first octet of an uncompressed point (SEC 1, §2.3.3).
 const UNCOMPRESSED: u8 = 4;
 const PRIVATE: &str = "PRIVATE KEY";
 const PUBLIC: &str = "PUBLIC KEY";
 
-/// How a key signs.
+/// A signature algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Algorithm {
     HS256,
@@ -35,7 +35,7 @@ pub(super) enum Algorithm {
 }
 
 impl Algorithm {
-    /// The `alg` of what is signed with it.
+    /// The `alg` of tokens that are signed with it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::HS256 => "HS256",
@@ -45,7 +45,8 @@ impl Algorithm {
         }
     }
 
-    /// What an `alg` names. For keys on Ed25519, `EdDSA` (RFC 8037 §3.1) and `Ed25519` (RFC 9864 §2.2) are the same.
+    /// The algorithm that an `alg` names. For Ed25519 keys, `EdDSA` (RFC 8037 §3.1) and `Ed25519` (RFC 9864 §2.2) are
+    /// the same.
     pub(super) fn named(alg: &str) -> Option<Self> {
         match alg {
             "HS256" => Some(Self::HS256),
@@ -57,7 +58,7 @@ impl Algorithm {
     }
 }
 
-/// A public key, as a JWK has it.
+/// A public key in the components of a JWK.
 #[derive(Clone)]
 pub(super) enum PublicKey {
     /// Modulus and exponent, without leading zeros.
@@ -85,7 +86,7 @@ impl PublicKey {
         }
     }
 
-    /// The key in a PEM text; `None` if there is none for this algorithm.
+    /// Reads the key in a PEM text; `None` without a key for this algorithm.
     pub(super) fn from_pem(algorithm: Algorithm, pem: &str) -> Option<Self> {
         let pem = pem::parse(pem).ok()?;
         let der = pem.contents();
@@ -104,7 +105,7 @@ impl PublicKey {
             }
             (Algorithm::EdDSA, PUBLIC) => {
                 let key = ParsedPublicKey::new(&ED25519, der).ok()?;
-                // RFC 8410 §4: the same.
+                // RFC 8410 §4: the key is the end of the encoding.
                 let key = key.as_der().ok()?.as_ref().last_chunk::<32>().copied();
                 Some(Self::Ed25519(key?))
             }
@@ -128,7 +129,7 @@ impl PublicKey {
     }
 }
 
-/// What verifies signatures.
+/// The part of a key that verifies signatures.
 #[derive(Clone)]
 pub(super) enum Verifier {
     Secret(Arc<hmac::Key>),
@@ -140,7 +141,7 @@ impl Verifier {
         Self::Secret(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// Refuses, with the reason, a key that could verify nothing or is too weak.
+    /// Creates a verifier, or returns the reason why the key is unusable or too weak.
     pub(super) fn new(key: &PublicKey) -> Result<Self, &'static str> {
         let parsed = match key {
             PublicKey::Rsa { n, e } => {
@@ -150,7 +151,7 @@ impl Verifier {
                 if !RSA_BITS.contains(&bits) {
                     return Err("its RSA modulus does not have 2048 to 8192 bits");
                 }
-                // The library would find these out at each signature, and the even ones not before (RFC 8017 §3.1).
+                // The library would detect these only when it verifies a signature (RFC 8017 §3.1).
                 if e.len() > MAX_EXPONENT_LEN || **e == [1] {
                     return Err("its RSA exponent is 1 or has more than 32 bits");
                 }
@@ -166,19 +167,19 @@ impl Verifier {
                 ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point)
             }
             PublicKey::Ed25519(x) => {
-                // The library takes whatever has this length. With a point of small order a signature fits any message.
+                // The library accepts any 32 octets. With a point of small order, a signature fits any message.
                 let point = CompressedEdwardsY(*x).decompress();
                 let point = point.filter(|point| point.compress().0 == *x);
                 if point.is_none_or(|point| point.is_small_order()) {
-                    return Err("its `x` is no point of Ed25519, or one of small order");
+                    return Err("its `x` is not a point of Ed25519, or a point of small order");
                 }
                 ParsedPublicKey::new(&ED25519, x)
             }
         };
         let reason = match key {
-            PublicKey::Rsa { .. } => "its `n` and `e` are no RSA key",
-            PublicKey::P256 { .. } => "its `x` and `y` are no point on P-256",
-            PublicKey::Ed25519(_) => "its `x` is no Ed25519 key",
+            PublicKey::Rsa { .. } => "its `n` and `e` are not an RSA key",
+            PublicKey::P256 { .. } => "its `x` and `y` are not a point on P-256",
+            PublicKey::Ed25519(_) => "its `x` is not an Ed25519 key",
         };
         parsed.map(Self::Public).map_err(|_| reason)
     }
@@ -192,7 +193,7 @@ impl Verifier {
     }
 }
 
-/// What signs.
+/// The part of a key that signs.
 pub(super) enum Signer {
     Secret(Box<hmac::Key>),
     Ecdsa(EcdsaKeyPair),
@@ -205,7 +206,7 @@ impl Signer {
         Self::Secret(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    /// The private key in a PEM text, with its public key; `None` if there is none for this algorithm.
+    /// Reads the private key in a PEM text, with its public key; `None` without a key for this algorithm.
     pub(super) fn from_pem(algorithm: Algorithm, pem: &str) -> Option<(Self, PublicKey)> {
         let pem = pem::parse(pem).ok()?;
         let der = pem.contents();

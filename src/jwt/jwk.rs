@@ -16,13 +16,13 @@ use super::{
 };
 use crate::{Error, ErrorKind};
 
-/// What only private and shared keys have (RFC 7518 §6.2.2, §6.3.2 and §6.4, RFC 8037 §2).
+/// The members that only private and shared keys have (RFC 7518 §6.2.2, §6.3.2 and §6.4, RFC 8037 §2).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// A key of a JWK Set that is not used, and why not; from
+/// A key of a JWK Set that is not used, and the reason; from
 /// [`JwtVerifier::ignored_keys`](super::JwtVerifier::ignored_keys).
 ///
-/// Its `Display` is for logs: it has the position and the id of the key and the reason, and nothing else of the key.
+/// `Display` is for logs: it shows the position and id of the key and the reason, and nothing else of the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IgnoredKey {
     position: usize,
@@ -31,17 +31,17 @@ pub struct IgnoredKey {
 }
 
 impl IgnoredKey {
-    /// The position in `keys`, from 0.
+    /// The position in `keys`, counted from 0.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// The id (`kid`); `None` if the key has none that can be shown.
+    /// The id (`kid`); `None` if the key has no valid one.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
     }
 
-    /// Why the key is ignored, for a human.
+    /// The reason why the key is ignored, as a text for humans.
     pub fn reason(&self) -> &str {
         self.reason
     }
@@ -57,7 +57,7 @@ impl fmt::Display for IgnoredKey {
     }
 }
 
-/// The keys of a JWK Set that verify tokens, of which there is one at least, and the others (RFC 7517 §5).
+/// Reads a JWK Set: the keys that verify tokens, at least one, and the ignored ones (RFC 7517 §5).
 pub(super) fn read_set(json: &str) -> Result<(Vec<VerifyingKey>, Vec<IgnoredKey>), Error> {
     #[derive(Deserialize)]
     struct Set {
@@ -71,7 +71,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<VerifyingKey>, Vec<IgnoredKey>
         .then(|| serde_json::from_str::<Set>(json).ok());
     let set = set
         .flatten()
-        .ok_or_else(|| error("this is no JWK Set".to_owned()))?;
+        .ok_or_else(|| error("this is not a JWK Set".to_owned()))?;
     let (mut keys, mut ignored) = (Vec::new(), Vec::new());
     let mut seen = HashSet::new();
     for (position, element) in set.keys.into_iter().enumerate() {
@@ -80,7 +80,7 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<VerifyingKey>, Vec<IgnoredKey>
             Element::Other(IgnoredAny) => (None, Err("it is no object")),
         };
         let key = key.and_then(|key| {
-            // Of two, somebody has to be first.
+            // The first of two keys wins.
             let is_new = seen.insert((Box::<str>::from(key.id()), key.algorithm()));
             let reason = "a key before it has the same `kid` and algorithm";
             is_new.then_some(key).ok_or(reason)
@@ -100,14 +100,12 @@ pub(super) fn read_set(json: &str) -> Result<(Vec<VerifyingKey>, Vec<IgnoredKey>
             [] => "it is empty".to_owned(),
             reasons => reasons.join("; "),
         };
-        return Err(error(format!(
-            "no key of the JWK Set can be used: {reasons}"
-        )));
+        return Err(error(format!("the JWK Set has no usable key: {reasons}")));
     }
     Ok((keys, ignored))
 }
 
-/// A published key.
+/// The JWK of a public key; `None` for a shared secret.
 pub(super) fn write(key: &VerifyingKey) -> Option<Value> {
     let encode = |octets: &[u8]| BASE64URL.encode(octets);
     let mut jwk = match key.public_key()? {
@@ -134,7 +132,7 @@ enum Element {
 /// The members of a JWK.
 struct Members {
     values: Map<String, Value>,
-    /// Whether two have the same name: then it depends on the reader which one counts (RFC 7517 §4).
+    /// Whether two members have the same name: readers differ in which one counts (RFC 7517 §4).
     repeated: bool,
 }
 
@@ -165,17 +163,17 @@ impl Members {
         self.values.get(name)?.as_str()
     }
 
-    /// An id that can be shown.
+    /// The id, if it is valid and so can be shown.
     fn key_id(&self) -> Option<&str> {
         self.text("kid").filter(|id| is_key_id(id))
     }
 
-    /// The key, or why it is ignored.
+    /// Reads the key, or returns the reason why it is ignored.
     fn key(&self) -> Result<VerifyingKey, &'static str> {
         if self.repeated {
             return Err("two of its members have the same name");
         }
-        // Before all else: a secret that is published must not go unnoticed.
+        // First of all: a published secret must not go unnoticed.
         if self.text("kty") == Some("oct") {
             return Err("it is a shared secret, with which every reader of the set could sign");
         }
@@ -187,13 +185,14 @@ impl Members {
         }
         self.check_usage()?;
         let id = self.key_id();
-        let id = id.ok_or("its `kid` is missing, empty, longer than 128 bytes or no text")?;
+        let id =
+            id.ok_or("its `kid` is missing, empty, longer than 128 bytes or not a valid text")?;
         let public = self.public_key()?;
         self.check_algorithm(public.algorithm())?;
         VerifyingKey::from_parts(id.into(), public).map_err(|(_, reason)| reason)
     }
 
-    /// RFC 7517 §4.2 and §4.3.
+    /// Checks `use` and `key_ops` (RFC 7517 §4.2 and §4.3).
     fn check_usage(&self) -> Result<(), &'static str> {
         if self.values.contains_key("use") && self.text("use") != Some("sig") {
             return Err("its `use` is not `sig`");
@@ -215,7 +214,7 @@ impl Members {
     fn public_key(&self) -> Result<PublicKey, &'static str> {
         match (self.text("kty"), self.text("crv")) {
             (Some("RSA"), _) => {
-                let error = "its `n` or `e` is missing or no base64url";
+                let error = "its `n` or `e` is missing or not base64url";
                 let octets = |name| self.octets(name).ok_or(error);
                 Ok(PublicKey::rsa(&octets("n")?, &octets("e")?))
             }
@@ -236,7 +235,7 @@ impl Members {
         }
     }
 
-    /// RFC 7517 §4.4: with an `alg`, the key is for that algorithm.
+    /// Checks `alg`: a key with an `alg` is only for that algorithm (RFC 7517 §4.4).
     fn check_algorithm(&self, algorithm: Algorithm) -> Result<(), &'static str> {
         let named = self.text("alg").and_then(Algorithm::named);
         match self.values.contains_key("alg") && named != Some(algorithm) {

@@ -5,14 +5,14 @@ use aws_lc_rs::error::Unspecified;
 use super::crypto::{Algorithm, PublicKey, Signer, Verifier};
 use crate::{Error, ErrorKind};
 
-/// The shortest secret for HS256, in bytes (RFC 7518 §3.2: a key of the size of the hash or larger).
+/// The shortest secret for HS256, in bytes (RFC 7518 §3.2: at least the size of the hash).
 const MIN_SECRET_LEN: usize = 32;
 /// The longest key id, in bytes.
 const MAX_KEY_ID_LEN: usize = 128;
 
 /// A key that signs tokens, with the id (`kid`) by which verifiers find its counterpart.
 ///
-/// Its algorithm is fixed: nothing that a token says changes it. `Debug` shows neither secret nor private key.
+/// Its algorithm is fixed: no token can change it. `Debug` shows neither the secret nor the private key.
 #[derive(Clone)]
 pub struct SigningKey {
     signer: Arc<Signer>,
@@ -25,45 +25,45 @@ pub struct VerifyingKey {
     id: Box<str>,
     algorithm: Algorithm,
     verifier: Verifier,
-    /// To publish; a shared secret has none.
+    /// For the JWK Set; `None` for a shared secret.
     public: Option<PublicKey>,
 }
 
 /// # Errors
 ///
-/// All of these give [`ErrorKind::Config`] for a key that is no such key or too weak, and for a key id that is empty,
-/// longer than 128 bytes, or has control characters.
+/// All constructors return [`ErrorKind::Config`] for a key of another kind or a key that is too weak, and for a key id
+/// that is empty, is longer than 128 bytes, has control characters, or is a PEM text.
 impl SigningKey {
-    /// HS256 (HMAC with SHA-256) with a shared secret of at least 32 random bytes. Whoever can verify can also sign.
+    /// A key for HS256 (HMAC with SHA-256): a shared secret of at least 32 random bytes. Verifiers can also sign.
     pub fn hs256(id: &str, secret: &[u8]) -> Result<Self, Error> {
         let public = VerifyingKey::hs256(id, secret)?;
         Self::new(Signer::hs256(secret), public)
     }
 
-    /// ES256 (ECDSA on P-256 with SHA-256) with a private key in PKCS#8 PEM.
+    /// A key for ES256 (ECDSA on P-256 with SHA-256): a private key in PKCS#8 PEM.
     pub fn es256(id: &str, pem: &str) -> Result<Self, Error> {
         Self::private(id, Algorithm::ES256, pem)
     }
 
-    /// EdDSA (Ed25519) with a private key in PKCS#8 PEM.
+    /// A key for EdDSA (Ed25519): a private key in PKCS#8 PEM.
     pub fn eddsa(id: &str, pem: &str) -> Result<Self, Error> {
         Self::private(id, Algorithm::EdDSA, pem)
     }
 
-    /// RS256 (RSASSA-PKCS1-v1_5 with SHA-256) with a private key of at least 2048 bits in PKCS#8 or PKCS#1 PEM.
+    /// A key for RS256 (RSASSA-PKCS1-v1_5 with SHA-256): a private key of at least 2048 bits in PKCS#8 or PKCS#1 PEM.
     pub fn rs256(id: &str, pem: &str) -> Result<Self, Error> {
         Self::private(id, Algorithm::RS256, pem)
     }
 
     fn private(id: &str, algorithm: Algorithm, pem: &str) -> Result<Self, Error> {
-        // First of all: what is wrong with a key is told with its id, which must not be the key.
+        // First of all: error messages contain the id, which must not be the key.
         let id = checked_id(id)?;
         let (signer, public) =
             Signer::from_pem(algorithm, pem).ok_or_else(|| unusable(&id, algorithm, "private"))?;
         Self::new(signer, VerifyingKey::public(id, public)?)
     }
 
-    /// Tries the key once, so that no login is the first to find out.
+    /// Signs and verifies once, so that an unusable key fails here and not at the first login.
     fn new(signer: Signer, public: VerifyingKey) -> Result<Self, Error> {
         let probe = b"a probe";
         let signed = signer.sign(probe);
@@ -88,10 +88,10 @@ impl SigningKey {
 
 /// # Errors
 ///
-/// All of these give [`ErrorKind::Config`] for a key that is no such key or too weak, and for a key id that is empty,
-/// longer than 128 bytes, or has control characters.
+/// All constructors return [`ErrorKind::Config`] for a key of another kind or a key that is too weak, and for a key id
+/// that is empty, is longer than 128 bytes, has control characters, or is a PEM text.
 impl VerifyingKey {
-    /// HS256 with a shared secret of at least 32 random bytes.
+    /// A key for HS256: a shared secret of at least 32 random bytes.
     pub fn hs256(id: &str, secret: &[u8]) -> Result<Self, Error> {
         let id = checked_id(id)?;
         if secret.len() < MIN_SECRET_LEN {
@@ -109,18 +109,19 @@ impl VerifyingKey {
         })
     }
 
-    /// ES256 with a public key in PEM (`PUBLIC KEY`).
+    /// A key for ES256: a public key in PEM (`PUBLIC KEY`).
     pub fn es256(id: &str, pem: &str) -> Result<Self, Error> {
         Self::from_pem(id, Algorithm::ES256, pem)
     }
 
-    /// EdDSA (Ed25519) with a public key in PEM (`PUBLIC KEY`). It verifies tokens whose `alg` is `EdDSA` or `Ed25519`
-    /// (RFC 9864).
+    /// A key for EdDSA (Ed25519): a public key in PEM (`PUBLIC KEY`).
+    ///
+    /// It verifies tokens whose `alg` is `EdDSA` or `Ed25519` (RFC 9864).
     pub fn eddsa(id: &str, pem: &str) -> Result<Self, Error> {
         Self::from_pem(id, Algorithm::EdDSA, pem)
     }
 
-    /// RS256 with a public key of at least 2048 bits in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
+    /// A key for RS256: a public key of at least 2048 bits in PEM (`PUBLIC KEY` or `RSA PUBLIC KEY`).
     pub fn rs256(id: &str, pem: &str) -> Result<Self, Error> {
         Self::from_pem(id, Algorithm::RS256, pem)
     }
@@ -139,7 +140,7 @@ impl VerifyingKey {
         })
     }
 
-    /// A public key under an id that was [checked](is_key_id), or the id and why the key cannot be used.
+    /// Creates a key with a [valid](is_key_id) id, or returns the id and the reason why the key cannot be used.
     pub(super) fn from_parts(
         id: Box<str>,
         public: PublicKey,
@@ -194,7 +195,7 @@ impl VerifyingKey {
     }
 }
 
-/// Whether a text can be the id of a key. A private key in PEM cannot, in case that somebody swapped id and key.
+/// Whether a text is a valid key id. A PEM text is not, in case the caller swapped id and key.
 pub(super) fn is_key_id(id: &str) -> bool {
     (1..=MAX_KEY_ID_LEN).contains(&id.len())
         && !id.contains(char::is_control)
@@ -203,9 +204,9 @@ pub(super) fn is_key_id(id: &str) -> bool {
 
 fn checked_id(id: &str) -> Result<Box<str>, Error> {
     if !is_key_id(id) {
-        // It is not quoted, in case that it is a key.
+        // The id is not quoted, in case it is a key.
         let message = format!(
-            "a key id has 1 to {MAX_KEY_ID_LEN} bytes without control characters, and is no PEM"
+            "a key id must have 1 to {MAX_KEY_ID_LEN} bytes and no control characters, and must not be a PEM text"
         );
         return Err(Error::new(ErrorKind::Config, message));
     }
@@ -213,13 +214,13 @@ fn checked_id(id: &str) -> Result<Box<str>, Error> {
 }
 
 fn unusable(id: &str, algorithm: Algorithm, kind: &str) -> Error {
-    let wanted = match algorithm {
-        Algorithm::RS256 => "an RSA key of 2048 to 8192 bits, in PEM",
-        Algorithm::ES256 => "a key on the curve P-256, in PEM (PKCS#8 if it is private)",
-        Algorithm::EdDSA | Algorithm::HS256 => "an Ed25519 key, in PEM (PKCS#8 if it is private)",
+    let needed = match algorithm {
+        Algorithm::RS256 => "an RSA key of 2048 to 8192 bits in PEM",
+        Algorithm::ES256 => "a key on the curve P-256 in PEM (PKCS#8 if it is private)",
+        Algorithm::EdDSA | Algorithm::HS256 => "an Ed25519 key in PEM (PKCS#8 if it is private)",
     };
-    // What is wrong in detail might quote the key.
-    let message = format!("key {id:?} is no {kind} key for {algorithm:?}: {wanted}, is wanted");
+    // A detailed reason might quote the key.
+    let message = format!("key {id:?} is not a {kind} key for {algorithm:?}, which needs {needed}");
     Error::new(ErrorKind::Config, message)
 }
 
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
     use crate::jwt::jwk::read_set;
 
-    /// The examples of RFC 7515 (appendix A.1 to A.3) and RFC 8037 (A.4): their keys verify their signatures, and no others.
+    /// In the examples of RFC 7515 (appendix A.1 to A.3) and RFC 8037 (A.4), each key verifies its own signature only.
     #[test]
     fn the_examples_of_the_rfcs() {
         let payload = "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";

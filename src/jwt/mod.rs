@@ -1,7 +1,8 @@
-//! Tokens that are JSON Web Tokens ([RFC 7519]), for teams whose gateways or services want to read them.
+//! JSON Web Tokens ([RFC 7519]) as session tokens, for gateways and services that want to read them.
 //!
-//! Sessions stay in the store, and every check asks it: a logout counts at once, limits and lists are the same. But a
-//! token that is forged, expired, for somebody else's audience or signed in another way is refused without a store call.
+//! Sessions stay in the store, and every check queries it: a logout takes effect at once, and limits and lists work as
+//! with opaque tokens. A token that is forged, expired, for another audience or signed with another algorithm is
+//! refused without a store call.
 //!
 //! ```
 //! use std::time::Duration;
@@ -27,30 +28,30 @@
 //! |---|---|
 //! | `sub` | the user id |
 //! | `jti` | 16 random bytes, base64url |
-//! | `iat` | when the token was minted, by the clock of the service |
-//! | `exp` | the absolute end of the session: the [`max_lifetime`](crate::TokenOptions::max_lifetime) of the login, or else [that of the configuration](JwtConfig::max_lifetime) |
-//! | `iss`, `aud` | as configured; then they must be there, and right |
-//! | `client_id` | of [access tokens](JwtConfig::access_tokens) only |
+//! | `iat` | when the token was issued, by the clock of the service |
+//! | `exp` | the absolute end of the session, by the [`max_lifetime`](crate::TokenOptions::max_lifetime) of the login, or else [that of the configuration](JwtConfig::max_lifetime) |
+//! | `iss`, `aud` | as configured; a configured claim must be present and match |
+//! | `client_id` | only in [access tokens](JwtConfig::access_tokens) |
 //!
 //! A refresh prolongs the session but cannot change the token, so every session has an absolute end and every token an
-//! `exp`. A token without `exp` is never minted and never accepted.
+//! `exp`. A token without `exp` is never issued and never accepted.
 //!
-//! The header has `kid`, which a verifier needs to find the key; the key says which algorithm counts, never the token.
-//! Tokens with `crit` (RFC 7515 §4.1.11) or of another `typ` are refused, and `nbf` is respected. The type of an
-//! [access token](JwtConfig::access_tokens) (RFC 9068) is `at+jwt`, that of all others is `JWT` or missing.
+//! The header has `kid`, which a verifier needs to find the key. The key determines the algorithm, the token never
+//! does. Tokens with `crit` (RFC 7515 §4.1.11) or another `typ` are refused, and `nbf` is respected. The `typ` of an
+//! [access token](JwtConfig::access_tokens) (RFC 9068) is `at+jwt`; that of all other tokens is `JWT` or missing.
 //!
-//! [`TokenId`] is the hash of header and claims, without the signature: an ES256 signature has a second spelling that
-//! whoever has the token can compute, and it is still the same token.
+//! [`TokenId`] is the hash of header and claims, without the signature: whoever has an ES256 token can compute a second
+//! valid signature, and with it the token is still the same token.
 //!
 //! # Rotation of keys
 //!
-//! First [`accept`](JwtConfig::accept) the new key everywhere, then sign with it everywhere and accept the old one for as
-//! long as its tokens live.
+//! First [`accept`](JwtConfig::accept) the new key everywhere. Then sign with it everywhere, and accept the old key
+//! until its tokens have expired.
 //!
 //! # Keys of a JWK Set
 //!
-//! [`JwtVerifier::from_jwk_set`] uses each key that can verify tokens and ignores the others (RFC 7517 §5):
-//! [`JwtVerifier::ignored_keys`] tells which and why. A set without any key that can be used is an error.
+//! [`JwtVerifier::from_jwk_set`] uses each key that can verify tokens and ignores the others (RFC 7517 §5).
+//! [`JwtVerifier::ignored_keys`] lists the ignored keys and the reasons. A set without a usable key is an error.
 //!
 //! | a key | is |
 //! |---|---|
@@ -67,21 +68,21 @@
 //! | with `key_ops` `verify`, alone or with `sign` | used |
 //! | with other, repeated or no values in `key_ops` | ignored (RFC 7517 §4.3) |
 //! | without `kid`, or with one that is empty or longer than 128 bytes | ignored |
-//! | with the `kid` of a key of another type | used: the `alg` of a token says which one counts (RFC 7517 §4.5) |
-//! | with `kid` and algorithm of a key before it | ignored |
+//! | with the `kid` of a key of another type | used: the `alg` of a token selects the key (RFC 7517 §4.5) |
+//! | with the `kid` and algorithm of an earlier key | ignored |
 //! | RSA whose `n` or `e` has leading zero octets, against RFC 7518 §2 | used: the number is the same |
-//! | RSA with an even `n` or `e`, with `e` of 1 or of more than 32 bits | ignored |
-//! | EC with `x` or `y` of other than 32 octets (RFC 7518 §6.2.1.2), or a point that is not on the curve | ignored |
-//! | Ed25519 with `x` of other than 32 octets, or that is no point, or one of small order | ignored |
-//! | with a member missing, of another JSON type or not in base64url without padding, such as one with `x5c` only | ignored |
-//! | with certificates (`x5c`, `x5u`) or unknown members beside all that | used; they are not looked at |
+//! | RSA with an even `n` or `e`, or an `e` that is 1 or longer than 32 bits | ignored |
+//! | EC whose `x` or `y` is not 32 octets long (RFC 7518 §6.2.1.2), or whose point is not on the curve | ignored |
+//! | Ed25519 whose `x` is not 32 octets long, not a point, or a point of small order | ignored |
+//! | with a member that is missing (as in a key with `x5c` only), of another JSON type, or not base64url without padding | ignored |
+//! | with additional certificates (`x5c`, `x5u`) or unknown members | used; these members are not read |
 //! | with two members of the same name | ignored (RFC 7517 §4) |
-//! | that is no JSON object | ignored |
+//! | that is not a JSON object | ignored |
 //!
 //! # Cryptography
 //!
-//! Keys and signatures are those of [aws-lc-rs]. Nothing is installed for the whole process: whichever provider the
-//! program uses for rustls or for another JWT library, and whenever it installs it, is its own affair.
+//! [aws-lc-rs] handles keys and signatures. This module installs nothing for the whole process: the program may use and
+//! install any provider for rustls or another JWT library, at any time.
 //!
 //! [RFC 7519]: https://www.rfc-editor.org/rfc/rfc7519
 //! [aws-lc-rs]: https://docs.rs/aws-lc-rs
@@ -115,10 +116,10 @@ mod jwk;
 mod key;
 mod verifier;
 
-/// The longest text that can be a JWT of ours, in bytes.
+/// The longest accepted JWT, in bytes.
 const MAX_LEN: usize = 4096;
 
-/// How to mint and verify JWTs; for [`TokenManagerBuilder::jwt`](crate::TokenManagerBuilder::jwt).
+/// The configuration of JWTs as session tokens; for [`TokenManagerBuilder::jwt`](crate::TokenManagerBuilder::jwt).
 #[derive(Clone, Debug)]
 pub struct JwtConfig {
     signing: Option<SigningKey>,
@@ -130,7 +131,7 @@ pub struct JwtConfig {
 }
 
 impl JwtConfig {
-    /// Mints tokens with this key, and accepts what it signed.
+    /// Issues tokens that are signed with this key, and accepts them.
     pub fn new(signing: SigningKey) -> Self {
         Self {
             signing: Some(signing),
@@ -138,8 +139,9 @@ impl JwtConfig {
         }
     }
 
-    /// Mints no tokens, and accepts those that were signed with the counterpart of one of these keys: for services that
-    /// check sessions but log nobody in. There, logins fail with [`ErrorKind::Config`].
+    /// Issues no tokens, and accepts those signed with the counterpart of one of these keys.
+    ///
+    /// This is for services that check sessions but log nobody in: logins fail with [`ErrorKind::Config`].
     pub fn verify_only(keys: impl IntoIterator<Item = VerifyingKey>) -> Self {
         Self {
             signing: None,
@@ -151,49 +153,52 @@ impl JwtConfig {
         }
     }
 
-    /// Accepts tokens that were signed with the counterpart of this key, too.
+    /// Also accepts tokens that were signed with the counterpart of this key.
     #[must_use]
     pub fn accept(mut self, key: VerifyingKey) -> Self {
         self.others.push(key);
         self
     }
 
-    /// Accepts opaque tokens (`tbs1.…`), too, for as long as there are sessions from before the migration.
+    /// Also accepts opaque tokens (`tbs1.…`), for as long as there are sessions from before the migration.
     #[must_use]
     pub fn accept_opaque(mut self) -> Self {
         self.opaque = true;
         self
     }
 
-    /// The issuer (`iss`) that tokens name and must name. Default: none, and anything goes.
+    /// Sets the issuer (`iss`) of issued tokens, which accepted tokens must have. Default: none, and any is accepted.
     #[must_use]
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.rules.issuer = Some(issuer.into());
         self
     }
 
-    /// The audience (`aud`) that tokens name and must name. Default: none, and none may be there.
+    /// Sets the audience (`aud`) of issued tokens, which accepted tokens must name. Default: none, and tokens with an
+    /// audience are refused.
     #[must_use]
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.rules.audience = Some(audience.into());
         self
     }
 
-    /// How long tokens live at most, where the login does not [say so](crate::TokenOptions::max_lifetime). Default: 30 days.
+    /// Sets the maximum lifetime of sessions and tokens for logins that do not
+    /// [set their own](crate::TokenOptions::max_lifetime). Default: 30 days.
     ///
-    /// It is the absolute end of the session (`ends_at`) and the `exp` of its token, so it ends sessions even if they are
-    /// refreshed, and a longer ttl is cut to it. Services without a store accept a token until then, whatever logouts there
-    /// were.
+    /// It determines the absolute end of the session (`ends_at`) and the `exp` of its token: refreshed sessions end
+    /// then as well, and a longer ttl is cut. Services without a store accept the token until then, in spite of
+    /// logouts.
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
         self.max_lifetime = lifetime;
         self
     }
 
-    /// Mints access tokens as in RFC 9068 for this client, and accepts only access tokens: their type (`typ`) is `at+jwt`.
-    /// It needs an [issuer](Self::issuer) and an [audience](Self::audience). Default: the type is `JWT`.
+    /// Issues access tokens for this client (RFC 9068), and accepts only access tokens.
     ///
-    /// For services that expect that profile. Sessions whose tokens were minted without this are not accepted any more.
+    /// Their type (`typ`) is `at+jwt`; the default type is `JWT`. Access tokens need an [issuer](Self::issuer) and an
+    /// [audience](Self::audience). This is for services that expect that profile. Tokens issued without this setting
+    /// are no longer accepted.
     #[must_use]
     pub fn access_tokens(mut self, client_id: impl Into<String>) -> Self {
         self.client_id = Some(client_id.into());
@@ -201,22 +206,26 @@ impl JwtConfig {
         self
     }
 
-    /// By how much the clocks of services may differ, at most an hour. Default: 5 seconds.
+    /// Sets by how much the clocks of services may differ, at most an hour. Default: 5 seconds.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.rules.leeway = leeway;
         self
     }
 
-    /// The public keys, as a JWK Set (RFC 7517 §5) in JSON: what to serve at `/.well-known/jwks.json`, with the media type
-    /// `application/jwk-set+json`. Shared secrets are not in it.
+    /// The public keys as a JWK Set (RFC 7517 §5) in JSON.
+    ///
+    /// Serve it at `/.well-known/jwks.json` with the media type `application/jwk-set+json`. It contains no shared
+    /// secrets.
     pub fn jwk_set(&self) -> String {
         let keys: Vec<_> = self.keys().filter_map(jwk::write).collect();
         json!({ "keys": keys }).to_string()
     }
 
-    /// A verifier of the same tokens for services without a store. It has the [keys](Self::accept) that this has: give a
-    /// service elsewhere a [`JwtVerifier`] with public keys only.
+    /// Creates an offline verifier of the same tokens, for services without a store.
+    ///
+    /// It has all [keys](Self::accept) of this configuration, shared secrets included. For a service elsewhere, create
+    /// a [`JwtVerifier`] with public keys only.
     ///
     /// # Errors
     ///
@@ -230,7 +239,7 @@ impl JwtConfig {
         own.chain(&self.others)
     }
 
-    /// What a manager needs.
+    /// Builds the issuer and reader of tokens for a manager.
     pub(crate) fn build(self) -> Result<JwtTokens, Error> {
         let checks = Checks::new(self.keys().cloned(), self.rules.clone())?;
         let minter = self.signing.map(|key| {
@@ -252,7 +261,7 @@ impl JwtConfig {
     }
 }
 
-/// Mints and reads JWTs.
+/// Issues and reads JWTs.
 pub(crate) struct JwtTokens {
     minter: Option<Minter>,
     checks: Checks,
@@ -261,7 +270,7 @@ pub(crate) struct JwtTokens {
 
 struct Minter {
     key: SigningKey,
-    /// Encoded.
+    /// In base64url.
     header: String,
     client_id: Option<String>,
 }
@@ -284,7 +293,7 @@ impl JwtTokens {
     pub(crate) fn mint(&self, user_id: &str, lifetime: Duration) -> Result<Token, Error> {
         check_user_id(user_id)?;
         let Some(minter) = &self.minter else {
-            let message = "there is no key to sign tokens with: this manager only verifies them";
+            let message = "this manager only verifies tokens: it has no key to sign them";
             return Err(Error::new(ErrorKind::Config, message));
         };
         let mut random = [0; 16];
@@ -296,7 +305,7 @@ impl JwtTokens {
             sub: user_id,
             jti: BASE64URL.encode(random),
             iat: now.as_secs(),
-            // Rounded up: the store knows the end to the millisecond.
+            // Rounded up, because the store keeps the end to the millisecond.
             exp: (now + lifetime).as_secs() + 1,
             iss: rules.issuer.as_deref(),
             aud: rules.audience.as_deref(),
@@ -307,7 +316,7 @@ impl JwtTokens {
             Error::with_source(ErrorKind::Random, message, error)
         };
         let claims = serde_json::to_vec(&claims).map_err(|error| {
-            let message = "the claims of the token cannot be written as JSON";
+            let message = "the claims of the token cannot be serialized as JSON";
             Error::with_source(ErrorKind::Serialize, message, error)
         })?;
         let mut text = format!("{}.{}", minter.header, BASE64URL.encode(claims));

@@ -14,11 +14,11 @@ use super::{
 };
 use crate::{Error, ErrorKind, RefusalReason, TokenId};
 
-/// Verifies tokens offline: by their signature, type, issuer, audience and expiry alone.
+/// Verifies tokens offline, by their signature, type, issuer, audience and expiry alone.
 ///
-/// For services that have no store, or to let a gateway turn away most of what is no good. **A logout is not seen before
-/// the token expires**: mint such tokens with a short [`max_lifetime`](super::JwtConfig::max_lifetime), or keep a list of
-/// the [`jti`](VerifiedClaims::jti) of those that are not to be accepted any more.
+/// It is for services without a store, and for gateways that refuse most invalid tokens early. **A logout has no effect
+/// before the token expires**: issue such tokens with a short [`max_lifetime`](super::JwtConfig::max_lifetime), or keep
+/// a list of the [`jti`](VerifiedClaims::jti) of revoked tokens.
 ///
 /// [`JwtLayer`](crate::middleware::JwtLayer) is the middleware for it. Cloning is cheap.
 #[derive(Clone)]
@@ -29,13 +29,13 @@ struct Verifier {
     ignored: Vec<IgnoredKey>,
 }
 
-/// The keys by their ids, and the rules for the tokens of all of them.
+/// The keys by their ids, and the rules for all tokens.
 pub(super) struct Checks {
     keys: HashMap<Box<str>, Vec<VerifyingKey>>,
     rules: Rules,
 }
 
-/// Configures a [`JwtVerifier`]; made by [`JwtVerifier::builder`].
+/// Configures a [`JwtVerifier`]; from [`JwtVerifier::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct JwtVerifierBuilder {
@@ -53,43 +53,45 @@ impl JwtVerifierBuilder {
         }
     }
 
-    /// The issuer (`iss`) that tokens must name. Default: any or none.
+    /// Sets the issuer (`iss`) that tokens must have. Default: any or none.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.rules.issuer = Some(issuer.into());
         self
     }
 
-    /// The audience (`aud`) that tokens must name. Default: they must not name any (RFC 7519 §4.1.3).
+    /// Sets the audience (`aud`) that tokens must name. Default: tokens must not name any (RFC 7519 §4.1.3).
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.rules.audience = Some(audience.into());
         self
     }
 
-    /// By how much clocks may differ, at most an hour. Default: 5 seconds.
+    /// Sets by how much clocks may differ, at most an hour. Default: 5 seconds.
     pub fn leeway(mut self, leeway: Duration) -> Self {
         self.rules.leeway = leeway;
         self
     }
 
-    /// Accepts only access tokens as in RFC 9068: their type (`typ`) is `at+jwt`, and they have the claims `iss`, `exp`,
-    /// `aud`, `sub`, `client_id`, `iat` and `jti`. It needs an [issuer](Self::issuer) and an [audience](Self::audience).
-    /// Default: the type is `JWT` or missing, and access tokens are refused.
+    /// Accepts only access tokens (RFC 9068).
+    ///
+    /// Their type (`typ`) is `at+jwt`, and they have the claims `iss`, `exp`, `aud`, `sub`, `client_id`, `iat` and
+    /// `jti`. This setting needs an [issuer](Self::issuer) and an [audience](Self::audience). Default: the type is
+    /// `JWT` or missing, and access tokens are refused.
     pub fn access_tokens(mut self) -> Self {
         self.rules.access_tokens = true;
         self
     }
 
-    /// The keys of the JWK Set that are not used; see [`JwtVerifier::ignored_keys`].
+    /// The keys of the JWK Set that are ignored; see [`JwtVerifier::ignored_keys`].
     pub fn ignored_keys(&self) -> &[IgnoredKey] {
         &self.ignored
     }
 
-    /// The verifier.
+    /// Builds the verifier.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] without keys, for two keys with the same id and algorithm, for a leeway of more than an hour,
-    /// and for [access tokens](Self::access_tokens) without issuer or audience.
+    /// [`ErrorKind::Config`] without keys, for two keys with the same id and algorithm, for a leeway of more than an
+    /// hour, and for [access tokens](Self::access_tokens) without issuer or audience.
     pub fn build(self) -> Result<JwtVerifier, Error> {
         let checks = Checks::new(self.keys, self.rules)?;
         Ok(JwtVerifier(Arc::new(Verifier {
@@ -100,19 +102,20 @@ impl JwtVerifierBuilder {
 }
 
 impl JwtVerifier {
-    /// A verifier for tokens that are signed with the counterpart of one of these keys.
+    /// Configures a verifier of tokens that are signed with the counterpart of one of these keys.
     pub fn builder(keys: impl IntoIterator<Item = VerifyingKey>) -> JwtVerifierBuilder {
         JwtVerifierBuilder::new(keys, Rules::default())
     }
 
-    /// The same with the keys of a JWK Set (RFC 7517), such as [`JwtConfig::jwk_set`](super::JwtConfig::jwk_set) makes.
+    /// Configures a verifier with the keys of a JWK Set (RFC 7517), such as one from
+    /// [`JwtConfig::jwk_set`](super::JwtConfig::jwk_set).
     ///
-    /// Keys that cannot be used are left out: the [module](super#keys-of-a-jwk-set) says which, and
-    /// [`ignored_keys`](Self::ignored_keys) why.
+    /// Unusable keys are ignored: the [module](super#keys-of-a-jwk-set) lists the rules, and
+    /// [`ignored_keys`](Self::ignored_keys) returns the keys and reasons.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if the text is no JWK Set, or has no key that can be used; then the error says why.
+    /// [`ErrorKind::Config`] if the text is not a JWK Set, or has no usable key; then the error gives the reasons.
     pub fn from_jwk_set(json: &str) -> Result<JwtVerifierBuilder, Error> {
         let (keys, ignored) = read_set(json)?;
         Ok(JwtVerifierBuilder {
@@ -121,7 +124,9 @@ impl JwtVerifier {
         })
     }
 
-    /// The keys of the JWK Set that are not used, in the order of the set. Log them: tokens that they signed are refused.
+    /// The keys of the JWK Set that are ignored, in the order of the set.
+    ///
+    /// Log them: tokens that they signed are refused.
     ///
     /// ```
     /// use tower_bearer_session::jwt::JwtVerifier;
@@ -137,11 +142,11 @@ impl JwtVerifier {
         &self.0.ignored
     }
 
-    /// What this token says.
+    /// Verifies a token, and returns its claims.
     ///
     /// # Errors
     ///
-    /// Why it is not to be accepted: [`RefusalReason::Malformed`] or [`RefusalReason::NotVerified`].
+    /// The reason why the token is refused: [`RefusalReason::Malformed`] or [`RefusalReason::NotVerified`].
     pub fn verify(&self, token: &str) -> Result<VerifiedClaims, RefusalReason> {
         let verified = self.0.checks.verify(token)?;
         let expires_at = self.0.checks.rules.check(&verified.claims)?;
@@ -151,7 +156,7 @@ impl JwtVerifier {
     }
 }
 
-/// What is read of a header (RFC 7515 §4.1). Each of these may be there once.
+/// The header parameters that are read (RFC 7515 §4.1). Each may occur only once.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(borrow)]
@@ -160,16 +165,16 @@ struct Header<'a> {
     kid: Option<Cow<'a, str>>,
     #[serde(borrow)]
     typ: Option<Cow<'a, str>>,
-    #[serde(default, deserialize_with = "is_there")]
+    #[serde(default, deserialize_with = "is_present")]
     crit: bool,
 }
 
-/// Whatever the value is.
-fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+/// Deserializes any value as `true`.
+fn is_present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     IgnoredAny::deserialize(deserializer).map(|IgnoredAny| true)
 }
 
-/// A token whose signature is good.
+/// A token with a valid signature, whose claims are not checked yet.
 struct Signed {
     claims: Claims,
     payload: Vec<u8>,
@@ -198,27 +203,26 @@ impl Checks {
             others.push(key);
         }
         if by_id.is_empty() {
-            return error("a verifier needs a key".to_owned());
+            return error("a verifier needs at least one key".to_owned());
         }
         Ok(Self { keys: by_id, rules })
     }
 
-    /// Whom a token is of and its handle, if it is signed by one of the keys with the algorithm of that key, and is as the
-    /// rules say.
+    /// Verifies a token by the keys and the rules, and returns its user id and handle.
     pub(super) fn identify(&self, token: &str) -> Result<(String, TokenId), RefusalReason> {
         let verified = self.verify(token)?;
         self.rules.check(&verified.claims)?;
         Ok((verified.claims.sub, verified.token_id))
     }
 
-    /// Reads a token (RFC 7515 §5.2) without a look at what its claims are.
+    /// Verifies the type and signature of a token (RFC 7515 §5.2), but not its claims.
     fn verify(&self, token: &str) -> Result<Signed, RefusalReason> {
         if token.len() > MAX_LEN {
             return Err(RefusalReason::Malformed);
         }
         let (message, signature) = token.rsplit_once('.').ok_or(RefusalReason::Malformed)?;
         let (header, payload) = message.split_once('.').ok_or(RefusalReason::Malformed)?;
-        // Neither padding nor stray bits after the last octet: there is one spelling.
+        // Without padding and stray bits after the last octet, so that there is one encoding only.
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| RefusalReason::Malformed);
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
         if !is_object(&header) {
@@ -226,7 +230,7 @@ impl Checks {
         }
         let header: Header<'_> =
             serde_json::from_slice(&header).map_err(|_| RefusalReason::Malformed)?;
-        // RFC 7515 §4.1.11: what must be understood, and is not, is refused.
+        // RFC 7515 §4.1.11: refuse critical extensions, none of which is supported.
         if header.crit || !self.rules.accept_type(header.typ.as_deref()) {
             return Err(RefusalReason::NotVerified);
         }
@@ -249,18 +253,20 @@ impl Checks {
     }
 }
 
-/// The handle of a token, from what is signed: header and claims. The signature is left out, because there are two valid
-/// ones on P-256 for whoever has one, and a token must not have two handles.
+/// The handle of a token, from its signed part: header and claims.
+///
+/// It does not depend on the signature: on P-256, whoever has one valid signature can compute a second one, and a token
+/// must not have two handles.
 pub(super) fn token_id(message: &str) -> TokenId {
     TokenId::of(message)
 }
 
-/// Reads a JSON object (RFC 7515 §5.2, RFC 7519 §7.2); a struct could be read from an array as well.
+/// Reads a JSON object (RFC 7515 §5.2, RFC 7519 §7.2). Serde would also read a struct from an array.
 fn json<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     is_object(text).then(|| serde_json::from_slice(text).ok())?
 }
 
-/// Whether a JSON text is an object, if it is any.
+/// Whether a text, if it is valid JSON, is an object.
 fn is_object(text: &[u8]) -> bool {
     text.trim_ascii_start().first() == Some(&b'{')
 }
