@@ -238,7 +238,7 @@ impl Rules {
         };
         let audience_is_right = match (&self.audience, &claims.aud) {
             (Some(audience), Some(claimed)) => claimed.includes(audience),
-            // RFC 7519 §4.1.3: without a configured audience, any audience is another service.
+            // RFC 7519 §4.1.3: without a configured audience, a token with one is for another service.
             (audience, claimed) => audience.is_none() && claimed.is_none(),
         };
         // RFC 9068 §2.2; its other claims are checked for every token.

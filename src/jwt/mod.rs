@@ -41,7 +41,7 @@
 //! [access token](JwtConfig::access_tokens) (RFC 9068) is `at+jwt`; that of all other tokens is `JWT` or missing.
 //!
 //! [`TokenId`] is the hash of header and claims, without the signature: whoever has an ES256 token can compute a second
-//! valid signature, and with it the token is still the same token.
+//! valid signature, which must not make it another token.
 //!
 //! # Rotation of keys
 //!

@@ -1,9 +1,10 @@
 use crate::SessionStore;
 
-/// Where [`store_conformance_tests!`](crate::store_conformance_tests) finds stores: what they all keep their sessions in.
+/// A factory of store handles that share their sessions, for
+/// [`store_conformance_tests!`](crate::store_conformance_tests).
 ///
-/// A store that can be cloned is one, if its clones share their sessions. Implement it for something else to give every
-/// handle a connection of its own, or to keep a server running for as long as a test does.
+/// Every store that is `Clone` is a backend; its clones must share their sessions. Implement the trait for another type
+/// to give every handle its own connection, or to keep a server running during a test.
 ///
 /// ```
 /// # use tower_bearer_session::MemoryStore as MyStore;
@@ -26,7 +27,7 @@ pub trait Backend {
     /// The store under test.
     type Store: SessionStore;
 
-    /// A handle on the sessions, the same ones for each call.
+    /// Creates a store handle. All handles of a backend share the same sessions.
     fn store(&self) -> impl Future<Output = Self::Store>;
 }
 

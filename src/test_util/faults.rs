@@ -9,10 +9,10 @@ use crate::{
     store::{InterceptedStore, Operation, StoreInterceptor},
 };
 
-/// A store that fails or is slow when its [`Faults`] say so.
+/// A store that fails or responds slowly as its [`Faults`] demand.
 pub type FaultyStore<S> = InterceptedStore<S, Faults>;
 
-/// The faults of a store, to be changed while the store is in use. Cloning gives another handle on the same ones.
+/// The faults of a store, which can be changed while the store is in use. Clones share the same faults.
 ///
 /// ```
 /// use tower_bearer_session::{ErrorKind, MemoryStore, TokenManager, test_util::Faults};
@@ -37,7 +37,7 @@ pub struct Faults {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By operation; `None`: for those that have none of their own.
+    /// By operation; `None` is for operations without an entry of their own.
     failures: BTreeMap<Option<&'static str>, Failure>,
     delays: BTreeMap<Option<&'static str>, Duration>,
     reply_delays: BTreeMap<Option<&'static str>, Duration>,
@@ -47,16 +47,16 @@ struct State {
 #[derive(Debug)]
 struct Failure {
     kind: ErrorKind,
-    /// `None`: for ever.
+    /// The remaining calls; `None` for an unlimited number.
     calls: Option<u64>,
-    /// Whether the store does what it was asked for all the same.
+    /// Whether the store still performs the operation.
     done: bool,
 }
 
-/// What becomes of one call.
+/// The delays and the fault of one call.
 struct Plan {
     delay: Duration,
-    /// Its kind, and whether the store does what it was asked for all the same.
+    /// The kind of the error, and whether the store still performs the operation.
     fault: Option<(ErrorKind, bool)>,
     reply_delay: Duration,
 }
@@ -74,21 +74,22 @@ const OPERATIONS: [&str; 9] = [
 ];
 
 impl Faults {
-    /// No faults, for now.
+    /// Creates a handle without any faults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A store that has these faults.
+    /// Wraps a store, which then has these faults.
     pub fn wrap<S: SessionStore>(&self, store: S) -> FaultyStore<S> {
         InterceptedStore::new(store, self.clone())
     }
 
-    /// A handle on the faults of one method of [`SessionStore`] only; they come before those of all methods.
+    /// Returns a handle on the faults of one method of [`SessionStore`], which take precedence over those of all
+    /// methods.
     ///
     /// # Panics
     ///
-    /// If there is no method of that name.
+    /// If [`SessionStore`] has no method of that name.
     #[must_use]
     pub fn on(&self, operation: &str) -> Self {
         let known = OPERATIONS.into_iter().find(|known| *known == operation);
@@ -101,35 +102,33 @@ impl Faults {
         }
     }
 
-    /// From now on, calls fail with an error of this kind. They do not reach the store.
+    /// Makes all calls from now on fail with an error of this kind, without reaching the store.
     pub fn fail(&self, kind: ErrorKind) {
         self.set_failure(kind, None, false);
     }
 
-    /// The next calls, so many, fail with an error of this kind. They do not reach the store.
+    /// Makes the next `calls` calls fail with an error of this kind, without reaching the store.
     pub fn fail_next(&self, calls: u64, kind: ErrorKind) {
         self.set_failure(kind, Some(calls), false);
     }
 
-    /// The replies to the next calls, so many, are lost: the store does what it was asked for, and the caller gets an
-    /// error of this kind.
+    /// Loses the replies to the next `calls` calls: the store performs them, and the caller gets an error of this kind.
     pub fn lose_next_replies(&self, calls: u64, kind: ErrorKind) {
         self.set_failure(kind, Some(calls), true);
     }
 
-    /// From now on, calls take so much longer, those that fail included. The time is tokio's.
+    /// Delays all calls from now on, including those that fail. The delay follows tokio's clock.
     pub fn delay(&self, latency: Duration) {
         self.lock().delays.insert(self.operation, latency);
     }
 
-    /// From now on, the store does at once what it is asked for, but its replies take so much longer. The time is
-    /// tokio's.
+    /// Delays all replies from now on, while the store performs the calls at once. The delay follows tokio's clock.
     pub fn delay_replies(&self, latency: Duration) {
         let mut state = self.lock();
         state.reply_delays.insert(self.operation, latency);
     }
 
-    /// Ends failures and delays; those of all methods, if the handle is not for [one](Self::on).
+    /// Ends failures and delays: those of all methods, unless the handle is for [one](Self::on).
     pub fn heal(&self) {
         let mut state = self.lock();
         let others = |of: &Option<_>| self.operation.is_some() && *of != self.operation;
@@ -138,7 +137,7 @@ impl Faults {
         state.reply_delays.retain(|of, _| others(of));
     }
 
-    /// How many calls there were, those that failed included.
+    /// Returns the number of calls so far, including those that failed.
     pub fn calls(&self) -> u64 {
         let state = self.lock();
         match self.operation {
@@ -158,7 +157,7 @@ impl Faults {
 }
 
 impl State {
-    /// Counts a call and plans what becomes of it.
+    /// Counts a call, and determines its delays and fault.
     fn begin(&mut self, operation: &'static str) -> Plan {
         *self.calls.entry(operation).or_default() += 1;
         let scopes = [Some(operation), None];
@@ -192,7 +191,7 @@ impl StoreInterceptor for Faults {
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
-        let fault = |kind| Err(Error::new(kind, "a fault that a test asked for"));
+        let fault = |kind| Err(Error::new(kind, "a fault injected by a test"));
         let outcome = match plan.fault {
             Some((kind, false)) => fault(kind),
             Some((kind, true)) => call.await.and_then(|_| fault(kind)),

@@ -1,9 +1,8 @@
-//! For tests of services, and of stores (feature `test-util`).
+//! Test utilities for services and stores (feature `test-util`).
 //!
-//! - **A request of a logged-in user** in one line: [`LoggedIn`], and [`bearer`] for clients that are not built on `http`'s
-//!   requests.
-//! - **A store that fails or is slow** when the test says so: [`Faults`].
-//! - **A store of your own**: [`store_conformance_tests!`](crate::store_conformance_tests) checks that it keeps the
+//! - [`LoggedIn`] makes a request of a logged-in user in one line; [`bearer`] is for clients without `http` requests.
+//! - [`Faults`] makes a store fail or respond slowly on demand.
+//! - [`store_conformance_tests!`](crate::store_conformance_tests) checks that a custom store keeps the
 //!   [contract](crate::SessionStore).
 
 pub use self::{

@@ -2,7 +2,7 @@ use http::{HeaderValue, Request, header::AUTHORIZATION, request::Builder};
 
 use crate::TokenManager;
 
-/// Logs a user in and lets a request carry the token.
+/// Logs a user in, and attaches the token to a request.
 ///
 /// ```
 /// # use std::convert::Infallible;
@@ -24,7 +24,7 @@ use crate::TokenManager;
 /// # Ok(()) }
 /// ```
 pub trait LoggedIn: Sized {
-    /// Starts a session of this user, and replaces the `Authorization` header by one with its token.
+    /// Starts a session of this user, and sets the `Authorization` header to its token.
     ///
     /// # Panics
     ///
@@ -38,7 +38,7 @@ pub trait LoggedIn: Sized {
 
 impl LoggedIn for Builder {
     async fn logged_in_as<D>(mut self, manager: &TokenManager<D>, user_id: &str) -> Self {
-        // A builder without headers has an error, which `body` will tell.
+        // A builder without headers has an error, which `body` returns.
         let value = bearer(manager, user_id).await;
         if let Some(headers) = self.headers_mut() {
             headers.insert(AUTHORIZATION, value);

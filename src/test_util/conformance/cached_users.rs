@@ -1,4 +1,4 @@
-//! `get_user` and `put_user`.
+//! Tests of `get_user` and `put_user`.
 
 use super::helpers::{DAY, HOUR, SHORT, listed, log_in, outlive_short, token_id};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     test_util::Backend,
 };
 
-/// `Replace` needs nothing to be there, and minds nothing that is.
+/// `Replace` writes whether or not there is a value.
 pub async fn replace_always_writes(backend: &impl Backend) {
     let store = backend.store().await;
     assert_eq!(store.get_user("al").await.expect("no error"), None);
@@ -25,7 +25,7 @@ pub async fn replace_always_writes(backend: &impl Backend) {
     }
 }
 
-/// `IfUnchanged(None)`: only if there is none; an empty value is one.
+/// `IfUnchanged(None)` writes only without a value; an empty value counts as one.
 pub async fn if_none_writes_only_once(backend: &impl Backend) {
     let store = backend.store().await;
     assert!(
@@ -57,10 +57,10 @@ pub async fn if_none_writes_only_once(backend: &impl Backend) {
     assert_eq!(cached(&store, "bo").await.expect("no error"), b"");
 }
 
-/// `IfUnchanged(Some)`: only if exactly these bytes are there.
+/// `IfUnchanged(Some)` writes only if the value has exactly these bytes.
 pub async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
     let store = backend.store().await;
-    // Of an absent value nothing is right, not even the empty one.
+    // No bytes match an absent value, not even the empty ones.
     for seen in [&b""[..], b"x"] {
         assert!(
             !store
@@ -103,7 +103,7 @@ pub async fn if_unchanged_compares_the_bytes(backend: &impl Backend) {
     }
 }
 
-/// Where the condition does not hold, neither value nor ttl change.
+/// If the condition does not hold, neither value nor ttl changes.
 pub async fn a_refused_put_changes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     store
@@ -122,7 +122,7 @@ pub async fn a_refused_put_changes_nothing(backend: &impl Backend) {
     assert_eq!(cached(&store, "al").await.expect("no error"), b"value");
 }
 
-/// A put counts from now: it makes a short value long, and a long one short.
+/// Every put sets the ttl from now, whether that prolongs or shortens the life of the value.
 pub async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
     let store = backend.store().await;
     let value = &b"value"[..];
@@ -140,7 +140,7 @@ pub async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
         outlive_short().await;
         assert_eq!(cached(&store, user_id).await, None);
     }
-    // As long as it may be, it is not there for ever: `IfUnchanged(None)` sets one too.
+    // `IfUnchanged(None)` sets the ttl, too.
     assert!(
         store
             .put_user("cy", value, SHORT, IfUnchanged(None))
@@ -162,7 +162,7 @@ pub async fn every_put_sets_the_ttl_anew(backend: &impl Backend) {
     assert_eq!(cached(&store, "al").await.expect("no error"), value);
 }
 
-/// 100 kB of any bytes come back as they went, in all modes.
+/// A value of 100 kB of any bytes is returned unchanged, in all modes.
 pub async fn values_are_opaque_and_may_be_large(backend: &impl Backend) {
     let store = backend.store().await;
     let large: Vec<u8> = (0..100_000_u32).map(|n| (n * 31 / 7) as u8).collect();
@@ -190,7 +190,7 @@ pub async fn values_are_opaque_and_may_be_large(backend: &impl Backend) {
     assert_eq!(cached(&store, "al").await.expect("no error"), other);
 }
 
-/// A value is of one user, and makes no session.
+/// A value belongs to one user, and does not create a session.
 pub async fn values_belong_to_their_user_and_need_no_session(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(1)).await;
@@ -209,7 +209,7 @@ pub async fn values_belong_to_their_user_and_need_no_session(backend: &impl Back
     assert_eq!(listed(&store, "bo").await, [token_id(1)]);
 }
 
-/// A write that was done twice, because its answer got lost, leaves the same value.
+/// A write that is retried because its reply was lost leaves the same value.
 pub async fn repeated_puts_leave_what_one_leaves(backend: &impl Backend) {
     let store = backend.store().await;
     for mode in [IfUnchanged(None), IfUnchanged(Some(b"new")), Replace] {

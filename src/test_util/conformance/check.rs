@@ -1,4 +1,4 @@
-//! `check`.
+//! Tests of `check`.
 
 use super::helpers::{
     DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, token_id,
@@ -20,7 +20,7 @@ pub async fn what_was_never_created_is_not_live(backend: &impl Backend) {
     assert!(!is_live(&store, "cy", &token_id(1)).await);
 }
 
-/// The user's cached value comes with the session: as it is now, and `None` once it is gone.
+/// A check returns the user's current cached value with the session, and `None` without one.
 pub async fn a_check_brings_the_cached_user(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -44,12 +44,12 @@ pub async fn a_check_brings_the_cached_user(backend: &impl Backend) {
         .expect("no error");
     outlive_short().await;
     assert_eq!(live(&store, "al", &id).await.user, None);
-    // Nor does a value make a session.
+    // A cached value does not make a session live.
     assert!(!is_live(&store, "bo", &id).await);
 }
 
-/// If the store answers at once, then as a check does: for sessions that are live, unknown, of somebody else, over and
-/// deleted, with and without a cached value.
+/// If `check_now` answers, its answer is that of `check`: for sessions that are live, unknown, of another user, expired
+/// and deleted, with and without a cached value.
 pub async fn an_answer_at_once_is_that_of_a_check(backend: &impl Backend) {
     let store = backend.store().await;
     let [long, short, deleted] = [1, 2, 3].map(token_id);
@@ -80,7 +80,7 @@ pub async fn an_answer_at_once_is_that_of_a_check(backend: &impl Backend) {
     }
 }
 
-/// Checks of live and of unknown tokens leave no trace.
+/// Checks of live and of unknown tokens change nothing.
 pub async fn a_check_writes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -96,7 +96,7 @@ pub async fn a_check_writes_nothing(backend: &impl Backend) {
     assert_eq!(store.get_user("al").await.expect("no error"), None);
 }
 
-/// `now` fits the times in the record, and never goes back.
+/// `now` is on the same clock as the times of the record, and never goes back.
 pub async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -113,7 +113,7 @@ pub async fn the_time_of_a_check_is_the_stores_and_goes_forward(backend: &impl B
     assert!(checked.session.expires_at > checked.now + DAY - HOUR);
 }
 
-/// What one handle did, all others see at once.
+/// All handles see a change by one handle at once.
 pub async fn every_handle_sees_the_same(backend: &impl Backend) {
     let (store, other) = (backend.store().await, backend.store().await);
     for n in 0..50 {

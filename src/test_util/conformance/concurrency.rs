@@ -1,4 +1,4 @@
-//! Calls that run at the same time, over two handles.
+//! Tests of concurrent calls over two handles.
 
 use std::{
     collections::HashSet,
@@ -24,7 +24,7 @@ use crate::{
     test_util::Backend,
 };
 
-/// Each of 16 calls may end it, one does.
+/// Exactly one of 16 concurrent deletes ends the session.
 pub async fn one_of_many_deletes_ends_the_session(backend: &impl Backend) {
     let stores = two_handles(backend).await;
     for round in 0..100 {
@@ -35,11 +35,11 @@ pub async fn one_of_many_deletes_ends_the_session(backend: &impl Backend) {
             async move { store.delete("al", &id).await.expect("no error") }
         });
         let ended = ended.await.into_iter().filter(|ended| *ended).count();
-        assert_eq!(ended, 1, "so many deletes say that they ended the session");
+        assert_eq!(ended, 1, "number of deletes that ended the session");
     }
 }
 
-/// Logins, logouts and logouts of all at once: what all of them say adds up.
+/// With concurrent logins, logouts and logouts of all, the reported counts add up.
 pub async fn every_session_is_ended_once(backend: &impl Backend) {
     const LOGINS: u128 = 40;
     let stores = two_handles(backend).await;
@@ -69,7 +69,7 @@ pub async fn every_session_is_ended_once(backend: &impl Backend) {
     }
 }
 
-/// Of those that saw the same, one writes; the others are told that they did not.
+/// Of concurrent puts with the same condition exactly one writes, and the others return `false`.
 pub async fn one_of_many_conditional_puts_wins(backend: &impl Backend) {
     let stores = two_handles(backend).await;
     let mut seen: Option<Vec<u8>> = None;
@@ -86,14 +86,14 @@ pub async fn one_of_many_conditional_puts_wins(backend: &impl Backend) {
             }
         });
         let winners: Vec<_> = written.await.into_iter().flatten().collect();
-        assert_eq!(winners.len(), 1, "so many writes saw their condition hold");
+        assert_eq!(winners.len(), 1, "number of puts that wrote");
         seen = winners.into_iter().next();
         let cached = stores[0].get_user("al").await.expect("no error");
         assert_eq!(cached.as_deref(), seen.as_deref());
     }
 }
 
-/// Of 40 logins at once at most 3 live; who is reported as evicted is dead, and nobody else.
+/// Of 40 concurrent logins with a limit of 3, exactly 3 are live, and each other one is evicted once or refused.
 pub async fn the_limit_holds_when_logins_come_at_once(backend: &impl Backend) {
     const LOGINS: usize = 40;
     let stores = two_handles(backend).await;
@@ -122,7 +122,7 @@ pub async fn the_limit_holds_when_logins_come_at_once(backend: &impl Backend) {
             }
         }
         let live = listed(&*stores[0], &user_id).await;
-        assert_eq!(live.len(), 3, "{on_full:?}: so many are live");
+        assert_eq!(live.len(), 3, "{on_full:?}: number of live sessions");
         assert_eq!(
             evicted.len() + refused + live.len(),
             LOGINS,
@@ -135,7 +135,7 @@ pub async fn the_limit_holds_when_logins_come_at_once(backend: &impl Backend) {
     }
 }
 
-/// What begins after a logout returned finds nothing, whatever checks and refreshes are in flight.
+/// Calls that begin after a logout has returned find no session, whatever checks and refreshes are in flight.
 pub async fn a_delete_beats_checks_and_refreshes(backend: &impl Backend) {
     const TASKS: usize = 4;
     let stores = two_handles(backend).await;
@@ -164,7 +164,7 @@ pub async fn a_delete_beats_checks_and_refreshes(backend: &impl Backend) {
                         assert!(!found, "a deleted session is back; refresh: {refreshes}");
                         return;
                     }
-                    // A store in memory never waits: without this, a failed test could not end.
+                    // A store in memory never yields, so without this a failing test could not end.
                     yield_now().await;
                 }
             });
@@ -184,17 +184,17 @@ pub async fn a_delete_beats_checks_and_refreshes(backend: &impl Backend) {
     }
 }
 
-/// Of updates of the same version, one is done.
+/// Exactly one of the concurrent updates of the same version succeeds.
 pub async fn one_of_many_conditional_updates_wins(backend: &impl Backend) {
     let stores = two_handles(backend).await;
     let id = token_id(1);
     let mut version = log_in(&*stores[0], "al", &id).await.version();
     for _ in 0..100 {
-        // The version has the time of the update, in milliseconds.
+        // The version contains the time of the update, in milliseconds.
         tick().await;
         let updated = at_once(16, |task| {
             let store = Arc::clone(&stores[task % 2]);
-            // Of the same moment they differ by what they set.
+            // Updates in the same millisecond differ by their ttl.
             let mut change = SessionChange::refresh(DAY + HOUR * task as u32);
             change.if_version = Some(version);
             async move {
@@ -203,14 +203,14 @@ pub async fn one_of_many_conditional_updates_wins(backend: &impl Backend) {
             }
         });
         let winners: Vec<_> = updated.await.into_iter().flatten().collect();
-        assert_eq!(winners.len(), 1, "so many updates saw their condition hold");
+        assert_eq!(winners.len(), 1, "number of updates that succeeded");
         let session = live(&*stores[0], "al", &id).await.session;
         assert_eq!(session.expires_at, session.refreshed_at + winners[0]);
         version = session.version();
     }
 }
 
-/// A refresh without a condition stands, whether the update that depends on the version before came first or not.
+/// A refresh without a condition wins over concurrent updates of the version before it.
 pub async fn a_conditional_update_never_overwrites_a_refresh(backend: &impl Backend) {
     let stores = two_handles(backend).await;
     let id = token_id(1);

@@ -1,4 +1,4 @@
-//! `create`, without limits.
+//! Tests of `create` without limits.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// `create` returns the session as it is, and `check` and `list` find the same.
+/// `create` returns the new session, and `check` and `list` return the same record.
 pub async fn a_new_session_is_live_and_as_ordered(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -57,7 +57,7 @@ pub async fn the_absolute_end_caps_the_expiry(backend: &impl Backend) {
     }
 }
 
-/// A repeat returns the live session as it is, whatever the repeat asks for.
+/// A repeated `create` returns the live session unchanged, whatever its arguments.
 pub async fn repeating_a_live_session_changes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -85,7 +85,7 @@ pub async fn repeating_a_live_session_changes_nothing(backend: &impl Backend) {
     assert_eq!(store.list("al").await.expect("no error"), [(id, refreshed)]);
 }
 
-/// The same token id is another session under another user.
+/// The same token id under another user is another session.
 pub async fn a_session_belongs_to_its_user(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -102,7 +102,7 @@ pub async fn a_session_belongs_to_its_user(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, []);
 }
 
-/// Metadata is opaque: any bytes come back from `create`, `check` and `list`, and survive a refresh.
+/// Metadata is opaque: `create`, `check` and `list` return any bytes unchanged, also after a refresh.
 pub async fn metadata_is_kept_byte_for_byte(backend: &impl Backend) {
     let store = backend.store().await;
     let every_byte: Vec<u8> = (0..=255).collect();
@@ -130,7 +130,7 @@ pub async fn metadata_is_kept_byte_for_byte(backend: &impl Backend) {
     }
 }
 
-/// `Some` of no bytes is the same as `None`, in every store.
+/// Empty metadata is the same as `None`.
 pub async fn empty_metadata_is_no_metadata(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -141,7 +141,7 @@ pub async fn empty_metadata_is_no_metadata(backend: &impl Backend) {
     assert_eq!(live(&store, "al", &id).await.session.metadata, None);
 }
 
-/// Nothing is rounded to seconds.
+/// Durations are not rounded to seconds.
 pub async fn durations_are_kept_to_the_millisecond(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -166,7 +166,7 @@ pub async fn durations_are_kept_to_the_millisecond(backend: &impl Backend) {
     assert_eq!(refreshed.expires_at, refreshed.refreshed_at + ttl);
 }
 
-/// A century and a millisecond are both possible, in every place that takes a duration.
+/// Every duration may be a century or a millisecond.
 pub async fn the_longest_and_the_shortest_durations_work(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);

@@ -1,9 +1,9 @@
-//! `delete` and `delete_all`.
+//! Tests of `delete` and `delete_all`.
 
 use super::helpers::{HOUR, is_live, listed, live, log_in, log_in_apart, tick, token_id};
 use crate::{SessionStore, store::PutMode, test_util::Backend};
 
-/// `true` for the call that ended it, `false` ever after.
+/// `delete` returns `true` for the call that ended the session, and `false` afterwards.
 pub async fn a_session_is_deleted_once(backend: &impl Backend) {
     let store = backend.store().await;
     log_in_apart(&store, "al", &[1, 2].map(token_id)).await;
@@ -16,7 +16,7 @@ pub async fn a_session_is_deleted_once(backend: &impl Backend) {
     assert!(!store.delete("al", &token_id(2)).await.expect("no error"));
 }
 
-/// Unknown users and tokens, and tokens of other users, which stay as they are.
+/// `delete` returns `false` for unknown users and tokens and for tokens of other users, which it does not change.
 pub async fn deleting_what_never_was_is_false(backend: &impl Backend) {
     let store = backend.store().await;
     let bos = log_in(&store, "bo", &token_id(1)).await;
@@ -25,7 +25,7 @@ pub async fn deleting_what_never_was_is_false(backend: &impl Backend) {
     assert_eq!(live(&store, "bo", &token_id(1)).await.session, bos);
 }
 
-/// A deleted session is the same as one that never was: nothing of it is in its successor.
+/// A new session with the id of a deleted one has nothing of it.
 pub async fn a_deleted_session_can_be_created_anew(backend: &impl Backend) {
     let store = backend.store().await;
     let first = log_in(&store, "al", &token_id(1)).await;
@@ -41,7 +41,7 @@ pub async fn a_deleted_session_can_be_created_anew(backend: &impl Backend) {
     assert_eq!(live(&store, "al", &token_id(1)).await.session, third);
 }
 
-/// Every session of one user ends, and none of another; the count is theirs.
+/// `delete_all` ends and counts all sessions of one user, and none of another.
 pub async fn delete_all_ends_all_sessions_of_the_user_only(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..20 {
@@ -58,7 +58,7 @@ pub async fn delete_all_ends_all_sessions_of_the_user_only(backend: &impl Backen
     assert_eq!(store.delete_all("nobody", None).await.expect("no error"), 0);
 }
 
-/// The one session stays as it is, record and all; a repeat removes nothing more.
+/// The excepted session keeps its record, and a repeated call deletes nothing more.
 pub async fn delete_all_keeps_the_excepted_session(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..20 {
@@ -87,7 +87,7 @@ pub async fn delete_all_keeps_the_excepted_session(backend: &impl Backend) {
     assert!(store.delete("al", &token_id(7)).await.expect("no error"));
 }
 
-/// An unknown id, or that of another user, is not created, and saves nobody.
+/// An exception with an unknown id or another user's id creates no session and keeps none.
 pub async fn an_exception_that_is_not_live_keeps_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(9)).await;
@@ -115,7 +115,7 @@ pub async fn an_exception_that_is_not_live_keeps_nothing(backend: &impl Backend)
     assert!(is_live(&store, "bo", &token_id(9)).await);
 }
 
-/// Many sessions are no reason to leave some, or to lose the one excepted.
+/// With thousands of sessions, `delete_all` ends all of them and keeps the excepted one.
 pub async fn delete_all_of_thousands_is_complete(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..2000 {
@@ -134,7 +134,7 @@ pub async fn delete_all_of_thousands_is_complete(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, []);
 }
 
-/// It ends what is there, and bans nothing that comes.
+/// `delete_all` does not affect later sessions.
 pub async fn sessions_after_delete_all_live(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "al", &token_id(1)).await;
@@ -144,7 +144,7 @@ pub async fn sessions_after_delete_all_live(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, [token_id(2)]);
 }
 
-/// Sessions and the cached user are two things.
+/// `delete` and `delete_all` keep the cached user.
 pub async fn deletes_leave_the_cached_user(backend: &impl Backend) {
     let store = backend.store().await;
     store

@@ -1,7 +1,7 @@
-//! What has expired is the same as what never was, for every method.
+//! Tests that every method treats expired sessions and values as absent.
 //!
-//! All of these keep a live session, or a live value, of the same user beside the expired ones, and have
-//! more expired ones than a store may free in passing: the verdict must not depend on what is freed.
+//! Each test has a live session or value of the same user beside the expired ones, and more expired ones than a store
+//! may free along with a call: the result must not depend on what is freed.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::{OnFull, SessionStore, TokenId, store::PutMode, test_util::Backend};
 
 const EXPIRED: u128 = 60;
 
-/// Neither `check` nor `list` nor `refresh` finds them; the live one stays.
+/// `check`, `list` and `refresh` do not find expired sessions, and the live one stays.
 pub async fn expired_sessions_are_not_live_and_not_listed(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     assert_eq!(listed(&store, "al").await, [kept]);
@@ -29,7 +29,7 @@ pub async fn expired_sessions_are_not_live_and_not_listed(backend: &impl Backend
     assert_eq!(listed(&store, "al").await, [kept]);
 }
 
-/// `delete` says `true` only for a live one.
+/// `delete` returns `true` only for a live session.
 pub async fn deleting_an_expired_session_is_false(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     for n in (0..EXPIRED).rev() {
@@ -38,7 +38,7 @@ pub async fn deleting_an_expired_session_is_false(backend: &impl Backend) {
     assert!(store.delete("al", &kept).await.expect("no error"));
 }
 
-/// A new session with the id of an expired one is new in every respect.
+/// A new session with the id of an expired one has nothing of it.
 pub async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     let kept = live(&store, "al", &kept).await;
@@ -50,7 +50,7 @@ pub async fn an_expired_session_can_be_created_anew(backend: &impl Backend) {
     }
 }
 
-/// `delete_all` keeps an exception only if it is live.
+/// `delete_all` keeps the excepted session only if it is live.
 pub async fn an_expired_session_is_no_exception(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     let expired = token_id(EXPIRED - 1);
@@ -58,7 +58,7 @@ pub async fn an_expired_session_is_no_exception(backend: &impl Backend) {
         .delete_all("al", Some(&expired))
         .await
         .expect("no error");
-    // The live one, and such expired ones as were not freed yet.
+    // The live session, and those expired ones that were not freed yet.
     assert!((1..=1 + EXPIRED as u64).contains(&removed));
     assert!(!is_live(&store, "al", &expired).await);
     assert!(!is_live(&store, "al", &kept).await);
@@ -66,7 +66,7 @@ pub async fn an_expired_session_is_no_exception(backend: &impl Backend) {
     assert_eq!(store.delete_all("al", None).await.expect("no error"), 0);
 }
 
-/// A login is neither refused for the sake of expired sessions, nor does it report them as evicted.
+/// A login is not refused because of expired sessions, and does not report them as evicted.
 pub async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend) {
     let (store, kept) = expired_sessions(backend).await;
     for (n, on_full) in [
@@ -74,7 +74,7 @@ pub async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend)
         (102, OnFull::EvictOldest),
         (103, OnFull::EvictLeastRecentlyRefreshed),
     ] {
-        // Room for one more than are live.
+        // Leave room for one more than the live sessions.
         let max = limit(n - 99, on_full);
         let created = store
             .create("al", &token_id(n.into()), &session(HOUR), max)
@@ -98,7 +98,7 @@ pub async fn expired_sessions_do_not_count_for_the_limit(backend: &impl Backend)
     assert_eq!(evicted, [kept]);
 }
 
-/// An expired value is none: for `get_user`, for `check`, and for the condition of `put_user`.
+/// `get_user`, `check` and the condition of `put_user` treat an expired value as absent.
 pub async fn expired_values_are_none(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "al", &token_id(1)).await;
@@ -137,7 +137,7 @@ pub async fn expired_values_are_none(backend: &impl Backend) {
     );
 }
 
-/// Refreshing all the time does not help against the absolute end.
+/// Refreshes do not prolong a session past its absolute end.
 pub async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Backend) {
     let store = backend.store().await;
     let kept = token_id(1);
@@ -158,7 +158,10 @@ pub async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Bac
         .await
         .expect("no error")
     {
-        assert!(began.elapsed() < 100 * SHORT, "it is past its end");
+        assert!(
+            began.elapsed() < 100 * SHORT,
+            "a session past its absolute end was refreshed"
+        );
         if let Some(checked) = store.check("al", &token_id(2)).await.expect("no error") {
             assert_eq!(checked.session.expires_at, end);
         }
@@ -169,7 +172,7 @@ pub async fn an_absolute_end_that_is_reached_ends_the_session(backend: &impl Bac
     assert!(live(&store, "al", &kept).await.now > end);
 }
 
-/// A user "al" with [`EXPIRED`] expired sessions and a live one, which began first.
+/// Creates a user "al" with [`EXPIRED`] expired sessions and an older live one.
 async fn expired_sessions<B: Backend>(backend: &B) -> (B::Store, TokenId) {
     let store = backend.store().await;
     let kept = token_id(1000);

@@ -1,4 +1,4 @@
-//! What the points share, and other tests of stores use.
+//! Helpers of the conformance tests and of other tests of stores.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -13,9 +13,9 @@ use crate::{
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// How long something lives that is to expire within the test.
+/// A ttl that expires within the test.
 ///
-/// Tests say what is so *after* it, never what is so before: the machine may be busy.
+/// Tests only assert the state *after* it has passed, never before: the machine may be busy.
 pub const SHORT: Duration = Duration::from_millis(40);
 
 /// The `n`th token id.
@@ -24,7 +24,7 @@ pub fn token_id(n: u128) -> TokenId {
     text.parse().expect("16 bytes in base64url")
 }
 
-/// A session without anything special.
+/// A session with this ttl and defaults otherwise.
 pub fn session(ttl: Duration) -> NewSession {
     NewSession::new(ttl)
 }
@@ -40,7 +40,7 @@ pub async fn log_in(store: &impl SessionStore, user_id: &str, token_id: &TokenId
     created.expect("no error").session
 }
 
-/// Starts these sessions, one after the other, so that no two began in the same millisecond.
+/// Starts these sessions one after the other, no two in the same millisecond.
 pub async fn log_in_apart(store: &impl SessionStore, user_id: &str, token_ids: &[TokenId]) {
     for token_id in token_ids {
         log_in(store, user_id, token_id).await;
@@ -48,7 +48,7 @@ pub async fn log_in_apart(store: &impl SessionStore, user_id: &str, token_ids: &
     }
 }
 
-/// Checks a session that must be live.
+/// Checks a session, and panics if it is not live.
 pub async fn live(store: &impl SessionStore, user_id: &str, token_id: &TokenId) -> Checked {
     let checked = store.check(user_id, token_id).await.expect("no error");
     checked.unwrap_or_else(|| panic!("{token_id} of {user_id:?} is not live"))
@@ -59,23 +59,23 @@ pub async fn is_live(store: &impl SessionStore, user_id: &str, token_id: &TokenI
     checked.expect("no error").is_some()
 }
 
-/// The ids of the sessions that a list has.
+/// Lists the ids of the sessions of a user.
 pub async fn listed(store: &impl SessionStore, user_id: &str) -> Vec<TokenId> {
     let sessions = store.list(user_id).await.expect("no error");
     sessions.into_iter().map(|(id, _)| id).collect()
 }
 
-/// Lets the store's clock, which counts milliseconds, go on.
+/// Waits until the store's clock has advanced by at least a millisecond.
 pub async fn tick() {
     tokio::time::sleep(Duration::from_millis(3)).await;
 }
 
-/// Sleeps until what lives [`SHORT`] is dead.
+/// Waits until sessions and values with the ttl [`SHORT`] have expired.
 pub async fn outlive_short() {
     tokio::time::sleep(SHORT + Duration::from_millis(10)).await;
 }
 
-/// Runs so many tasks, which begin together, and returns what they return.
+/// Runs this many tasks concurrently, started together, and returns their outputs.
 pub async fn at_once<F>(tasks: usize, task: impl Fn(usize) -> F) -> Vec<F::Output>
 where
     F: Future<Output: Send> + Send + 'static,

@@ -1,4 +1,4 @@
-//! `create` with a session limit, one call at a time; `races` has many at once.
+//! Tests of `create` with a session limit, one call at a time; `concurrency` tests concurrent calls.
 
 use super::helpers::{
     HOUR, is_live, limit, listed, live, log_in, log_in_apart, session, tick, token_id,
@@ -10,11 +10,11 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// How many of the sessions that a login ends have to be reported.
+/// How many of the sessions that a login evicts must be reported.
 const MIN_REPORTED: usize = 512;
 const EVICTING: [OnFull; 2] = [OnFull::EvictOldest, OnFull::EvictLeastRecentlyRefreshed];
 
-/// Up to `max` sessions there is room for all.
+/// Up to `max` sessions, no login evicts or is refused.
 pub async fn below_the_limit_nobody_goes(backend: &impl Backend) {
     let store = backend.store().await;
     for (user_id, on_full) in [
@@ -30,7 +30,7 @@ pub async fn below_the_limit_nobody_goes(backend: &impl Backend) {
     }
 }
 
-/// `EvictOldest`: one goes for each that comes, in the order in which they came.
+/// With `EvictOldest`, each login at the limit evicts the oldest session.
 pub async fn the_oldest_goes_first(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 1..=10 {
@@ -50,7 +50,7 @@ pub async fn the_oldest_goes_first(backend: &impl Backend) {
     }
 }
 
-/// `EvictLeastRecentlyRefreshed`: who was refreshed stays; a login counts like a refresh.
+/// `EvictLeastRecentlyRefreshed` evicts the session with the oldest refresh; a login counts as a refresh.
 pub async fn the_least_recently_refreshed_goes_first(backend: &impl Backend) {
     let store = backend.store().await;
     log_in_apart(&store, "al", &[1, 2, 3].map(token_id)).await;
@@ -58,7 +58,7 @@ pub async fn the_least_recently_refreshed_goes_first(backend: &impl Backend) {
         assert!(store.refresh("al", &id, HOUR).await.expect("no error"));
         tick().await;
     }
-    // From the longest untouched: 3, 1, 2.
+    // The order of the last refreshes: 3, 1, 2.
     for (n, goes) in [(4, 3), (5, 1), (6, 2), (7, 4)] {
         let max = limit(3, OnFull::EvictLeastRecentlyRefreshed);
         let created = try_log_in(&store, "al", n, max).await.expect("no error");
@@ -67,7 +67,7 @@ pub async fn the_least_recently_refreshed_goes_first(backend: &impl Backend) {
     }
 }
 
-/// `EvictOldest` goes by the login alone.
+/// `EvictOldest` ignores refreshes.
 pub async fn a_refresh_does_not_make_a_session_younger(backend: &impl Backend) {
     let store = backend.store().await;
     log_in_apart(&store, "al", &[1, 2, 3].map(token_id)).await;
@@ -83,7 +83,7 @@ pub async fn a_refresh_does_not_make_a_session_younger(backend: &impl Backend) {
     assert_eq!(ids(&created), [token_id(1)]);
 }
 
-/// A limit below what is there takes as many as it must; they are told in the order of their going.
+/// A limit below the number of live sessions evicts the excess, and reports it in the order of eviction.
 pub async fn a_lower_limit_evicts_several_first_to_go_first(backend: &impl Backend) {
     let store = backend.store().await;
     for (user_id, on_full) in ["oldest", "refreshed"].into_iter().zip(EVICTING) {
@@ -96,7 +96,7 @@ pub async fn a_lower_limit_evicts_several_first_to_go_first(backend: &impl Backe
     }
 }
 
-/// The record of an evicted session is its last one, with refresh and metadata.
+/// The record of an evicted session is its latest one, with its last refresh and metadata.
 pub async fn evicted_sessions_are_reported_as_they_were(backend: &impl Backend) {
     let store = backend.store().await;
     for (user_id, on_full) in ["oldest", "refreshed"].into_iter().zip(EVICTING) {
@@ -122,7 +122,7 @@ pub async fn evicted_sessions_are_reported_as_they_were(backend: &impl Backend) 
     }
 }
 
-/// Ties are broken somehow: never more, never fewer, never twice.
+/// Of sessions that began at the same time, the right number is evicted, each once.
 pub async fn sessions_of_the_same_moment_are_evicted_all_the_same(backend: &impl Backend) {
     let store = backend.store().await;
     for (user_id, on_full) in ["oldest", "refreshed"].into_iter().zip(EVICTING) {
@@ -136,7 +136,7 @@ pub async fn sessions_of_the_same_moment_are_evicted_all_the_same(backend: &impl
         assert_eq!(created.evicted.len(), 31);
         let after = store.list(user_id).await.expect("no error");
         assert_eq!(after.len(), 10);
-        // Together they are what was there, and nobody who stayed is older than one who went.
+        // Together they are the sessions from before, and no remaining session is older than an evicted one.
         let mut all = [created.evicted.clone(), after.clone()].concat();
         all.retain(|(id, _)| *id != token_id(100));
         all.sort_by_key(|(id, _)| *id);
@@ -158,7 +158,7 @@ pub async fn sessions_of_the_same_moment_are_evicted_all_the_same(backend: &impl
     }
 }
 
-/// `Reject` is an error of its own kind, and the user's sessions and value stay as they were.
+/// `Reject` returns `SessionLimit`, and changes neither the user's sessions nor the cached value.
 pub async fn reject_refuses_and_changes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     log_in_apart(&store, "al", &[1, 2, 3].map(token_id)).await;
@@ -181,7 +181,7 @@ pub async fn reject_refuses_and_changes_nothing(backend: &impl Backend) {
     }
 }
 
-/// A repeat finds its session, even where a new one would be refused or evict somebody.
+/// A repeated `create` finds its session, even where a new one would be refused or evict another.
 pub async fn a_repeat_at_the_limit_is_no_new_session(backend: &impl Backend) {
     let store = backend.store().await;
     log_in_apart(&store, "al", &[1, 2, 3].map(token_id)).await;
@@ -201,7 +201,7 @@ pub async fn a_repeat_at_the_limit_is_no_new_session(backend: &impl Backend) {
     }
 }
 
-/// Logging out makes room again, and a limit that was not asked for is none.
+/// A logout makes room for a new session, and without a limit none applies.
 pub async fn what_was_deleted_makes_room(backend: &impl Backend) {
     let store = backend.store().await;
     let max = limit(2, OnFull::Reject);
@@ -220,7 +220,7 @@ pub async fn what_was_deleted_makes_room(backend: &impl Backend) {
     assert!(try_log_in(&store, "al", 8, max).await.is_err());
 }
 
-/// Other users neither count nor go.
+/// Sessions of other users neither count nor are evicted.
 pub async fn a_limit_is_for_one_user(backend: &impl Backend) {
     let store = backend.store().await;
     for on_full in [
@@ -241,7 +241,7 @@ pub async fn a_limit_is_for_one_user(backend: &impl Backend) {
     }
 }
 
-/// With as many sessions as the largest limit allows, it holds like any other.
+/// The largest limit holds.
 pub async fn the_largest_limit_holds(backend: &impl Backend) {
     let store = backend.store().await;
     let max = SessionLimit::MAX;
@@ -260,8 +260,7 @@ pub async fn the_largest_limit_holds(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await.len(), max as usize);
 }
 
-/// A user may have more sessions than any limit allows, when the limit is new: those in excess end, and at
-/// least the first 512 of them are reported.
+/// A new limit ends all sessions in excess, even thousands, and reports at least the first 512 of them.
 pub async fn a_new_limit_holds_for_thousands(backend: &impl Backend) {
     const MANY: u128 = 1400;
     let store = backend.store().await;
@@ -285,17 +284,20 @@ pub async fn a_new_limit_holds_for_thousands(backend: &impl Backend) {
         assert!(evicted.is_sorted_by_key(|(_, session)| session.created_at));
         assert!(
             evicted.len() >= MIN_REPORTED,
-            "{} are reported",
+            "only {} are reported",
             evicted.len()
         );
         for (id, session) in evicted {
-            assert!(before.contains(&(*id, session.clone())), "made up");
-            assert!(after.iter().all(|(other, _)| other != id), "still there");
+            assert!(
+                before.contains(&(*id, session.clone())),
+                "not a session from before"
+            );
+            assert!(after.iter().all(|(other, _)| other != id), "still live");
         }
     }
 }
 
-/// Asks for the `n`th session, for an hour.
+/// Creates the `n`th session, for an hour.
 async fn try_log_in(
     store: &impl SessionStore,
     user_id: &str,

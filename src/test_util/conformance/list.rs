@@ -1,4 +1,4 @@
-//! `list`.
+//! Tests of `list`.
 
 use std::{
     collections::HashSet,
@@ -13,14 +13,14 @@ use crate::{SessionStore, test_util::Backend};
 use bytes::Bytes;
 use tokio::task::yield_now;
 
-/// An empty list is no error.
+/// The list of an unknown user is empty, and not an error.
 pub async fn an_unknown_user_has_none(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(1)).await;
     assert_eq!(store.list("al").await.expect("no error"), []);
 }
 
-/// The order is that of the logins, whatever the ids, and whoever was refreshed since.
+/// Sessions are listed in the order of their logins, whatever their ids and refreshes.
 pub async fn the_oldest_comes_first(backend: &impl Backend) {
     let store = backend.store().await;
     let ids = [7, 3, 9, 1, 8, 2, 6].map(token_id);
@@ -35,7 +35,7 @@ pub async fn the_oldest_comes_first(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, [7, 3, 1, 8, 2, 6].map(token_id));
 }
 
-/// Each entry is the record of that session and no other's.
+/// Each entry is the record that a check of that session returns.
 pub async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 1..=10 {
@@ -62,7 +62,7 @@ pub async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
     }
 }
 
-/// A user with very many sessions gets them all, each once, in order.
+/// A list of thousands of sessions has each of them once, in order.
 pub async fn thousands_are_all_there_once(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..3000 {
@@ -75,7 +75,7 @@ pub async fn thousands_are_all_there_once(backend: &impl Backend) {
     assert_eq!(ids, (0..3000).map(token_id).collect());
 }
 
-/// While others come and go, a session that stays is in every list, once.
+/// A session that is live throughout is in every list once, whatever other sessions begin and end.
 pub async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..1500 {
@@ -85,7 +85,7 @@ pub async fn what_lives_throughout_is_listed_once(backend: &impl Backend) {
     let done = Arc::new(AtomicBool::new(false));
     let (churned, stop) = (backend.store().await, Arc::clone(&done));
     let churn = tokio::spawn(async move {
-        // Grows and shrinks, so that the table behind it is rebuilt more than once.
+        // The table in the store grows and shrinks, so that it is rebuilt more than once.
         while !stop.load(Ordering::SeqCst) {
             for n in 5000..7000 {
                 log_in(&churned, "al", &token_id(n)).await;

@@ -1,6 +1,6 @@
-//! The points of the [`SessionStore`](crate::SessionStore) contract, one function each.
+//! Conformance tests of the [`SessionStore`](crate::SessionStore) contract, one function per rule.
 //!
-//! They are no part of the public interface: [`store_conformance_tests!`](crate::store_conformance_tests) is.
+//! These functions are not public API; [`store_conformance_tests!`](crate::store_conformance_tests) is.
 
 use super::Backend;
 
@@ -17,12 +17,12 @@ mod refresh;
 mod update;
 mod user_ids;
 
-/// Makes a test of each point of the [`SessionStore`](crate::SessionStore) contract.
+/// Generates a test for each rule of the [`SessionStore`](crate::SessionStore) contract.
 ///
 /// The argument is an async closure or function that returns a new and empty store, or another
-/// [`Backend`](crate::test_util::Backend); it is called once per test. A failing test is named after the rule that was
-/// broken, and the source where it panics tells the rule in full. Use the macro in a module of its own. The tests run on a multi-threaded tokio runtime, and need
-/// nothing but this crate. Later versions may add points.
+/// [`Backend`](crate::test_util::Backend). It is called once per test. The name of a failing test is the broken rule,
+/// and the source where it panics states the rule in full. Use the macro in a module of its own. The tests run on a
+/// multi-threaded tokio runtime, and need nothing but this crate. Later versions may add rules.
 ///
 /// ```
 /// # use tower_bearer_session::MemoryStore as MyStore;
@@ -45,7 +45,7 @@ macro_rules! store_conformance_tests {
     };
 }
 
-/// Calls the macro in brackets with all points, by subject.
+/// Calls the macro in brackets with all rules, by subject.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __store_conformance_points {
@@ -173,7 +173,7 @@ macro_rules! __store_conformance_tests {
     };
 }
 
-/// A point that is not in the list is dead code.
+/// Re-exports the tests in the list, so that a test that is not listed is dead code.
 macro_rules! export {
     ($($subject:ident { $($point:ident,)* })*) => {
         pub mod points {
@@ -192,7 +192,7 @@ pub async fn call<B: Backend>(new: impl AsyncFnOnce() -> B) -> B {
     new().await
 }
 
-/// Runs a test of one point on a new backend.
+/// Runs the test of one rule on a new backend.
 pub fn run<B: Backend>(new: impl AsyncFnOnce() -> B, point: impl AsyncFnOnce(&B)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)

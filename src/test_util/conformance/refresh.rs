@@ -1,4 +1,4 @@
-//! `refresh`.
+//! Tests of `refresh`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::helpers::{
 use crate::{SessionStore, test_util::Backend};
 use bytes::Bytes;
 
-/// The expiry is `ttl` from now; the rest of the record stays, but for the time of the refresh.
+/// A refresh sets the expiry to `ttl` from now and the time of the refresh, and nothing else.
 pub async fn a_refresh_moves_the_expiry_and_nothing_else(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -41,7 +41,7 @@ pub async fn a_refresh_moves_the_expiry_and_nothing_else(backend: &impl Backend)
     }
 }
 
-/// A shorter ttl than what is left wins.
+/// A refresh with a ttl below the remaining time shortens the session.
 pub async fn a_refresh_may_shorten(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -54,7 +54,7 @@ pub async fn a_refresh_may_shorten(backend: &impl Backend) {
     assert_eq!(shortened.expires_at, shortened.refreshed_at + HOUR);
 }
 
-/// A session that was shortened is gone at the new expiry, not at the old one.
+/// A shortened session ends at its new expiry.
 pub async fn a_shortened_session_dies_early(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "al", &token_id(1)).await;
@@ -70,7 +70,7 @@ pub async fn a_shortened_session_dies_early(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, [token_id(2)]);
 }
 
-/// However often and however long: `ends_at` stays, and `expires_at` is not after it.
+/// No refresh changes `ends_at`, or sets `expires_at` to a later time.
 pub async fn a_refresh_never_passes_the_absolute_end(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -88,7 +88,7 @@ pub async fn a_refresh_never_passes_the_absolute_end(backend: &impl Backend) {
         assert_eq!(session.ends_at, created.ends_at);
         assert_eq!(Some(session.expires_at), session.ends_at);
     }
-    // Below the end the ttl counts again.
+    // A ttl that ends earlier counts again.
     assert!(
         store
             .refresh("al", &id, Duration::from_secs(1000))
@@ -102,7 +102,7 @@ pub async fn a_refresh_never_passes_the_absolute_end(backend: &impl Backend) {
     );
 }
 
-/// Of a session that never was there is nothing after a refresh either.
+/// A refresh of an unknown session returns `false`, and creates none.
 pub async fn a_refresh_creates_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     log_in(&store, "bo", &token_id(1)).await;
@@ -125,7 +125,7 @@ pub async fn a_refresh_creates_nothing(backend: &impl Backend) {
     assert_eq!(listed(&store, "bo").await, [token_id(1)]);
 }
 
-/// Deleted, deleted with all others, or expired: a refresh says `false`, and the session stays dead.
+/// A refresh of a session that was deleted, deleted with all others, or has expired returns `false`.
 pub async fn a_refresh_never_brings_a_session_back(backend: &impl Backend) {
     let store = backend.store().await;
     let [deleted, swept, expired, kept] = [1, 2, 3, 4].map(token_id);
@@ -149,7 +149,7 @@ pub async fn a_refresh_never_brings_a_session_back(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await, []);
 }
 
-/// Neither the user's other sessions nor other users' notice.
+/// A refresh changes neither the user's other sessions nor those of other users.
 pub async fn a_refresh_touches_one_session_only(backend: &impl Backend) {
     let store = backend.store().await;
     let other = log_in(&store, "al", &token_id(2)).await;

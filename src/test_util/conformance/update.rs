@@ -1,4 +1,4 @@
-//! `update` with a condition, and `ping`; `refresh` is an `update` without one.
+//! Tests of `update` with a condition, and of `ping`; `refresh` is an `update` without a condition.
 
 use super::helpers::{
     DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, tick, token_id,
@@ -9,7 +9,7 @@ use crate::{
     test_util::Backend,
 };
 
-/// Neither a version that the session no longer has, nor one that it never had.
+/// An update of an old version, or of one that the session never had, changes nothing.
 pub async fn an_update_of_another_version_changes_nothing(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -36,7 +36,7 @@ pub async fn an_update_of_another_version_changes_nothing(backend: &impl Backend
     }
 }
 
-/// It moves the expiry and nothing else, and the version is another one then.
+/// An update of the current version changes the expiry only, and with it the version.
 pub async fn an_update_of_the_current_version_works_once(backend: &impl Backend) {
     let store = backend.store().await;
     let id = token_id(1);
@@ -64,7 +64,7 @@ pub async fn an_update_of_the_current_version_works_once(backend: &impl Backend)
     assert_eq!(live(&store, "al", &id).await.session, updated);
 }
 
-/// Also with the version that a session had when it ended.
+/// An update with the last version of an ended session does not bring it back.
 pub async fn a_conditional_update_never_brings_a_session_back(backend: &impl Backend) {
     let store = backend.store().await;
     let [deleted, swept, expired, unknown] = [1, 2, 3, 4].map(token_id);
@@ -85,7 +85,7 @@ pub async fn a_conditional_update_never_brings_a_session_back(backend: &impl Bac
     assert_eq!(listed(&store, "al").await, []);
 }
 
-/// However many sessions there are, and as often as anybody asks.
+/// `ping` succeeds with and without sessions.
 pub async fn a_store_that_works_says_so(backend: &impl Backend) {
     let store = backend.store().await;
     for n in 0..3 {
@@ -95,7 +95,7 @@ pub async fn a_store_that_works_says_so(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await.len(), 3);
 }
 
-/// To live for a day from now on, if it still has this version.
+/// A refresh for a day, on condition of this version.
 fn change(version: SessionVersion) -> SessionChange {
     let mut change = SessionChange::refresh(DAY);
     change.if_version = Some(version);

@@ -1,4 +1,4 @@
-//! User ids: 1 to 255 bytes of UTF-8, whatever the characters, and no two are one.
+//! Tests of user ids: any 1 to 255 bytes of UTF-8 work, and no two ids are mixed up.
 
 use super::helpers::{DAY, HOUR, is_live, limit, listed, live, log_in, session, token_id};
 use crate::{OnFull, SessionStore, store::PutMode, test_util::Backend};
@@ -60,13 +60,13 @@ pub async fn any_user_id_works(backend: &impl Backend) {
     }
 }
 
-/// Ids that look alike, or would be one after escaping, folding, trimming or cutting, are apart.
+/// Ids that look alike, or would be equal after escaping, folding, trimming or truncation, are distinct.
 pub async fn no_two_user_ids_are_one(backend: &impl Backend) {
     let store = backend.store().await;
     let all = user_ids();
     for (n, user_id) in (1..).zip(&all) {
         log_in(&store, user_id, &token_id(n)).await;
-        // A session that all of them have by this name, to see whose it is.
+        // All users have a session with this token id.
         log_in(&store, user_id, &token_id(0)).await;
         let value = user_id.as_bytes();
         assert!(
@@ -119,7 +119,7 @@ fn user_ids() -> Vec<String> {
         "0",
         "00",
         "-1",
-        // Escapes, and what they stand for.
+        // Escapes, and the characters that they encode.
         "%",
         "%25",
         "%2525",
@@ -135,7 +135,7 @@ fn user_ids() -> Vec<String> {
         "{a",
         "a}",
         "}a",
-        // The shapes of keys, of indexes and of their patterns.
+        // The forms of keys, of indexes and of their patterns.
         "admin",
         "admin_eve",
         "admin:eve",
