@@ -1,6 +1,6 @@
-//! A store of one's own, and the tests that it keeps the contract of `SessionStore`.
+//! A custom store, and the tests that it keeps the contract of `SessionStore`.
 //!
-//! `cargo run --example custom_store --features test-util`, and the same with `cargo test`.
+//! Run `cargo run --example custom_store --features test-util`; `cargo test` with the same arguments runs the tests.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Error> {
     let phone = manager.set_token("alice", None).await?;
     let user = manager.check_token(laptop.expose_secret()).await?;
     println!(
-        "the laptop's token is that of {:?}",
+        "the laptop's token belongs to {:?}",
         user.map(|user| user.id().to_owned())
     );
 
@@ -39,7 +39,7 @@ async fn main() -> Result<(), Error> {
 
 /// Two tables under one lock, which makes every method atomic.
 ///
-/// Every call looks for what has expired in both tables; where there are many sessions, an index has to do that.
+/// Every call searches both tables for expired rows; a store with many sessions needs an index for that.
 #[derive(Clone, Default)]
 struct TableStore(Arc<Mutex<Tables>>);
 
@@ -51,10 +51,10 @@ struct Tables {
 }
 
 impl TableStore {
-    /// The tables with nothing in them that has expired, and the time.
+    /// Removes expired rows, and returns the tables and the current time.
     fn begin(&self) -> (MutexGuard<'_, Tables>, SystemTime) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The clock of the system may be set back, that of a store must not.
+        // The system clock may be set back; the clock of a store must not go back.
         let now = SystemTime::now();
         let now = tables.now.map_or(now, |before| now.max(before));
         tables.now = Some(now);
@@ -77,7 +77,7 @@ impl Tables {
             .collect()
     }
 
-    /// Ends as many sessions as have to go before another one begins.
+    /// Evicts as many sessions as the limit demands before a new one begins.
     fn make_room(
         &mut self,
         user_id: &str,

@@ -1,7 +1,7 @@
-//! The layer on a tonic server: with `.grpc()`, gRPC clients get a status that they understand.
+//! The layer on a tonic server: with `.grpc()`, refused gRPC calls get a gRPC status.
 //!
-//! `cargo run --example grpc`. `PORT` sets the port. The service is the health service that comes with
-//! tonic, so that no code has to be generated; its answer tells whether the caller is somebody.
+//! Run `cargo run --example grpc`. `PORT` sets the port. The service is tonic's health service, so that no code has to
+//! be generated.
 
 use std::env;
 
@@ -28,7 +28,7 @@ impl Health for Checkup {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        // What the layer put into the HTTP request is there in the gRPC request, too.
+        // The gRPC request has the extensions of the HTTP request.
         let session: &Session = request
             .extensions()
             .get()

@@ -1,7 +1,8 @@
-//! The layer on a plain hyper 1 service, without axum: the user is read from the request's extensions, and refusals have a
-//! body of type `application/problem+json`.
+//! The layer on a plain hyper 1 service, without axum.
 //!
-//! `cargo run --example hyper` and try the curl line that it prints. `PORT` sets the port.
+//! The handler reads the user from the request's extensions, and refusals have a body of type
+//! `application/problem+json`. Run `cargo run --example hyper` and try the curl line that it prints. `PORT` sets the
+//! port.
 
 use std::{convert::Infallible, env};
 
@@ -44,6 +45,6 @@ async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infa
     let user: &User = request
         .extensions()
         .get()
-        .expect("the layer lets only requests with a user through");
+        .expect("the layer requires a user");
     Ok(Response::new(format!("hello {}\n", user.id()).into()))
 }

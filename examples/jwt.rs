@@ -1,7 +1,7 @@
-//! JWTs: a service that logs users in and asks its store at every request, and one that has no store and verifies tokens
-//! with the published keys.
+//! JWTs: a service with a store that logs users in, and one without a store that verifies tokens with the published
+//! keys.
 //!
-//! `cargo run --features jwt --example jwt` and try the curl lines that it prints.
+//! Run `cargo run --features jwt --example jwt` and try the curl lines that it prints.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -20,12 +20,12 @@ use tower_bearer_session::{
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    // A real service reads its key from where its secrets are, and it is the same at all instances.
+    // A real service reads its key from its secret storage, the same key in all instances.
     let pem = rcgen::KeyPair::generate()?.serialize_pem();
     let config = JwtConfig::new(SigningKey::es256("2026-11", &pem)?)
         .issuer("https://login.example.org")
         .audience("shop")
-        // How long the service without a store may go on accepting a token after a logout.
+        // How long the service without a store may accept a token after a logout.
         .max_lifetime(Duration::from_secs(15 * 60));
     let jwk_set = config.jwk_set();
 
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             get(async move || ([(CONTENT_TYPE, "application/jwk-set+json")], keys)),
         );
 
-    // A real one fetches the keys now and then.
+    // A real service fetches the keys regularly.
     let verifier = JwtVerifier::from_jwk_set(&jwk_set)?
         .issuer("https://login.example.org")
         .audience("shop")
@@ -87,18 +87,18 @@ curl -s {at_login}/.well-known/jwks.json
     Ok(())
 }
 
-/// Believes whatever it is told; a real one checks a password here.
+/// Logs in any user; a real service checks a password here.
 async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
     let token = manager.set_token(&user, None).await?;
     Ok(token.expose_secret().to_owned())
 }
 
-/// The same handler under both layers.
+/// This handler works under both layers.
 async fn me(user: User) -> String {
     format!("you are {}\n", user.id())
 }
 
-/// What the token says; only the layer without a store knows it.
+/// Shows the claims of the token, which only the layer without a store provides.
 async fn claims(claims: VerifiedClaims) -> String {
     format!("token {:?} of {:?}\n", claims.jti(), claims.issuer())
 }

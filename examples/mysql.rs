@@ -1,7 +1,8 @@
-//! Two instances of a service that share their sessions over one MySQL: log in at one, be known at the
-//! other, log out anywhere. The users are in a table beside the sessions.
+//! Two instances of a service that share their sessions through one MySQL server.
 //!
-//! `MYSQL_URL=mysql://root@127.0.0.1/sessions cargo run --features mysql --example mysql` and try the curl lines that it prints.
+//! Log in at one instance, use the session at the other, and log out at either. The users are in a table beside the
+//! sessions. Run `MYSQL_URL=mysql://root@127.0.0.1/sessions cargo run --features mysql --example mysql` and try the
+//! curl lines that it prints.
 
 use std::env;
 
@@ -48,7 +49,7 @@ curl -i {at_one}/me -H "Authorization: Bearer $TOKEN"
     Ok(())
 }
 
-/// A service with a store of its own, on a free port.
+/// Starts an instance with its own store handle on a free port.
 async fn instance(
     url: &str,
     pool: &MySqlPool,
@@ -59,7 +60,7 @@ async fn instance(
     let manager = TokenManager::builder(store)
         .single_mode()
         .load_user(move |id: String| {
-            // A pool is a handle: each load gets a clone of its own.
+            // A pool is a cheap handle, so each load gets a clone.
             let pool = pool.clone();
             async move {
                 let query = sqlx::query_scalar("SELECT name FROM people WHERE id = ?");
@@ -78,7 +79,7 @@ async fn instance(
     Ok((axum::serve(listener, app).into_future(), base))
 }
 
-/// Believes whatever it is told; a real one checks a password here.
+/// Logs in any user; a real service checks a password here.
 async fn log_in(manager: TokenManager<Profile>, Path(user): Path<String>) -> Result<String, Error> {
     let token = manager.set_token(&user, None).await?;
     Ok(token.expose_secret().to_owned())

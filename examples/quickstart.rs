@@ -1,6 +1,6 @@
-//! Log in, see who you are, list and revoke your sessions, log out: on axum, with sessions in memory.
+//! Login, current user, list and revocation of sessions, and logout on axum, with sessions in memory.
 //!
-//! `cargo run --example quickstart` and try the curl lines that it prints. `PORT` sets the port.
+//! Run `cargo run --example quickstart` and try the curl lines that it prints. `PORT` sets the port.
 
 use std::{collections::HashMap, env};
 
@@ -17,7 +17,7 @@ use tower_bearer_session::{
     Error, MemoryStore, Session, SessionLayer, TokenId, TokenManager, TokenOptions, User,
 };
 
-/// What this application knows of a user.
+/// The application's data of a user.
 #[derive(Serialize, Deserialize)]
 struct Profile {
     name: String,
@@ -41,9 +41,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/sessions", get(list_sessions).delete(log_out_everywhere))
         .route("/sessions/{id}", delete(revoke))
         .route("/logout", post(log_out))
-        // Everything above needs a live token (with `layer`, unknown paths would, too: 401 in place of 404) …
+        // The routes above need a live token. (With `layer`, unknown paths would need one, too: 401 instead of 404.)
         .route_layer(SessionLayer::new(manager.clone()))
-        // … and this does not.
+        // The login does not need a token.
         .route(
             "/login",
             post(log_in).layer(SessionLayer::new(manager).optional()),
@@ -69,7 +69,7 @@ curl -X DELETE {base}/sessions -H "Authorization: Bearer $TOKEN"
     Ok(())
 }
 
-/// Checks the password and answers with a token.
+/// Checks the password, and responds with a new token.
 async fn log_in(
     manager: TokenManager<Profile>,
     Json(credentials): Json<Credentials>,
@@ -115,7 +115,7 @@ async fn log_out_everywhere(session: Session<Profile>) -> Result<String, Error> 
     Ok(format!("{count} sessions ended\n"))
 }
 
-/// Stands for a query to the database. It runs once per user, then its answer is cached.
+/// Stands for a database query. It runs once per user; then the result is cached.
 async fn load_profile(id: String) -> Result<Option<Profile>, std::io::Error> {
     let names = HashMap::from([("alice", "Alice Liddell"), ("bob", "Bob the Builder")]);
     Ok(names.get(&*id).map(|&name| Profile {

@@ -1,6 +1,6 @@
-//! Two instances of a service that share their sessions over one Redis: log in at one, be known at the
-//! other, log out anywhere.
+//! Two instances of a service that share their sessions through one Redis server.
 //!
+//! Log in at one instance, use the session at the other, and log out at either. Run
 //! `REDIS_URL=redis://127.0.0.1:6379 cargo run --example redis` and try the curl lines that it prints.
 
 use std::env;
@@ -31,7 +31,7 @@ curl -i {at_one}/me -H "Authorization: Bearer $TOKEN"
     Ok(())
 }
 
-/// A service with a store of its own, on a free port.
+/// Starts an instance with its own store handle on a free port.
 async fn instance(
     url: &str,
 ) -> Result<(impl Future<Output = std::io::Result<()>>, String), Box<dyn std::error::Error>> {
@@ -47,7 +47,7 @@ async fn instance(
     Ok((axum::serve(listener, app).into_future(), base))
 }
 
-/// Believes whatever it is told; a real one checks a password here.
+/// Logs in any user; a real service checks a password here.
 async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
     let token = manager.set_token(&user, None).await?;
     Ok(token.expose_secret().to_owned())

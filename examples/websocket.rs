@@ -1,6 +1,6 @@
-//! Streams that end when their session does: a WebSocket and server-sent events, on axum, with sessions in memory.
+//! Streams that end with their session: a WebSocket and server-sent events on axum, with sessions in memory.
 //!
-//! `cargo run --example websocket` and open the address that it prints in a browser. `PORT` sets the port.
+//! Run `cargo run --example websocket` and open the address that it prints in a browser. `PORT` sets the port.
 
 use std::{convert::Infallible, env, pin::pin, time::Duration};
 
@@ -35,11 +35,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .optional()
         .token_sources([
             TokenSource::authorization(),
-            // Browsers let a page choose neither a header for a WebSocket nor one for server-sent events.
+            // Browsers do not let a page set headers for a WebSocket or server-sent events.
             TokenSource::websocket_protocol(),
             TokenSource::cookie("session")?,
         ])
-        // The browser sends the cookie along with whatever the page sends.
+        // The browser adds the cookie to requests that already have a token.
         .first_source_decides();
     let app = Router::new()
         .route("/", get(async || Html(include_str!("websocket.html"))))
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Answers with the token, and sets it as a cookie, too.
+/// Logs in any user: responds with the token, and also sets it as a cookie.
 async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Response, Error> {
     // Check the password here.
     let token = manager.set_token(&user, None).await?;
@@ -77,8 +77,10 @@ async fn echo(session: Session, headers: HeaderMap, upgrade: WebSocketUpgrade) -
     upgrade.on_upgrade(async |socket| talk(session, socket).await)
 }
 
-/// Pages of other sites can open a WebSocket, too, and the cookie may come along. Clients that are no browsers send no
-/// `Origin`.
+/// Whether a WebSocket request comes from a page of this site, or from a client that is not a browser.
+///
+/// Pages of other sites can also open a WebSocket, and the browser may add the cookie. Clients that are not browsers
+/// send no `Origin`.
 fn is_same_origin(headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let host = text(HOST).unwrap_or_default();
@@ -88,7 +90,7 @@ fn is_same_origin(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Sends back what comes in, until the client goes or the session ends.
+/// Echoes messages until the client disconnects or the session ends.
 async fn talk(session: Session, mut socket: WebSocket) {
     let mut revoked = pin!(session.revoked());
     loop {
@@ -113,7 +115,7 @@ async fn talk(session: Session, mut socket: WebSocket) {
     }
 }
 
-/// Ticks until the session ends.
+/// Sends events until the session ends.
 async fn clock(session: Session, user: User) -> impl IntoResponse {
     let ticks = stream::unfold(0_u64, async |tick| {
         tokio::time::sleep(Duration::from_millis(200)).await;
