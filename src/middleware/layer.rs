@@ -31,8 +31,8 @@ impl<D> SessionLayer<D> {
 impl<D, R> SessionLayer<D, R> {
     /// Lets requests without a live token through as anonymous requests, for login routes and public pages.
     ///
-    /// Routes that need a user take the extractor `Session<D>` or `User<D>`. If the store or the loader fails, a
-    /// request with a token still gets a 503.
+    /// Routes that need a user take the extractor `Session<D>` or `User<D>`. A request whose token cannot be checked,
+    /// because the store or the loader fails, still gets a 503.
     pub fn optional(mut self) -> Self {
         self.settings.set_optional();
         self
