@@ -8,7 +8,7 @@
 //! | `jwt` | keys, rotation, services without a store |
 //! | `production` | readiness, events, and what every fault does to requests |
 //! | [`layout`] | keys and records in Redis, for services in other languages |
-//! | [`security`], [`threat_model`] | how tokens are kept secret; who attacks, what holds, what is left to you |
+//! | [`security`], [`threat_model`] | how tokens are kept secret; attackers, guarantees, limits |
 //! | `testing` | tests of services and of stores |
 //! | [`performance`] | what a check costs |
 //!
