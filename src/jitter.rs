@@ -1,4 +1,5 @@
-//! Random parts of pauses: what fails for many at the same time must not be tried again by all of them at the same time.
+//! Random parts of pauses: what fails for many at the same time must not be tried again by all of them at the same
+//! time.
 
 use std::time::Duration;
 

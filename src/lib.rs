@@ -1,13 +1,14 @@
 //! Distributed bearer-token sessions for tower services.
 //!
-//! One service logs a user in and issues a token, every service accepts it, and a logout anywhere takes effect everywhere, at
-//! once. Sessions and cached users live in a shared store.
+//! One service logs a user in and issues a token, every service accepts it, and a logout anywhere takes effect
+//! everywhere, at once. Sessions and cached users live in a shared store.
 //!
-//! - [`TokenManager`] issues, checks, refreshes, lists and revokes tokens. It loads users by your own function, and caches them.
-//! - [`SessionLayer`] is the tower middleware: it checks the bearer token of each request and attaches a [`User`] and a [`Session`]
-//!   to it. The module [`middleware`] tells how requests are judged and answered.
-//! - [`Session`], [`User`], `Option` of both, and [`TokenManager`] are axum extractors (feature `axum`, on by default). Other
-//!   frameworks read the same types from the extensions of the request.
+//! - [`TokenManager`] issues, checks, refreshes, lists and revokes tokens. It loads users by your own function, and
+//!   caches them.
+//! - [`SessionLayer`] is the tower middleware: it checks the bearer token of each request and attaches a [`User`] and a
+//!   [`Session`] to it. The module [`middleware`] tells how requests are judged and answered.
+//! - [`Session`], [`User`], `Option` of both, and [`TokenManager`] are axum extractors (feature `axum`, on by default).
+//!   Other frameworks read the same types from the extensions of the request.
 //! - [`Event`] is for audit logs and metrics, and feature `tracing` adds spans and events.
 //!
 //! # Stores
@@ -36,8 +37,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The [README](https://github.com/tower-bearer-session/tower-bearer-session#readme) has an axum service, and the [`guide`] covers
-//! operation, security, testing and performance.
+//! The [README](https://github.com/tower-bearer-session/tower-bearer-session#readme) has an axum service, and the
+//! [`guide`] covers operation, security, testing and performance.
 //!
 #![cfg_attr(feature = "redis", doc = "[`RedisStore`]: crate::RedisStore")]
 #![cfg_attr(not(feature = "redis"), doc = "[`RedisStore`]: #stores")]

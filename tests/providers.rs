@@ -1,4 +1,5 @@
-//! The crate chooses no cryptography for the whole process. In a process of its own, because a default is for all of it.
+//! The crate chooses no cryptography for the whole process. In a process of its own, because a default is for all of
+//! it.
 
 #![allow(clippy::unwrap_used)]
 

@@ -37,7 +37,8 @@ fn no_room_imports_from_a_room_above_it() {
     }
 }
 
-/// Files do not import one another in a circle. (What a file takes from the module that it is a part of does not count.)
+/// Files do not import one another in a circle. (What a file takes from the module that it is a part of does not
+/// count.)
 #[test]
 fn no_files_import_one_another() {
     let imports = imports();

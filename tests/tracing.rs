@@ -160,8 +160,8 @@ async fn a_forgotten_layer_is_an_error_in_the_log() {
     }
 }
 
-/// What a request causes is in its span, also what is done by tasks of the manager: logins and logouts, loads, which are
-/// in the span of the first request that waits for them, renewals, and undone logins.
+/// What a request causes is in its span, also what is done by tasks of the manager: logins and logouts, loads, which
+/// are in the span of the first request that waits for them, renewals, and undone logins.
 #[tokio::test(start_paused = true)]
 async fn background_work_is_in_the_span_of_its_request() {
     let written = Written::default();

@@ -1,7 +1,7 @@
 //! What the layer adds to a tower service that does nothing.
 //!
-//! The allocator of this program counts what the threads of all groups allocate, at a few nanoseconds each; here it does not
-//! while time is measured.
+//! The allocator of this program counts what the threads of all groups allocate, at a few nanoseconds each; here it
+//! does not while time is measured.
 
 use std::{
     convert::Infallible,

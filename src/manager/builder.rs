@@ -23,7 +23,7 @@ use crate::{
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Configures a [`TokenManager`]; made by [`TokenManager::builder`].
+/// The builder of a [`TokenManager`]; see [`TokenManager::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct TokenManagerBuilder<D = serde_json::Value> {
     store: Arc<dyn ErasedStore>,
@@ -65,27 +65,27 @@ impl TokenManagerBuilder {
 }
 
 impl<D> TokenManagerBuilder<D> {
-    /// How long a token lives where a call does not say so. Default: 7 days.
+    /// Sets the time to live of tokens, unless a call sets its own. Default: 7 days.
     pub fn token_ttl(mut self, ttl: Duration) -> Self {
         self.token_ttl = ttl;
         self
     }
 
-    /// How long a loaded user is cached where a call does not say so. Default: 10 minutes.
+    /// Sets how long a loaded user is cached, unless a call sets its own time. Default: 10 minutes.
     pub fn user_ttl(mut self, ttl: Duration) -> Self {
         self.user_ttl = ttl;
         self
     }
 
-    /// How long "no such user" is remembered. Default: 5 seconds.
+    /// Sets how long the absence of a user is cached. Default: 5 seconds.
     ///
-    /// It keeps clients that still hold tokens of a deleted user from hammering the database.
+    /// It protects the database from clients that still hold tokens of a deleted user.
     pub fn missing_user_ttl(mut self, ttl: Duration) -> Self {
         self.missing_user_ttl = ttl;
         self
     }
 
-    /// Where the details of users come from: an async function from the user id, or any [`LoadUser`].
+    /// Sets the user loader: an async function from the user id, or any [`LoadUser`].
     ///
     /// A closure that uses a pool clones it for each call:
     ///
@@ -111,8 +111,7 @@ impl<D> TokenManagerBuilder<D> {
         self.with_loader(Some(Arc::new(loader)))
     }
 
-    /// The type of the details, for a manager that does not load users but reads those that others
-    /// have cached.
+    /// Sets the type of the details for a manager without a loader, which reads the users that others have cached.
     pub fn user_type<T>(self) -> TokenManagerBuilder<T> {
         self.with_loader(None)
     }
@@ -135,24 +134,24 @@ impl<D> TokenManagerBuilder<D> {
         }
     }
 
-    /// How long a load may take before it counts as failed: at most 30 seconds. Default: 10 seconds.
+    /// Sets the timeout of a load: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
         self
     }
 
-    /// The largest user that is cached, in bytes of the cached JSON (the id and the detail): at most
-    /// [`MAX_VALUE_LEN`], which is 1 MiB. Default: 64 KiB.
+    /// Sets the maximum size of a cached user, in bytes of its JSON (id and detail): at most [`MAX_VALUE_LEN`], which
+    /// is 1 MiB. Default: 64 KiB.
     ///
-    /// A cached user travels with every check, also with checks of forged tokens. If a loaded user is larger, then
-    /// the call fails with [`ErrorKind::Serialize`], and nothing is cached. A larger one that a manager with a higher bound
-    /// has cached is used.
+    /// The store sends a cached user with every check, even of a forged token. If a loaded user is larger, the call
+    /// fails with [`ErrorKind::Serialize`], and nothing is cached. A larger user is still used if a manager with a
+    /// higher maximum has cached it.
     pub fn max_user_size(mut self, bytes: usize) -> Self {
         self.max_user_size = bytes;
         self
     }
 
-    /// Mints and verifies JWTs in place of opaque tokens. Default: opaque tokens.
+    /// Issues and verifies JWTs in place of opaque tokens. Default: opaque tokens.
     #[cfg(feature = "jwt")]
     #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
     pub fn jwt(mut self, config: crate::jwt::JwtConfig) -> Self {
@@ -160,21 +159,20 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// How often the store is asked whether a session has ended that somebody
-    /// [waits](crate::Session::revoked) for. Default: 5 seconds.
+    /// Sets how often [`Session::revoked`](crate::Session::revoked) asks the store whether its session has ended.
+    /// Default: 5 seconds.
     pub fn revocation_poll(mut self, interval: Duration) -> Self {
         self.revocation_poll = interval;
         self
     }
 
-    /// Tells `hook` of logins, logouts, evictions, refreshes, refusals and failures at this manager: for audit logs and
-    /// metrics. Default: nobody.
+    /// Calls `hook` for each [`Event`] of this manager, for audit logs and metrics. Default: no hook.
     ///
-    /// It is called at once, after the store has done its part: it must be quick and must not block or panic. A panic of
-    /// the hook is one of the task that calls it, and of the call that caused the event; while that task is unwinding
-    /// already, the panic is caught, so that the process is not aborted. Usually the hook
-    /// runs in the task that caused the event; the events of a call whose caller has gone away, of background work, and
-    /// [failures](Event::Failed) come from tasks of the manager, in the caller's `tracing` span.
+    /// The hook is called as soon as the store has done its part. It must be quick, and must not block or panic. A
+    /// panic of the hook unwinds the task that calls it; if that task is already unwinding, the panic is caught, so
+    /// that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
+    /// calls, of background work, and [failures](Event::Failed) come from tasks of the manager, in the caller's
+    /// `tracing` span.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -197,20 +195,20 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Allows each user at most `max` live sessions: 1 to [`SessionLimit::MAX`], which is 1,000. Default: any number.
+    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`], which is 1,000. Default: no limit.
     ///
-    /// The limit holds under any number of concurrent logins, at all services that set it.
+    /// The limit holds under any number of concurrent logins, across all services that set it.
     pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
         self.limit = Some((max, on_full));
         self
     }
 
-    /// Allows each user one live session: a login ends the one before.
+    /// Limits each user to one live session: a login ends the previous one.
     pub fn single_mode(self) -> Self {
         self.session_limit(1, OnFull::EvictOldest)
     }
 
-    /// The manager.
+    /// Builds the manager.
     ///
     /// # Errors
     ///

@@ -7,111 +7,114 @@ use std::{
 
 use crate::{Error, TokenId};
 
-/// Something that happened to sessions, at this manager; for
+/// An event in the life of the sessions of a manager, for
 /// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
 ///
-/// There is no token in it; a [`TokenId`] opens nothing.
+/// An event contains no token: a [`TokenId`] grants no access.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A session began, and its token was returned to the caller.
+    /// A session started, and its token was returned to the caller.
     ///
     /// A login that was [undone](crate::TokenManager::set_token) is not reported.
     #[non_exhaustive]
     LoggedIn {
-        /// Whose it is.
+        /// The user.
         user_id: &'a str,
-        /// Its handle.
+        /// The handle of the session.
         token_id: &'a TokenId,
-        /// When it expires unless it is refreshed.
+        /// When the session expires unless it is refreshed.
         expires_at: SystemTime,
     },
-    /// A login ended this session, to keep the session limit; also if the login was undone because its caller had
-    /// gone away. After a fault, what the login ended is not known. Of more than 512 that
-    /// end at once perhaps the first 512 only are reported.
+    /// A login ended this session to keep the session limit.
+    ///
+    /// It is also reported if the login was undone because its caller disconnected. After a fault it is not known which
+    /// sessions the login ended. Of more than 512 that end at once, only the first 512 may be reported.
     #[non_exhaustive]
     Evicted {
-        /// Whose it was.
+        /// The user.
         user_id: &'a str,
-        /// Its handle.
+        /// The handle of the session.
         token_id: &'a TokenId,
     },
-    /// A session was prolonged, on demand or by sliding expiry.
+    /// A session was refreshed, by a call or by sliding expiry.
     #[non_exhaustive]
     Refreshed {
-        /// Whose it is.
+        /// The user.
         user_id: &'a str,
-        /// Its handle.
+        /// The handle of the session.
         token_id: &'a TokenId,
     },
-    /// A live session was ended, or perhaps ended: if the store lost its first answer, then it cannot tell.
+    /// A live session was ended. It may have ended before if the first reply of the store was lost.
     #[non_exhaustive]
     LoggedOut {
-        /// Whose it was.
+        /// The user.
         user_id: &'a str,
-        /// Its handle.
+        /// The handle of the session.
         token_id: &'a TokenId,
     },
-    /// All sessions of a user were ended, or all but one.
+    /// All sessions of a user were ended, or all except one.
     #[non_exhaustive]
     LoggedOutAll {
-        /// Whose they were.
+        /// The user.
         user_id: &'a str,
-        /// The one that was kept.
+        /// The session that was kept.
         kept: Option<&'a TokenId>,
-        /// How many there were; some of them may have expired before.
+        /// The number of sessions; some of them may have expired before.
         sessions: u64,
     },
-    /// A token was not accepted, or a login refused.
+    /// A token or a login was refused.
     #[non_exhaustive]
     Refused {
-        /// Who the token says it is of; for [`RefusalReason::NotLive`] this may be anybody's claim. `None` if it says nothing.
+        /// The user id in the token, if there is one. Of a token that is [not live](RefusalReason::NotLive), it is an
+        /// unverified claim of the client.
         user_id: Option<&'a str>,
-        /// Its handle, if it is a token.
+        /// The handle of the token, if it is well-formed.
         token_id: Option<&'a TokenId>,
-        /// Why.
+        /// The reason.
         reason: RefusalReason,
     },
     /// A call of the store or of the user loader failed: a fault, or a misconfiguration such as a missing table.
     ///
-    /// Each failure is reported once, also if several callers get the error, and if none does: of a renewal in the
-    /// background, of a poll by [`revoked`](crate::Session::revoked). A write that failed may have been done all the
-    /// same; in an audit log, a failed `delete` or `delete_all` is a logout whose outcome is unknown.
+    /// Each failure is reported once, even if several callers get the error, or none does (a renewal in the background,
+    /// a poll by [`revoked`](crate::Session::revoked)). A write that failed may have been done all the same: in an
+    /// audit log, a failed `delete` or `delete_all` is a logout whose outcome is unknown.
     #[non_exhaustive]
     Failed {
-        /// What was called: a method of [`SessionStore`](crate::SessionStore) by its name, or `load_user` for the user
+        /// The name of the operation: a method of [`SessionStore`](crate::SessionStore), or `load_user` for the user
         /// loader and for a detail that cannot be cached.
         operation: &'static str,
-        /// The user that the call was about. `None` for one about the store as a whole.
+        /// The user of the operation; `None` for an operation on the store as a whole.
         user_id: Option<&'a str>,
-        /// The session that the call was about. `None` for one about no session in particular.
+        /// The session of the operation; `None` for an operation on no particular session.
         token_id: Option<&'a TokenId>,
-        /// What the caller got, if there was one.
+        /// The error that the callers got.
         error: &'a Error,
     },
 }
 
-/// Why a token was not accepted, or a login refused.
+/// Why a token or a login was refused: the reason in an event. (The HTTP response is a
+/// [`Rejection`](crate::Rejection).)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RefusalReason {
-    /// It is no token, or two cookies disagree.
+    /// The token is malformed, or two cookies of the same name differ.
     Malformed,
     /// The request has more than one token: in two sources, or twice in one.
     SeveralTokens,
-    /// It is a JWT, but not signed by a known key, or expired, or for another audience, and so on.
+    /// The token is a JWT that failed verification: an unknown key, an expired token, another audience, and so on.
     NotVerified,
-    /// It is unknown, expired or revoked.
+    /// The token is unknown, expired or revoked.
     NotLive,
-    /// The user loader knows no such user.
+    /// The user loader found no such user.
     NoSuchUser,
     /// The user has as many sessions as allowed.
     SessionLimit,
 }
 
 impl RefusalReason {
-    /// For a label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user` or
-    /// `session_limit`.
+    /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user`
+    /// or `session_limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -124,15 +127,16 @@ impl RefusalReason {
     }
 }
 
-/// Receives the events of one manager and of its store. The hook is set when the manager is built, after the store was
-/// given a clone of this.
+/// Receives the events of one manager and of its store.
+///
+/// The hook is set when the manager is built, after the store got a clone of the listener.
 #[derive(Clone, Default)]
 pub(super) struct Listener(Arc<OnceLock<Box<Hook>>>);
 
 pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl Listener {
-    /// Decides who receives the events.
+    /// Sets the hook.
     pub(super) fn set(&self, hook: Box<Hook>) {
         let _the_first_one_stays = self.0.set(hook);
     }

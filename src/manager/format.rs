@@ -30,8 +30,8 @@ impl Format {
         })
     }
 
-    /// A new token. A JWT expires when its session cannot be prolonged any more, so its session gets a `max_lifetime` if
-    /// it has none.
+    /// A new token. A JWT expires when its session cannot be prolonged any more, so its session gets a `max_lifetime`
+    /// if it has none.
     #[cfg_attr(not(feature = "jwt"), expect(unused_variables))]
     pub(super) fn mint(
         &self,

@@ -67,8 +67,8 @@ impl Login {
         Ok(created.await?.claim())
     }
 
-    /// Ends the session in the background: nobody has its token. It is reported as a failure if too many others are being
-    /// ended.
+    /// Ends the session in the background: nobody has its token. It is reported as a failure if too many others are
+    /// being ended.
     fn undo(self, runtime: &Handle, started: bool) {
         let Ok(permit) = Arc::clone(&self.undos).try_acquire_owned() else {
             let message = "a login is not undone: too many others are being undone";

@@ -45,25 +45,27 @@ mod trace;
 mod types;
 mod users;
 
-/// Mints, checks, refreshes, lists and revokes tokens, and keeps what the application knows of their
-/// users in a cache beside them.
+/// Issues, checks, refreshes, lists and revokes tokens, and caches their users.
 ///
-/// `D` is the application's own type for that knowledge; it is kept as JSON in the store. A manager is a cheap
-/// handle: clone it at will. It must be used inside a tokio runtime.
+/// `D` is the application's own type for the detail of a user, which the store keeps as JSON. Cloning a manager is
+/// cheap. It must be used inside a tokio runtime.
 ///
-/// Wherever a method takes a token, it takes its text as the client sent it. A text that is no token
-/// costs no store call, and is answered like a token that is unknown or expired: `Ok(None)` or
-/// `Ok(false)`. An `Err` from such a method is always a fault, never a verdict. Wherever it takes a user id,
-/// an id that is empty or longer than 255 bytes is [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput). Durations are kept to the
-/// millisecond (rounded up); zero and more than [`MAX_TTL`](crate::store::MAX_TTL) are
-/// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput). Where a duration is optional, `None` stands for the builder's default.
+/// These rules apply to all methods:
+///
+/// - A token is passed as the text that the client sent. A malformed token makes no store call, and gives the same
+///   result as an unknown or expired one: `Ok(None)` or `Ok(false)`. An `Err` is always a fault and never a statement
+///   about the token.
+/// - A user id that is empty or longer than 255 bytes is
+///   [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+/// - A duration is rounded up to milliseconds. Zero, and more than [`MAX_TTL`](crate::store::MAX_TTL), are
+///   `InvalidInput`. Where a duration is optional, `None` stands for the builder's default.
 ///
 /// # Dropped calls
 ///
-/// Refreshes and logouts are seen through although their future is dropped: what the store has done is reported to
-/// [`on_event`](TokenManagerBuilder::on_event) all the same. A login whose future is dropped is
-/// [undone](Self::set_token). The tokio runtime of the caller does this work in the background, until it shuts down. A call
-/// for which nobody waits is given up if the store has not answered after 60 seconds more.
+/// A refresh or logout whose future is dropped is still completed, and reported to
+/// [`on_event`](TokenManagerBuilder::on_event). A login whose future is dropped is [undone](Self::set_token). The tokio
+/// runtime of the caller does this in the background, until it shuts down. Such a call is abandoned if the store has
+/// not answered 60 seconds after the future was dropped.
 ///
 /// ```
 /// use std::time::Duration;
@@ -107,7 +109,7 @@ struct Inner<D> {
 }
 
 impl TokenManager {
-    /// A manager with defaults: tokens live 7 days, no session limit, no user loader.
+    /// Creates a manager with the defaults: a time to live of 7 days, no session limit, and no user loader.
     pub fn new(store: impl SessionStore) -> Self {
         let manager = Self::builder(store).build();
         manager.expect("the defaults of the builder are valid")
@@ -121,21 +123,22 @@ impl TokenManager {
 
 /// Tokens.
 impl<D> TokenManager<D> {
-    /// Starts a session of this user and mints its token.
+    /// Starts a session of this user and issues its token.
     ///
-    /// A session whose token does not reach the caller is ended again, in the background, so that it neither counts
-    /// towards the [limit](TokenManagerBuilder::session_limit) nor shows in lists for long: when the future is dropped
-    /// before it is ready (a client that went away, a timeout around the call), and after a fault that leaves open
-    /// whether the store has started the session. After such a fault the session is looked for twice, the second time
-    /// after 5 to 10 seconds. The undo is given up if the store fails for about ten seconds. At most 1,024 logins are
-    /// undone at the same time; one more is not undone, and reported as a failed `delete`.
+    /// A login is undone in the background if its token does not reach the caller, so that the session neither counts
+    /// towards the [limit](TokenManagerBuilder::session_limit) nor stays in lists: when the future is dropped before it
+    /// is ready (a client disconnected, or an outer timeout elapsed), and after a fault that leaves open whether the
+    /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10
+    /// seconds unless it was there. The undo is abandoned if the store fails for about ten seconds. At most 1,024
+    /// logins are undone at the same time; one more is not undone, and is reported as a failed `delete`.
     ///
     /// Sessions that an undone login has evicted stay ended.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user has as many sessions as allowed and the limit says
-    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) without random bytes, and faults.
+    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user is at the limit and the manager uses
+    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating system has
+    /// no random bytes, and faults.
     pub async fn set_token(
         &self,
         user_id: &str,
@@ -148,12 +151,15 @@ impl<D> TokenManager<D> {
         Ok(self.set_token_with(user_id, options).await?.token)
     }
 
-    /// [`set_token`](Self::set_token) with all options; tells the expiry, and which sessions had to go to keep the
+    /// Starts a session like [`set_token`](Self::set_token), with all options.
+    ///
+    /// Returns the token, its expiry, and the sessions that were evicted to keep the
     /// [limit](TokenManagerBuilder::session_limit).
     ///
     /// # Errors
     ///
-    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for too much metadata.
+    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for too
+    /// much metadata.
     pub async fn set_token_with(
         &self,
         user_id: &str,
@@ -184,8 +190,9 @@ impl<D> TokenManager<D> {
         })
     }
 
-    /// Checks a token without loading the user: the returned [`User`] has no
-    /// [`detail`](User::detail). One round trip, no write.
+    /// Checks a token without loading the user: the returned [`User`] has no [`detail`](User::detail).
+    ///
+    /// A check takes one round trip and writes nothing.
     pub async fn check_token(&self, token: &str) -> Result<Option<User<D>>, Error> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
@@ -196,10 +203,10 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Makes a live token expire `ttl` from now, but never after its
+    /// Sets the expiry of a live token to `ttl` from now, but never past its
     /// [`max_lifetime`](TokenOptions::max_lifetime).
     ///
-    /// `false` if the token is not live: a refresh never brings a session back.
+    /// Returns `false` if the token is not live: a refresh never revives a session.
     pub async fn refresh_token(
         &self,
         token: &str,
@@ -212,10 +219,10 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Ends the session of a token, everywhere at once. `true` if it was live, or if the store cannot tell, because its first
-    /// answer was lost. Safe to repeat.
+    /// Ends the session of a token, everywhere at once.
     ///
-    /// The call is [seen through](Self#dropped-calls) although its future is dropped.
+    /// Returns `true` if the session was live, or if the store cannot tell because its first reply was lost. The call
+    /// can be repeated safely, and is [completed](Self#dropped-calls) even if its future is dropped.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
         match self.parse(token) {
             Some(token) => self.delete_session(&token.user_id, &token.id).await,
@@ -223,15 +230,17 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// The live sessions of a user, oldest first, by their public handles.
+    /// Lists the live sessions of a user, oldest first, by their public handles.
     pub async fn list_user_tokens(&self, user_id: &str) -> Result<Vec<TokenInfo>, Error> {
         check_user_id(user_id)?;
         let sessions = self.inner.sessions.store.list(user_id).await?;
         Ok(sessions.into_iter().map(TokenInfo::new).collect())
     }
 
-    /// Ends one session of a user by its public handle. `true` if it was live, or if the store cannot tell, because its first
-    /// answer was lost. Safe to repeat.
+    /// Ends one session of a user by its public handle.
+    ///
+    /// Returns `true` if the session was live, or if the store cannot tell because its first reply was lost. The call
+    /// can be repeated safely.
     pub async fn delete_user_token(
         &self,
         user_id: &str,
@@ -241,7 +250,7 @@ impl<D> TokenManager<D> {
         self.delete_session(user_id, token_id).await
     }
 
-    /// Ends all sessions of a user but one, in one atomic step. See
+    /// Ends all sessions of a user except one, in one atomic step, like
     /// [`delete_user_tokens`](Self::delete_user_tokens).
     pub async fn delete_other_user_tokens(
         &self,
@@ -251,15 +260,17 @@ impl<D> TokenManager<D> {
         self.delete_all_but(user_id, Some(keep)).await
     }
 
-    /// Ends all sessions of a user, everywhere at once, in one atomic step: afterwards no token minted
-    /// before is live, whatever checks, refreshes and logins were in flight.
+    /// Ends all sessions of a user, everywhere at once, in one atomic step.
     ///
-    /// Returns how many sessions were removed; the number may include some that had expired already.
+    /// Afterwards no token that was issued before is live, whatever checks, refreshes and logins were in flight.
+    /// Returns how many sessions were removed, which may include some that had already expired.
     pub async fn delete_user_tokens(&self, user_id: &str) -> Result<u64, Error> {
         self.delete_all_but(user_id, None).await
     }
 
-    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, no write.
+    /// Tells whether the store can serve requests now, for readiness probes.
+    ///
+    /// It takes at most one round trip to each server and writes nothing.
     ///
     /// # Errors
     ///
@@ -279,13 +290,13 @@ impl<D> TokenManager<D> {
         self.refresh_session(user_id, token_id, ttl).await
     }
 
-    /// Reads a token offline; `None` if it is none that this manager could have minted.
+    /// Parses a token without a store call. Returns `None` if this manager cannot have issued it.
     pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
         let parsed = self.inner.format.parse(token);
         parsed.map_err(|reason| self.refused(None, reason)).ok()
     }
 
-    /// Asks the store for a session and its user.
+    /// Begins the lookup of a session and its user.
     fn look_up(&self, user_id: &Arc<str>, token_id: &TokenId) -> Lookup {
         Lookup::begin(&self.inner.sessions.store, user_id, *token_id)
     }

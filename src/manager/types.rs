@@ -9,10 +9,10 @@ use crate::{
     store::{MAX_TTL, SessionRecord},
 };
 
-/// The most that the metadata of a session may take, in bytes of JSON.
+/// The maximum size of the metadata of a session, in bytes of JSON.
 const MAX_METADATA_LEN: usize = 1024;
 
-/// How a token is to be; for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
+/// The options of a login, for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,28 +38,28 @@ impl TokenOptions {
         Self::default()
     }
 
-    /// How long the token lives unless it is refreshed.
+    /// Sets the time to live: the token expires after it unless it is refreshed.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// How long the token lives at most, however often it is refreshed.
+    /// Sets the absolute lifetime: the token expires after it, however often it is refreshed.
     pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
         self.max_lifetime = Some(lifetime);
         self
     }
 
-    /// Adds one entry to what is kept with the session, for lists of devices: name, address, …
+    /// Adds an entry to the metadata of the session, such as the name or address of a device.
     ///
-    /// All entries together may take 1024 bytes of JSON.
+    /// All entries together have at most 1024 bytes of JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 }
 
-/// A new token, and what came of minting it.
+/// A new token, with its expiry and the sessions that were evicted for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuedToken {
@@ -67,12 +67,12 @@ pub struct IssuedToken {
     pub token: Token,
     /// When it expires unless it is refreshed, by the store's clock.
     pub expires_at: SystemTime,
-    /// The sessions that were ended to keep the session limit, first to go first; of more than 512 perhaps the first 512
-    /// only.
+    /// The sessions that were evicted to keep the session limit, in the order of their eviction. Of more than 512,
+    /// there may be only the first 512.
     pub evicted: Vec<TokenInfo>,
 }
 
-/// What may be told of a session: everything but its token. All times are by the store's clock.
+/// A session in a list: everything about it except its token. All times are by the store's clock.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenInfo {
     id: TokenId,
@@ -82,7 +82,7 @@ pub struct TokenInfo {
 
 impl TokenInfo {
     pub(super) fn new((id, session): (TokenId, SessionRecord)) -> Self {
-        // What is not a JSON object was not written by a manager; the session counts all the same.
+        // Metadata that is not a JSON object was not written by a manager; the session is listed all the same.
         let metadata = session.metadata.as_deref().map(serde_json::from_slice);
         Self {
             id,
@@ -91,32 +91,32 @@ impl TokenInfo {
         }
     }
 
-    /// The public handle, by which the session can be ended.
+    /// The public handle of the session, for [`delete_user_token`](crate::TokenManager::delete_user_token).
     pub fn id(&self) -> &TokenId {
         &self.id
     }
 
-    /// When the session began.
+    /// When the session started.
     pub fn created_at(&self) -> SystemTime {
         self.session.created_at
     }
 
-    /// When it was last refreshed; when it began, if never.
+    /// When the session was last refreshed, or else when it started.
     pub fn refreshed_at(&self) -> SystemTime {
         self.session.refreshed_at
     }
 
-    /// When it expires unless it is refreshed.
+    /// When the session expires unless it is refreshed.
     pub fn expires_at(&self) -> SystemTime {
         self.session.expires_at
     }
 
-    /// The end that no refresh can move, if there is one.
+    /// The absolute end of the session, if it has one: no refresh moves it.
     pub fn ends_at(&self) -> Option<SystemTime> {
         self.session.ends_at
     }
 
-    /// What was given as [`TokenOptions::metadata`].
+    /// The metadata that the login set with [`TokenOptions::metadata`].
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
@@ -145,15 +145,15 @@ fn numeric_date(time: SystemTime) -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// What became of [`TokenManager::refresh_users`](crate::TokenManager::refresh_users).
+/// The outcome of [`TokenManager::refresh_users`](crate::TokenManager::refresh_users), by user.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RefreshedUsers {
-    /// The users that are cached anew.
+    /// The ids of the users that were loaded and cached.
     pub refreshed: Vec<String>,
-    /// The ids of which the loader says that there is no such user.
+    /// The ids for which the loader found no user.
     pub missing: Vec<String>,
-    /// The ids that failed, and why.
+    /// The ids whose load failed, with the error.
     pub failed: Vec<(String, Error)>,
 }
 
@@ -167,7 +167,7 @@ impl RefreshedUsers {
     }
 }
 
-/// The duration in whole milliseconds, rounded up.
+/// Rounds a duration up to milliseconds, and refuses one that is zero or too long.
 pub(super) fn check_ttl(ttl: Duration) -> Result<Duration, Error> {
     if ttl.is_zero() {
         return Err(Error::new(ErrorKind::InvalidInput, "the duration is zero"));

@@ -85,8 +85,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         }
     }
 
-    /// SingleFlight a user through the loader and replaces the cached copy; `None` (and nothing cached but that)
-    /// if there is no such user. If the load fails, the old copy stays; so it does if the future is dropped before it is
+    /// SingleFlight a user through the loader and replaces the cached copy; `None` (and nothing cached but that) if
+    /// there is no such user. If the load fails, the old copy stays; so it does if the future is dropped before it is
     /// ready.
     ///
     /// # Errors

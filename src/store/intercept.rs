@@ -40,8 +40,8 @@ pub trait StoreInterceptor: Send + Sync + 'static {
         call: impl Future<Output = Result<T, Error>> + Send,
     ) -> impl Future<Output = Result<T, Error>> + Send;
 
-    /// The same for [`check_now`](SessionStore::check_now). `None`, as by default, without making the call: then it will be
-    /// one that waits.
+    /// The same for [`check_now`](SessionStore::check_now). `None`, as by default, without making the call: then it
+    /// will be one that waits.
     fn intercept_now<T>(
         &self,
         operation: Operation<'_>,

@@ -70,8 +70,8 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// It must not repeat [`create`](Self::create) once that may have been done: the session may have been logged out since
 /// then, and would come back.
 ///
-/// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For more, a
-/// store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
+/// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For
+/// more, a store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// Every call ends within a bounded time, whatever becomes of the servers: a store has deadlines of its own. A manager
 /// gives up a call for which nobody waits any more after 60 seconds, and waits without end where somebody does.
@@ -79,17 +79,17 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// An implementer writes plain `async fn`s. Errors are faults, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout),
 /// [`Unconfirmed`](crate::ErrorKind::Unconfirmed) and [`Store`](crate::ErrorKind::Store); or
-/// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit) from
-/// `create`, and `InvalidInput` as above.
+/// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit)
+/// from `create`, and `InvalidInput` as above.
 ///
 /// `store_conformance_tests!` (feature `test-util`) has a test for each point of this.
 pub trait SessionStore: Send + Sync + 'static {
     /// Starts a session, if there is none of this user and token, and keeps the user's limit.
     ///
-    /// Insertion and limit are **one atomic step**: under any number of concurrent logins no user ever
-    /// has more than `limit.max` live sessions. Repeating the call for a live session changes nothing
-    /// and returns that session. If more sessions are live than any limit allows, because the limit is new, a store may end
-    /// most of those in excess before that step, in several ones.
+    /// Insertion and limit are **one atomic step**: under any number of concurrent logins no user ever has more than
+    /// `limit.max` live sessions. Repeating the call for a live session changes nothing and returns that session. If
+    /// more sessions are live than any limit allows, because the limit is new, a store may end most of those in excess
+    /// before that step, in several ones.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// What [`check`](Self::check) would answer, for a store that can tell at once, without blocking; `None` if it has
     /// to wait for the answer, as by default.
     ///
-    /// For stores in memory, whose requests then cost no future: it is called where a service is, and must neither block
-    /// nor panic. None is always right. A store that wraps another one and does something about
+    /// For stores in memory, whose requests then cost no future: it is called where a service is, and must neither
+    /// block nor panic. None is always right. A store that wraps another one and does something about
     /// [`check`](Self::check) must do it here, too, or answer `None`.
     fn check_now(
         &self,
@@ -191,8 +191,8 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Caches a value for a user for `ttl`, in one atomic step with the condition in `mode`.
     ///
-    /// `false` if the condition did not hold; then nothing was changed. With [`PutMode::IfUnchanged`], `false` can also mean
-    /// that the store repeated the call after the reply to the first try was lost, and that the first try did it.
+    /// `false` if the condition did not hold; then nothing was changed. With [`PutMode::IfUnchanged`], `false` can also
+    /// mean that the store repeated the call after the reply to the first try was lost, and that the first try did it.
     fn put_user(
         &self,
         user_id: &str,
@@ -201,8 +201,8 @@ pub trait SessionStore: Send + Sync + 'static {
         mode: PutMode<'_>,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, all at the same
-    /// time, and no change. Only servers that take writes may answer it.
+    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, all at the
+    /// same time, and no change. Only servers that take writes may answer it.
     fn ping(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
@@ -261,8 +261,8 @@ pub struct SessionVersion {
 pub struct Created {
     /// The session, as it is now.
     pub session: SessionRecord,
-    /// The live sessions that had to go to keep the limit, first to go first. Of more than 512, as a limit that is new may
-    /// end, a store may name the first 512 only.
+    /// The live sessions that had to go to keep the limit, first to go first. Of more than 512, as a limit that is new
+    /// may end, a store may name the first 512 only.
     pub evicted: Vec<(TokenId, SessionRecord)>,
 }
 

@@ -16,8 +16,8 @@ use crate::{
 
 type Reply = (Option<Vec<u8>>, Option<Vec<u8>>, (u64, u64));
 
-/// At most five for a live token, as many for a malformed one and for none: what a response with a header and an extension
-/// takes.
+/// At most five for a live token, as many for a malformed one and for none: what a response with a header and an
+/// extension takes.
 #[test]
 fn the_layer_on_memory() {
     let runtime = runtime();

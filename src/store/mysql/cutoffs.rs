@@ -4,8 +4,9 @@
 //! cutoff: sessions of a lower generation have ended. Raising the cutoff is one small write. A session that is to stay
 //! gets the generation of the new cutoff in the same transaction, and new sessions begin with that of the cutoff.
 //!
-//! The purge removes what is below the cutoff and then the cutoff itself: without one, all generations live. Only logins
-//! and logouts of all sessions, which run one after the other, read the cutoff to write; the purge locks its row.
+//! The purge removes what is below the cutoff and then the cutoff itself: without one, all generations live. Only
+//! logins and logouts of all sessions, which run one after the other, read the cutoff to write; the purge locks its
+//! row.
 
 use sqlx::Row;
 

@@ -59,8 +59,8 @@ impl Failure {
         self.number() == Some(OUT_OF_RANGE)
     }
 
-    /// Whether other connections are in doubt, too: the server has gone, or takes no writes any more. Under load, a late
-    /// write alone says nothing about them.
+    /// Whether other connections are in doubt, too: the server has gone, or takes no writes any more. Under load, a
+    /// late write alone says nothing about them.
     pub(super) fn casts_doubt_on_others(&self) -> bool {
         self.is_lost() && !self.is_late_or_read_only()
     }

@@ -48,10 +48,10 @@ const MIGRATION: Duration = Duration::from_secs(120);
 
 /// Sessions in MySQL or MariaDB: shared by all services that use the same database and table prefix.
 ///
-/// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. [`migrate`](Self::migrate) makes the tables, and must have been
-/// called once before anything else. Cloning gives another handle on the same pool of connections. Every operation
-/// has a deadline, which includes waiting for a connection; a connection on which one was late or failed is closed,
-/// and the next operation opens another.
+/// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. [`migrate`](Self::migrate) makes the tables,
+/// and must have been called once before anything else. Cloning gives another handle on the same pool of connections.
+/// Every operation has a deadline, which includes waiting for a connection; a connection on which one was late or
+/// failed is closed, and the next operation opens another.
 ///
 /// All connections must lead to the one server that takes the writes: a proxy that sends reads to replicas accepts
 /// sessions that were logged out a moment ago. A server that is `read_only` (or `innodb_read_only`) is taken for a
@@ -63,18 +63,18 @@ const MIGRATION: Duration = Duration::from_secs(120);
 /// All times are by the server's clock, to the millisecond. Rows that have expired count for nothing, and are removed
 /// in the background.
 ///
-/// Writes carry their deadline, as a time of the server's clock: a server that hangs and gets to one later does nothing.
-/// The commit of a login or of a logout of all sessions looks at the clock just before it; if the server stops exactly
-/// then, or holds the commit up, it may still be done, but no other login and no logout of all sessions of that user
-/// was acknowledged in between.
+/// Writes carry their deadline, as a time of the server's clock: a server that hangs and gets to one later does
+/// nothing. The commit of a login or of a logout of all sessions looks at the clock just before it; if the server stops
+/// exactly then, or holds the commit up, it may still be done, but no other login and no logout of all sessions of that
+/// user was acknowledged in between.
 ///
 /// All operations but logins are done a second time if their connection drops, and a login unless it may
 /// have been committed. A logout that was repeated reports that it has ended the session, because its first try may
 /// have done so.
 ///
-/// A user may have any number of sessions: to log out all of 200,000 takes one pass over their rows and one small write,
-/// and a login with a limit one pass. What has ended so is removed in the background. When a limit
-/// is set on a user who has very many sessions more, [`Created::evicted`] names the first 512 of them only.
+/// A user may have any number of sessions: to log out all of 200,000 takes one pass over their rows and one small
+/// write, and a login with a limit one pass. What has ended so is removed in the background. When a limit is set on a
+/// user who has very many sessions more, [`Created::evicted`] names the first 512 of them only.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), tower_bearer_session::Error> {
@@ -125,8 +125,8 @@ impl MySqlStore {
 
     /// Makes the tables, or brings those of an older version of this crate up to date.
     ///
-    /// Does nothing if they are so already; any number of instances may call it at once. The account needs the privilege
-    /// `CREATE`, and for later versions `ALTER` and `INDEX`; all else needs `SELECT`, `INSERT`, `UPDATE` and
+    /// Does nothing if they are so already; any number of instances may call it at once. The account needs the
+    /// privilege `CREATE`, and for later versions `ALTER` and `INDEX`; all else needs `SELECT`, `INSERT`, `UPDATE` and
     /// `DELETE` only.
     ///
     /// # Errors
@@ -201,8 +201,8 @@ impl fmt::Debug for MySqlStore {
 
 /// [`check`](SessionStore::check) is one prepared statement that locks nothing and finds its rows by their primary keys.
 ///
-/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check or of
-/// another operation that is one statement goes away, its connection is used again as soon as it is answered.
+/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check or
+/// of another operation that is one statement goes away, its connection is used again as soon as it is answered.
 impl SessionStore for MySqlStore {
     async fn create(
         &self,

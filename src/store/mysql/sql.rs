@@ -57,8 +57,8 @@ fn in_time(not_after: &str) -> String {
 pub(super) struct Sql {
     /// What a connection begins with. A statement that waits for a lock does not outlive its operation by much.
     pub(super) setup: SqlStr,
-    /// In a transaction the server ends a connection soon that says nothing, and undoes the transaction: a client that is
-    /// cut off must not keep what it has locked.
+    /// In a transaction the server ends a connection soon that says nothing, and undoes the transaction: a client that
+    /// is cut off must not keep what it has locked.
     pub(super) begin: SqlStr,
     pub(super) version: SqlStr,
     pub(super) lock: SqlStr,

@@ -14,9 +14,9 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 
 /// A lower bound of a server's clock, from the times that it has told on one connection.
 ///
-/// When such a reply is there, the server's clock shows at least the time in it, and goes on at the pace of ours. A bound
-/// that is too low, because the reply was slow, costs a write some of its time; one that is too high would let it happen after
-/// its caller was told that it failed.
+/// When such a reply is there, the server's clock shows at least the time in it, and goes on at the pace of ours. A
+/// bound that is too low, because the reply was slow, costs a write some of its time; one that is too high would let it
+/// happen after its caller was told that it failed.
 pub(super) struct ServerClock {
     started: Instant,
     /// What the server's clock showed at `started`, at least; in microseconds since the Unix epoch.
@@ -34,8 +34,8 @@ impl ServerClock {
         }
     }
 
-    /// Notes the time in a reply that has just arrived, in microseconds. The latest one counts, whatever it is: the server's
-    /// clock may have been set back.
+    /// Notes the time in a reply that has just arrived, in microseconds. The latest one counts, whatever it is: the
+    /// server's clock may have been set back.
     pub(super) fn note(&self, time: u64) {
         let elapsed = self.since_started(Instant::now());
         self.then.store(time as i64 - elapsed as i64, Relaxed);

@@ -56,15 +56,15 @@ impl RedisHealth {
         &self.primaries
     }
 
-    /// How often a connection was replaced because it was lost, or its server was unfit or did not answer, since the store
-    /// was made. Connections that only reached [their greatest age](crate::RedisStoreBuilder::max_connection_age) do not
-    /// count.
+    /// How often a connection was replaced because it was lost, or its server was unfit or did not answer, since the
+    /// store was made. Connections that only reached [their greatest age](crate::RedisStoreBuilder::max_connection_age)
+    /// do not count.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
     }
 
-    /// What went wrong last, and when: a connection was lost or could not be made, or an operation found the server unfit
-    /// or got no answer in time. It stays when all is well again. There are no secrets in it.
+    /// What went wrong last, and when: a connection was lost or could not be made, or an operation found the server
+    /// unfit or got no answer in time. It stays when all is well again. There are no secrets in it.
     pub fn last_error(&self) -> Option<(SystemTime, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
     }
@@ -87,9 +87,9 @@ impl RedisPrimary {
         self.connected_at
     }
 
-    /// Whether the store notices when the server is demoted in place, because the server tells its role (in the reply to
-    /// [`HELLO`](https://redis.io/docs/latest/commands/hello/)). Some proxies do not pass it on. Of a primary of a cluster
-    /// it is `false`: the cluster tells who the primaries are.
+    /// Whether the store notices when the server is demoted in place, because the server tells its role (in the reply
+    /// to [`HELLO`](https://redis.io/docs/latest/commands/hello/)). Some proxies do not pass it on. Of a primary of a
+    /// cluster it is `false`: the cluster tells who the primaries are.
     pub fn is_role_watched(&self) -> bool {
         self.role_watched
     }

@@ -66,12 +66,13 @@ type Time = (u64, u64);
 /// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. Cloning gives
 /// another handle on the same connection, which is one to each server for all requests (and a second for lists),
 /// supervised: it is replaced when it breaks, its server does not answer for a second or is the master no more, or the
-/// address of a single server or the host name of a node
-/// [may lead elsewhere by now](RedisStoreBuilder::max_connection_age). Every operation has a deadline, and once an attempt to reconnect has failed, operations fail at once until one succeeds.
+/// address of a single server or the host name of a node [may lead elsewhere by
+/// now](RedisStoreBuilder::max_connection_age). Every operation has a deadline, and once an attempt to reconnect has
+/// failed, operations fail at once until one succeeds.
 ///
-/// All operations but logins are sent a second time if their connection drops before the answer came: a check at once, a
-/// write when the first one can no longer take effect. No write takes effect after it was answered with an error, as long
-/// as the server's clock goes on and is not set back.
+/// All operations but logins are sent a second time if their connection drops before the answer came: a check at once,
+/// a write when the first one can no longer take effect. No write takes effect after it was answered with an error, as
+/// long as the server's clock goes on and is not set back.
 ///
 /// The guide specifies the [layout](crate::guide::layout) of the keys, and tells what
 /// [faults](crate::guide::production) do to requests.
@@ -133,7 +134,8 @@ impl RedisStore {
     }
 
     /// Whether there is a connection, as far as is known without asking: a server that hangs may take three seconds to
-    /// be noticed. Short for [`RedisHealth::is_connected`]. To ask now: [`TokenManager::ping`](crate::TokenManager::ping).
+    /// be noticed. Short for [`RedisHealth::is_connected`]. To ask now:
+    /// [`TokenManager::ping`](crate::TokenManager::ping).
     pub fn is_connected(&self) -> bool {
         self.health().is_connected()
     }
@@ -147,8 +149,8 @@ impl RedisStore {
 /// [`check`](SessionStore::check) is the pipeline `TIME`, `HGET`, `GET`: O(1), whatever the number of sessions. Checks
 /// that run at the same time share a pipeline.
 ///
-/// All writes are one script each, of bounded length whatever the number of sessions. Only a login that is
-/// the first with a session limit, of a user who has more than about a thousand sessions, ends those in excess page by page
+/// All writes are one script each, of bounded length whatever the number of sessions. Only a login that is the first
+/// with a session limit, of a user who has more than about a thousand sessions, ends those in excess page by page
 /// before. (While the cluster slot of a user is being moved, logging out all sessions but one reads them all.)
 impl SessionStore for RedisStore {
     async fn create(

@@ -70,8 +70,8 @@ impl RedisStore {
         }
     }
 
-    /// Ends the sessions that have expired, and, unless the limit says to reject logins, most of those that it has no room
-    /// for. Returns these, the first to go first.
+    /// Ends the sessions that have expired, and, unless the limit says to reject logins, most of those that it has no
+    /// room for. Returns these, the first to go first.
     pub(super) async fn prune(
         &self,
         user_id: &str,

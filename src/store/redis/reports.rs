@@ -16,8 +16,8 @@ pub(super) struct Condition {
     pub(super) lost: AtomicBool,
     /// For how many ticks the server has owed a reply and sent none.
     silent_ticks: AtomicU32,
-    /// The age, in milliseconds, after which operations do not use it until there has been an attempt to replace it; 0 for
-    /// none.
+    /// The age, in milliseconds, after which operations do not use it until there has been an attempt to replace it; 0
+    /// for none.
     pub(super) use_by: AtomicU64,
 }
 

@@ -4,10 +4,9 @@
 //! *suspect*, because an operation failed in a way that another connection may cure, or the server is silent. It also
 //! does so when the connection has reached its greatest age, because the address may lead to another server by then. A
 //! connection that is not lost stays in use until the next one is there, or an attempt has failed and it is silent;
-//! what is in flight on a connection that is replaced is finished there. The links to one server connect in turns, and a
-//! connection stays in use while its link waits. While the first attempt to replace a lost one
-//! runs, operations wait for it within their deadline; once an attempt has failed, they fail at once until one
-//! succeeds.
+//! what is in flight on a connection that is replaced is finished there. The links to one server connect in turns, and
+//! a connection stays in use while its link waits. While the first attempt to replace a lost one runs, operations wait
+//! for it within their deadline; once an attempt has failed, they fail at once until one succeeds.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 

@@ -18,7 +18,8 @@ impl Connector {
         Self(TlsConnector::from(Arc::new(config)))
     }
 
-    /// Connects to all addresses of the host at once, as the client library does; the first to finish its handshake is it.
+    /// Connects to all addresses of the host at once, as the client library does; the first to finish its handshake is
+    /// it.
     pub(super) async fn connect(
         &self,
         host: &str,

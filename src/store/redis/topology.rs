@@ -143,8 +143,8 @@ async fn dial(
     dialed.map_err(|error| config.errors.convert_at(address, &error))
 }
 
-/// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is of
-/// no use, and the client does not tell.
+/// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is
+/// of no use, and the client does not tell.
 async fn probe(
     config: &LinkConfig,
     address: &Address,

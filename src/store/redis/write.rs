@@ -1,10 +1,10 @@
 //! Writes on a supervised connection.
 //!
-//! A write is a script that does nothing after a deadline by the server's clock. It never takes effect after its caller was
-//! told that it failed, as long as the server's clock goes on and is not set back. If the connection drops before the answer
-//! came, the write is sent again on the next one, but not before the deadline of the first copy: a late copy could undo
-//! what was done after the second. A login is not sent again: the first copy may have been done, and undone by a logout
-//! since then.
+//! A write is a script that does nothing after a deadline by the server's clock. It never takes effect after its caller
+//! was told that it failed, as long as the server's clock goes on and is not set back. If the connection drops before
+//! the answer came, the write is sent again on the next one, but not before the deadline of the first copy: a late copy
+//! could undo what was done after the second. A login is not sent again: the first copy may have been done, and undone
+//! by a logout since then.
 
 use std::time::Duration;
 

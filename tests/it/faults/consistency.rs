@@ -8,8 +8,8 @@ use crate::harness::{Flavor, Proxy, RedisServer};
 
 type Manager = TokenManager;
 
-/// A frozen server does nothing, after it thaws, of what nobody waits for any more: all logins that were acknowledged are
-/// valid, and there are no other sessions.
+/// A frozen server does nothing, after it thaws, of what nobody waits for any more: all logins that were acknowledged
+/// are valid, and there are no other sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_that_timed_out_do_no_harm() {
     let redis = RedisServer::start(Flavor::Redis).await;

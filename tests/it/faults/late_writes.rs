@@ -1,7 +1,7 @@
 //! No write takes effect after its caller was told that it failed.
 //!
-//! A frozen server has requests of two stores in its sockets. After the thaw it reads 16 KiB of each in turn: what stands
-//! behind many reads of the one store comes after what the other store sent later.
+//! A frozen server has requests of two stores in its sockets. After the thaw it reads 16 KiB of each in turn: what
+//! stands behind many reads of the one store comes after what the other store sent later.
 
 use std::time::Duration;
 
@@ -213,8 +213,8 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Lets `late` time out at the frozen server, begins `newer`, and returns its outcome, when the server has done all that
-    /// it was sent.
+    /// Lets `late` time out at the frozen server, begins `newer`, and returns its outcome, when the server has done all
+    /// that it was sent.
     async fn play<L, N: Send + 'static>(
         &self,
         late: impl AsyncFnOnce(&RedisStore) -> Result<L, Error>,

@@ -57,7 +57,8 @@ async fn a_logout_of_a_login_whose_reply_is_lost_stands() {
     assert!(listed(&direct, "al").await.is_empty());
 }
 
-/// A renewal that depends on the version of the session finds, when it is repeated, the version that it has made itself.
+/// A renewal that depends on the version of the session finds, when it is repeated, the version that it has made
+/// itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conditional_renewal_whose_reply_is_lost_is_done() {
     for max_lifetime in [None, Some(HOUR)] {

@@ -1,4 +1,5 @@
-//! A server that is slow is not taken for one that is dead, and one that is dead is noticed, whether or not anybody asks.
+//! A server that is slow is not taken for one that is dead, and one that is dead is noticed, whether or not anybody
+//! asks.
 
 use std::time::Duration;
 

@@ -76,8 +76,8 @@ async fn any_body_passes() {
     assert_eq!(refused, "no: a bearer token is required");
 }
 
-/// A layer further in that wraps bodies in a type without `Default` is no obstacle either; errors that a service without
-/// axum answers with are those of the layer, and get its looks.
+/// A layer further in that wraps bodies in a type without `Default` is no obstacle either; errors that a service
+/// without axum answers with are those of the layer, and get its looks.
 #[tokio::test]
 async fn an_error_is_a_response_without_axum() {
     let manager: TokenManager = TokenManager::new(MemoryStore::new());

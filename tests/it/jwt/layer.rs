@@ -133,7 +133,8 @@ async fn a_deny_list_by_jti_refuses_every_spelling_of_a_token() {
     }
 }
 
-/// The claims that RFC 7519 §4.1 registers are typed, the others are JSON, and `Debug` shows neither them nor the token.
+/// The claims that RFC 7519 §4.1 registers are typed, the others are JSON, and `Debug` shows neither them nor the
+/// token.
 #[tokio::test]
 async fn handlers_get_the_claims() {
     let key = signing_keys()[0].verifying_key().clone();

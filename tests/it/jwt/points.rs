@@ -9,8 +9,8 @@ use tower_bearer_session::{
 
 use super::{BASE64URL, now};
 
-/// The `y` of all points of small order, little endian, without the sign of `x`: those of libsodium's list, of which the
-/// last two are not below 2^255 - 19.
+/// The `y` of all points of small order, little endian, without the sign of `x`: those of libsodium's list, of which
+/// the last two are not below 2^255 - 19.
 const SMALL_ORDER: [[u8; 32]; 7] = [
     [0; 32],
     ending(1, 0, 0),

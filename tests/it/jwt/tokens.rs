@@ -42,8 +42,8 @@ async fn claims_are_as_documented() {
     }
 }
 
-/// RFC 7519 §4.1.4: whoever has no store accepts a token until its `exp`, so each has one, and it is the absolute end of the
-/// session, which a refresh cannot move.
+/// RFC 7519 §4.1.4: whoever has no store accepts a token until its `exp`, so each has one, and it is the absolute end
+/// of the session, which a refresh cannot move.
 #[tokio::test]
 async fn every_token_and_its_session_have_one_end() {
     let (day, hour) = (Duration::from_secs(24 * 3600), Duration::from_secs(3600));

@@ -1,4 +1,5 @@
-//! What must hold while calls run at the same time, on two managers with a connection each. (The store itself: `conformance::…::concurrency`.)
+//! What must hold while calls run at the same time, on two managers with a connection each. (The store itself:
+//! `conformance::…::concurrency`.)
 
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 

@@ -57,7 +57,8 @@ async fn a_logout_by_the_handler_stands(backend: &impl Backend) {
     }
 }
 
-/// A manager, a layer that renews sessions that are a moment old, and the number of updates that the store has completed.
+/// A manager, a layer that renews sessions that are a moment old, and the number of updates that the store has
+/// completed.
 struct Sliding {
     manager: TokenManager,
     layer: SessionLayer,

@@ -201,7 +201,8 @@ async fn try_log_in(store: &RedisStore, limit: Option<SessionLimit>) -> Result<C
     store.create("al", &id, &session(HOUR), limit).await
 }
 
-/// Gives `al` these sessions, the oldest first, which live for `ttl` and have so many bytes of metadata, and another one that is younger than they and lives.
+/// Gives `al` these sessions, the oldest first, which live for `ttl` and have so many bytes of metadata, and another
+/// one that is younger than they and lives.
 pub(super) async fn fill(
     backend: &impl Server,
     store: &RedisStore,

@@ -136,8 +136,8 @@ async fn lost_connections_come_back_with_tls() {
     assert!(store.health().reconnects() > 0);
 }
 
-/// All nodes of a cluster speak TLS, to each other and to clients, of whom they want certificates: also after a failover,
-/// and while slots move.
+/// All nodes of a cluster speak TLS, to each other and to clients, of whom they want certificates: also after a
+/// failover, and while slots move.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_cluster_speaks_tls() {
     let pki = Pki::new();

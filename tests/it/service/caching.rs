@@ -68,8 +68,8 @@ fn sources() -> Vec<(TokenSource, [&'static str; 2])> {
     ]
 }
 
-/// An optional layer's pages depend on the token: `Vary` names the header fields that may carry it, and where RFC 9111 §3.5
-/// does not protect the answer, it is for the client's own cache only. Errors and upgrades are no exceptions.
+/// An optional layer's pages depend on the token: `Vary` names the header fields that may carry it, and where RFC 9111
+/// §3.5 does not protect the answer, it is for the client's own cache only. Errors and upgrades are no exceptions.
 #[tokio::test]
 async fn a_page_is_not_served_to_somebody_else() {
     let (_, [_, optional]) = logged_in(&Spy::default(), "al").await;
@@ -108,8 +108,8 @@ async fn a_required_layer_leaves_to_the_rfc_what_it_protects() {
     );
 }
 
-/// A response that allows shared caches to reuse it although the request had `Authorization` varies by it, and is private
-/// unless it was meant for them (RFC 9111 §3.5).
+/// A response that allows shared caches to reuse it although the request had `Authorization` varies by it, and is
+/// private unless it was meant for them (RFC 9111 §3.5).
 #[tokio::test]
 async fn what_a_handler_allows_shared_caches_varies_by_the_token() {
     let (token, [required, _]) = logged_in(&Spy::default(), "al").await;

@@ -179,8 +179,8 @@ async fn a_hook_leaves_other_answers_alone() {
     }
 }
 
-/// A layer that is told so answers gRPC calls with a status that their clients understand, in the headers, and no body. It
-/// takes a `POST` with the content type of gRPC for one, and nothing else.
+/// A layer that is told so answers gRPC calls with a status that their clients understand, in the headers, and no body.
+/// It takes a `POST` with the content type of gRPC for one, and nothing else.
 #[tokio::test]
 async fn grpc_calls_get_a_grpc_status() {
     let spy = Spy::default();

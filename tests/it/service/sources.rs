@@ -410,8 +410,8 @@ async fn every_piece_of_a_cookie_is_sensitive() {
 }
 
 proptest! {
-    /// Whatever bytes are where a source looks: no panic, and no call of the store unless there is something that has the
-    /// form of a token.
+    /// Whatever bytes are where a source looks: no panic, and no call of the store unless there is something that has
+    /// the form of a token.
     #[test]
     fn only_what_may_be_a_token_costs_a_store_call(
         source in 0..6_usize,

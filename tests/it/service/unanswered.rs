@@ -8,7 +8,8 @@ use tower_bearer_session::{Error, ErrorKind, SessionLayer};
 
 use super::{Profile, Spy, bearer, logged_in, manager, request};
 
-/// The client has sent nothing but its token, so it is told of no input and no limit: what no repetition cures is a 500.
+/// The client has sent nothing but its token, so it is told of no input and no limit: what no repetition cures is a
+/// 500.
 #[tokio::test]
 async fn an_error_of_a_check_is_no_fault_of_the_client() {
     for (kind, status) in [

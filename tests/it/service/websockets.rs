@@ -71,8 +71,8 @@ async fn no_token_is_left_in_an_offer() {
     }
 }
 
-/// What a layer hides that another source decided for is the same to a layer further in: one token, several, or one that
-/// is no good.
+/// What a layer hides that another source decided for is the same to a layer further in: one token, several, or one
+/// that is no good.
 #[tokio::test]
 async fn a_layer_further_in_sees_as_many_tokens() {
     let spy = Spy::default();

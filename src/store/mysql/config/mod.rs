@@ -91,8 +91,9 @@ impl MySqlStoreBuilder {
 
     /// How many connections there are at most. Default: 10.
     ///
-    /// One more opens for [`migrate`](MySqlStore::migrate). A connection in use is replaced every three to four seconds,
-    /// and one that nobody uses is closed after five, so that the store follows a name that leads to another server.
+    /// One more opens for [`migrate`](MySqlStore::migrate). A connection in use is replaced every three to four
+    /// seconds, and one that nobody uses is closed after five, so that the store follows a name that leads to another
+    /// server.
     pub fn max_connections(mut self, max: u32) -> Self {
         self.max_connections = max;
         self
@@ -132,8 +133,8 @@ impl MySqlStoreBuilder {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be: a setting, a database that does not exist, a
     /// privilege that the account lacks, a server that is too old.
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached, refuses the login, or is
-    /// read-only.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached, refuses the login, or
+    /// is read-only.
     pub async fn connect(self) -> Result<MySqlStore, Error> {
         self.validate()?;
         let options = self.options()?;

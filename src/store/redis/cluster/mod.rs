@@ -1,11 +1,12 @@
 //! Redis Cluster: every slot has a primary, and every primary a supervised connection of its own.
 //!
 //! The primaries are asked for the map of the slots every two seconds, and earlier, but a few times a second at the
-//! most, when one of them points elsewhere, does not answer or cannot be reached. Operations do not wait for that: where
-//! a node says that a slot is elsewhere they go there, and so does whatever is sent to that slot afterwards.
+//! most, when one of them points elsewhere, does not answer or cannot be reached. Operations do not wait for that:
+//! where a node says that a slot is elsewhere they go there, and so does whatever is sent to that slot afterwards.
 //!
-//! Primaries are asked over the connections in use, so an old server behind a host name would vouch for itself. That is why
-//! connections to host names have a greatest age, and a node that says that the cluster is down is connected to anew.
+//! Primaries are asked over the connections in use, so an old server behind a host name would vouch for itself. That is
+//! why connections to host names have a greatest age, and a node that says that the cluster is down is connected to
+//! anew.
 
 use std::{
     borrow::Cow,

@@ -105,7 +105,8 @@ impl Refresher {
         }
     }
 
-    /// Asks the nodes that were configured, over new connections, until one has answered and the others had their chance.
+    /// Asks the nodes that were configured, over new connections, until one has answered and the others had their
+    /// chance.
     async fn ask_seeds(&self) -> Result<Vec<Said>, Error> {
         let mut tasks = JoinSet::new();
         for seed in self.seeds.clone() {

@@ -154,10 +154,10 @@ impl RedisStoreBuilder {
 
     /// Whether to speak TLS. Default: whether the scheme of the URL is `rediss…`, or `false`.
     ///
-    /// Certificates of servers are verified, against the host by which each was found: that of the URL,
-    /// or what sentinels or nodes of the cluster say. The cryptography is that of the process's default
-    /// [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if the program
-    /// has installed one before, and of `ring` otherwise; the store never installs one.
+    /// Certificates of servers are verified, against the host by which each was found: that of the URL, or what
+    /// sentinels or nodes of the cluster say. The cryptography is that of the process's default [crypto
+    /// provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if the program has
+    /// installed one before, and of `ring` otherwise; the store never installs one.
     #[cfg(feature = "redis-tls")]
     pub fn tls(mut self, tls: bool) -> Self {
         self.with_tls = Some(tls);
@@ -216,23 +216,23 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry after
-    /// a dropped connection. Default: 500 ms.
+    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry
+    /// after a dropped connection. Default: 500 ms.
     ///
     /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
     /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
     /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). The same holds for a login that has to end very many sessions
     /// of its user first, because the session limit is new.
     ///
-    /// A write has three quarters of the deadline, and at most a second, to reach the server, by the server's clock. After
-    /// that the server does not execute it, and it is sent again if there is time left.
+    /// A write has three quarters of the deadline, and at most a second, to reach the server, by the server's clock.
+    /// After that the server does not execute it, and it is sent again if there is time left.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long a connection to a standalone server, or to a node of a cluster that is known by host name, is used for new
-    /// operations, at most an hour. Default: 3 seconds.
+    /// How long a connection to a standalone server, or to a node of a cluster that is known by host name, is used for
+    /// new operations, at most an hour. Default: 3 seconds.
     ///
     /// A name, a virtual address or a load balancer can lead to another primary while the old one goes on serving those
     /// who are still connected to it. So a new connection takes the place of one that has reached this age, whether or
@@ -247,8 +247,8 @@ impl RedisStoreBuilder {
     /// one about every two seconds. Set a longer time if very many processes use one server over TLS, or if nothing but
     /// the server itself can be behind its address.
     ///
-    /// It has no effect on nodes of a cluster that announce IP addresses, whose peers tell when another node takes their
-    /// slots, and with Sentinel, where the sentinels tell who the master is.
+    /// It has no effect on nodes of a cluster that announce IP addresses, whose peers tell when another node takes
+    /// their slots, and with Sentinel, where the sentinels tell who the master is.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = age;
         self
@@ -259,10 +259,10 @@ impl RedisStoreBuilder {
     ///
     /// Replication of Redis is asynchronous: what only a dying primary knew is undone by the failover, a logout
     /// included. With this, an operation that returns `Ok` is on as many replicas, and one that returns
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) is done at the primary but may be on fewer: repeat it, or tell the user
-    /// that the logout may be undone by an outage. It costs a round trip, and another one between the servers
-    /// ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a connection of its own. Checks and
-    /// logins do not wait, nor does the end of the sessions that a login evicts.
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) is done at the primary but may be on fewer: repeat it,
+    /// or tell the user that the logout may be undone by an outage. It costs a round trip, and another one between the
+    /// servers ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a connection of its own. Checks and logins
+    /// do not wait, nor does the end of the sessions that a login evicts.
     ///
     /// It is no consensus: a replica that has not confirmed may still become the primary. Ask for all
     /// replicas that may be promoted, and set `min-replicas-to-write` (and `min-replicas-max-lag`) at the
@@ -278,8 +278,9 @@ impl RedisStoreBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be
-    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store) for other errors that
-    /// a server answers with: there is no such database, this user must not read keys with these prefixes.
+    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store)
+    /// for other errors that a server answers with: there is no such database, this user must not read keys with these
+    /// prefixes.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let store = self.connect_lazy()?;
         store.client.ready().await?;

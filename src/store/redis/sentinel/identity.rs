@@ -1,8 +1,8 @@
 //! Whether a server is the one that the sentinels watch.
 //!
 //! An address may lead to different servers: from here, and from where a sentinel is. A server that is not of this
-//! service would answer that nobody has a session. Every run of a server has an id, and sentinels tell which run they saw
-//! last, and when.
+//! service would answer that nobody has a session. Every run of a server has an id, and sentinels tell which run they
+//! saw last, and when.
 
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Whether the master that a sentinel has `seen` is another server than this one. If this one has been started later,
-    /// then it may be the same one, restarted.
+    /// Whether the master that a sentinel has `seen` is another server than this one. If this one has been started
+    /// later, then it may be the same one, restarted.
     pub(super) fn is_other_than(&self, seen: &Self) -> bool {
         self.id != seen.id && self.since < seen.since
     }

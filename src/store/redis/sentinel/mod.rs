@@ -1,11 +1,12 @@
 //! Who the master is, by the word of the sentinels.
 //!
-//! Every sentinel is asked at all times, over a connection of its own: at once when it announces a step of a failover or
-//! somebody could not connect, and else once a second. The answer of the highest *configuration epoch* counts, because
-//! every failover raises it: a sentinel that was cut off, or has not heard of the failover yet, says what is no more.
+//! Every sentinel is asked at all times, over a connection of its own: at once when it announces a step of a failover
+//! or somebody could not connect, and else once a second. The answer of the highest *configuration epoch* counts,
+//! because every failover raises it: a sentinel that was cut off, or has not heard of the failover yet, says what is no
+//! more.
 //!
-//! A replica that the sentinel of such an answer has told to become the master is the master as soon as it says so itself,
-//! and for as long as it does and the sentinel has not given the failover up.
+//! A replica that the sentinel of such an answer has told to become the master is the master as soon as it says so
+//! itself, and for as long as it does and the sentinel has not given the failover up.
 
 use std::{
     collections::HashMap,

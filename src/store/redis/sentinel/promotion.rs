@@ -1,7 +1,7 @@
 //! A replica on its way to become the master.
 //!
-//! The sentinel that leads a failover tells a replica to become the master, announces that it has, and then finds out by
-//! `INFO`, once a second, whether it did. Meanwhile there are two masters, and what the old one is told is lost. So
+//! The sentinel that leads a failover tells a replica to become the master, announces that it has, and then finds out
+//! by `INFO`, once a second, whether it did. Meanwhile there are two masters, and what the old one is told is lost. So
 //! the replica itself is asked, until the sentinel knows.
 
 use std::{sync::Arc, time::Duration};

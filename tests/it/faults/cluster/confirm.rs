@@ -11,8 +11,8 @@ use crate::{
 /// On different primaries.
 const USERS: [&str; 3] = ["al", "ed", "bo"];
 
-/// A logout waits for the replica of its own primary: if that hangs, the caller learns it, and users of other primaries do
-/// not notice.
+/// A logout waits for the replica of its own primary: if that hangs, the caller learns it, and users of other primaries
+/// do not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_confirm_for_their_own_primary() {
     let cluster = Cluster::start(Flavor::Redis).await;
@@ -68,8 +68,8 @@ async fn replicas_confirm_after_a_failover() {
     println!("confirmed again after {took:?}");
 }
 
-/// While a slot is on the move logouts are confirmed, whether the user's sessions have moved or not, and whether any are
-/// left or not.
+/// While a slot is on the move logouts are confirmed, whether the user's sessions have moved or not, and whether any
+/// are left or not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_confirm_while_a_slot_moves() {
     let cluster = Cluster::start(Flavor::Redis).await;

@@ -92,8 +92,8 @@ async fn replicas_take_over_as_planned() {
     load.finish().await;
 }
 
-/// The primary of this user, when its replica has all that was acknowledged; what it acknowledges from now on is nothing
-/// that a failover must not undo.
+/// The primary of this user, when its replica has all that was acknowledged; what it acknowledges from now on is
+/// nothing that a failover must not undo.
 async fn about_to_fail<'a>(cluster: &'a Cluster, load: &mut Load, user: &str) -> &'a RedisServer {
     load.pause_writers().await;
     let primary = cluster.primary_of(&sessions_key(user)).await;

@@ -123,8 +123,8 @@ async fn a_check_that_has_to_ask_takes_one_more_round_trip() {
     }
 }
 
-/// A check that has to ask is put together from the replies of two nodes, whose clocks may differ: a write at either node
-/// afterwards has a deadline by that node's own clock.
+/// A check that has to ask is put together from the replies of two nodes, whose clocks may differ: a write at either
+/// node afterwards has a deadline by that node's own clock.
 #[tokio::test]
 async fn a_check_that_has_to_ask_sets_no_clock_to_that_of_another_node() {
     const CLOCKS: [u64; 2] = [1_500_000_000, 1_000_000_000];

@@ -118,8 +118,8 @@ async fn announcements_of_other_services_are_ignored() {
     assert!(asked <= polls, "{asked} questions, {polls} polls");
 }
 
-/// A replica that was told to become the master is used as soon as it has, before the sentinel knows: what the old one is
-/// told from then on would be lost.
+/// A replica that was told to become the master is used as soon as it has, before the sentinel knows: what the old one
+/// is told from then on would be lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_replica_is_used_before_its_sentinel_knows() {
     let scene = Scene::new().await;
@@ -201,8 +201,8 @@ async fn an_announcement_alone_moves_nobody() {
     scene.works_at(&scene.old, "al").await;
 }
 
-/// An account at the sentinels that may hear of nothing but the switch works as before, and one that may hear of some more
-/// hears of these.
+/// An account at the sentinels that may hear of nothing but the switch works as before, and one that may hear of some
+/// more hears of these.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn channels_that_are_denied_are_done_without() {
     let master = RedisServer::start(Flavor::Redis).await;
@@ -234,8 +234,8 @@ async fn channels_that_are_denied_are_done_without() {
     }
 }
 
-/// Real sentinels: the one that leads a planned failover does not get to know that its replica was promoted, and gives up.
-/// Meanwhile the promoted one is used, and then the old one again.
+/// Real sentinels: the one that leads a planned failover does not get to know that its replica was promoted, and gives
+/// up. Meanwhile the promoted one is used, and then the old one again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promotion_that_no_sentinel_sees_is_used_until_it_is_given_up() {
     let set = SentinelSet::start().await;

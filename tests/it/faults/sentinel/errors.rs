@@ -82,8 +82,8 @@ async fn the_server_is_a_sentinel() {
     assert!(everything(&error).contains("unknown command"), "{error:?}");
 }
 
-/// Passwords of nodes and of sentinels are two things; right ones work however they are given, and others are told apart
-/// and not told.
+/// Passwords of nodes and of sentinels are two things; right ones work however they are given, and others are told
+/// apart and not told.
 #[tokio::test]
 async fn passwords_are_wrong() {
     let set = SentinelSet::start_with(SentinelOptions {

@@ -7,8 +7,8 @@ use super::{
     quiesce, replace, service, while_master,
 };
 
-/// The documented "few" 503s of a planned failover are less than this, with about a thousand requests a second on however
-/// busy a machine.
+/// The documented "few" 503s of a planned failover are less than this, with about a thousand requests a second on
+/// however busy a machine.
 const FEW: u64 = 500;
 
 /// The master is killed; and when it comes back, empty and a master by its own account, nobody asks it.
