@@ -33,7 +33,7 @@ use crate::{Error, TokenId};
 /// # let _ = manager;
 /// ```
 pub trait StoreInterceptor: Send + Sync + 'static {
-    /// Makes the call, or does not.
+    /// Intercepts one call, and makes it or not.
     fn intercept<T: Send>(
         &self,
         operation: Operation<'_>,
@@ -52,15 +52,15 @@ pub trait StoreInterceptor: Send + Sync + 'static {
     }
 }
 
-/// What a store is asked for.
+/// An operation of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operation<'a> {
     /// The name of the method of [`SessionStore`].
     pub name: &'static str,
-    /// The user whom it is about; `None` for one that is about the store.
+    /// The user of the operation; `None` for an operation on the store as a whole.
     pub user_id: Option<&'a str>,
-    /// The session that it is about; `None` for one that is about all sessions of a user, or about none.
+    /// The session of the operation; `None` for an operation on all sessions of a user, or on none.
     pub token_id: Option<&'a TokenId>,
 }
 
@@ -77,7 +77,7 @@ impl<S, A> InterceptedStore<S, A> {
         Self { store, interceptor }
     }
 
-    /// The store within.
+    /// Returns the inner store.
     pub fn store(&self) -> &S {
         &self.store
     }

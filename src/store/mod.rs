@@ -47,18 +47,17 @@ pub(crate) mod mysql;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
 
-/// The longest duration for which sessions and cached users can be kept: 100 years of 365 days.
+/// The maximum time to live of sessions and cached users: 100 years of 365 days.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// The most bytes that a cached value, or the metadata of a session, can have: 1 MiB.
+/// The maximum size of a cached value, and of the metadata of a session: 1 MiB.
 pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 
-/// The contract between a [`TokenManager`](crate::TokenManager) and the place where sessions live.
+/// A store of sessions and cached users: the contract between a [`TokenManager`](crate::TokenManager) and its storage.
 ///
-/// A session is identified by a user id (1 to 255 bytes of UTF-8) and a [`TokenId`]. Durations are 1 ms to
-/// [`MAX_TTL`], in whole milliseconds. A session is **live** from its
-/// creation until it expires, by the store's own clock, or is deleted. Expired and deleted sessions
-/// are the same as ones that never were, for every method.
+/// A session is identified by a user id (1 to 255 bytes of UTF-8) and a [`TokenId`]. Durations are 1 ms to [`MAX_TTL`],
+/// in whole milliseconds. A session is **live** from its creation until it expires, by the store's own clock, or is
+/// deleted. To every method, an expired or deleted session is the same as one that never existed.
 ///
 /// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment
 /// between its call and its return, and once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all)
@@ -74,7 +73,7 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// more, a store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
 ///
 /// Every call ends within a bounded time, whatever becomes of the servers: a store has deadlines of its own. A manager
-/// gives up a call for which nobody waits any more after 60 seconds, and waits without end where somebody does.
+/// abandons a call 60 seconds after its caller has dropped it, and otherwise waits without a limit.
 ///
 /// An implementer writes plain `async fn`s. Errors are faults, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout),
@@ -82,9 +81,9 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit)
 /// from `create`, and `InvalidInput` as above.
 ///
-/// `store_conformance_tests!` (feature `test-util`) has a test for each point of this.
+/// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract.
 pub trait SessionStore: Send + Sync + 'static {
-    /// Starts a session, if there is none of this user and token, and keeps the user's limit.
+    /// Starts a session, unless it is live already, and keeps the user's limit.
     ///
     /// Insertion and limit are **one atomic step**: under any number of concurrent logins no user ever has more than
     /// `limit.max` live sessions. Repeating the call for a live session changes nothing and returns that session. If
@@ -103,7 +102,7 @@ pub trait SessionStore: Send + Sync + 'static {
         limit: Option<SessionLimit>,
     ) -> impl Future<Output = Result<Created, Error>> + Send;
 
-    /// Looks a session up, with the user's cached value: **one round trip**, no write.
+    /// Looks up a session and the user's cached value, in **one round trip** and without a write.
     ///
     /// `None` if no such session is live. A session whose record cannot be decoded is not live. The
     /// session and the cached value need not be from the same moment.
@@ -113,12 +112,11 @@ pub trait SessionStore: Send + Sync + 'static {
         token_id: &TokenId,
     ) -> impl Future<Output = Result<Option<Checked>, Error>> + Send;
 
-    /// What [`check`](Self::check) would answer, for a store that can tell at once, without blocking; `None` if it has
-    /// to wait for the answer, as by default.
+    /// Answers a [`check`](Self::check) at once, or returns `None` (the default) if the answer takes waiting.
     ///
-    /// For stores in memory, whose requests then cost no future: it is called where a service is, and must neither
-    /// block nor panic. None is always right. A store that wraps another one and does something about
-    /// [`check`](Self::check) must do it here, too, or answer `None`.
+    /// It saves stores in memory a future for each request. It must neither block nor panic. `None` is always correct.
+    /// A store that wraps another one and changes [`check`](Self::check) must change this method, too, or return
+    /// `None`.
     fn check_now(
         &self,
         user_id: &str,
@@ -141,9 +139,9 @@ pub trait SessionStore: Send + Sync + 'static {
         change: &SessionChange,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Makes a live session expire `ttl` from now, by an [`update`](Self::update) without a condition.
+    /// Sets the expiry of a live session to `ttl` from now, by an [`update`](Self::update) without a condition.
     ///
-    /// `false` if no such session is live.
+    /// Returns `false` if no such session is live.
     fn refresh(
         &self,
         user_id: &str,
@@ -156,16 +154,19 @@ pub trait SessionStore: Send + Sync + 'static {
         }
     }
 
-    /// Ends a session. `true` if this call ended a live one, or if it may have: a store that repeats the call after
-    /// the reply to the first try was lost, and then finds none, cannot tell.
+    /// Ends a session.
+    ///
+    /// Returns `true` if this call ended a live session, or may have: a store that repeats the call after the reply to
+    /// the first try was lost, and then finds no session, cannot tell.
     fn delete(
         &self,
         user_id: &str,
         token_id: &TokenId,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Ends all sessions of a user, but for `except`, in **one atomic step**: after it returns, no session
-    /// that was created before the call and not excepted is live.
+    /// Ends all sessions of a user, except `except`, in **one atomic step**.
+    ///
+    /// After it has returned, no session that was created before the call is live, except that one.
     ///
     /// `except` is kept only if it is live; it is never created. Returns how many sessions were removed; the
     /// number may include ones that had expired but were not freed yet. It is at least 1 if the store repeated the call
@@ -176,17 +177,17 @@ pub trait SessionStore: Send + Sync + 'static {
         except: Option<&TokenId>,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
 
-    /// The live sessions of a user, oldest first.
+    /// Lists the live sessions of a user, oldest first.
     ///
-    /// Not atomic: large results may be read in pages. A session that was live during the whole call is in
-    /// the result, once; one that began or ended meanwhile may be. Records that cannot be decoded are
-    /// left out.
+    /// The list is not atomic: large results may be read in pages. It contains each session that was live during the
+    /// whole call, once. It may contain sessions that started or ended meanwhile. It omits records that cannot be
+    /// decoded.
     fn list(
         &self,
         user_id: &str,
     ) -> impl Future<Output = Result<Vec<(TokenId, SessionRecord)>, Error>> + Send;
 
-    /// The user's cached value; `None` if there is none or it has expired.
+    /// Returns the user's cached value, or `None` if there is none or it has expired.
     fn get_user(&self, user_id: &str) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
 
     /// Caches a value for a user for `ttl`, in one atomic step with the condition in `mode`.
@@ -201,52 +202,54 @@ pub trait SessionStore: Send + Sync + 'static {
         mode: PutMode<'_>,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Asks whether the store can serve now, for readiness probes: at most one round trip to each server, all at the
-    /// same time, and no change. Only servers that take writes may answer it.
+    /// Tells whether the store can serve requests now, for readiness probes.
+    ///
+    /// It takes at most one concurrent round trip to each server, and changes nothing. Only servers that take writes
+    /// may answer it.
     fn ping(&self) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// What a new session is to be like.
+/// The properties of a new session, for [`SessionStore::create`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct NewSession {
-    /// How long it lives unless it is refreshed; at least 1 ms.
+    /// The time to live of the session unless it is refreshed; at least 1 ms.
     pub ttl: Duration,
-    /// How long it lives at most, refreshed or not; at least 1 ms. `None`: no such end.
+    /// The absolute lifetime, which no refresh extends; at least 1 ms. `None` for no absolute end.
     pub max_lifetime: Option<Duration>,
-    /// Opaque bytes (a JSON object, from a [`TokenManager`](crate::TokenManager)) to keep with it. None at all are the
-    /// same as `None`.
+    /// Opaque bytes to keep with the session: a JSON object, from a [`TokenManager`](crate::TokenManager). An empty
+    /// value is the same as `None`.
     pub metadata: Option<Bytes>,
 }
 
-/// What a store knows of a live session. All times are by the store's clock.
+/// A live session in a store. All times are by the store's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionRecord {
-    /// When it began.
+    /// When the session started.
     pub created_at: SystemTime,
-    /// When it was last refreshed; `created_at` if never.
+    /// When the session was last refreshed, or else `created_at`.
     pub refreshed_at: SystemTime,
-    /// When it expires, exclusive: at this moment it is no longer live.
+    /// When the session expires: at this moment it is no longer live.
     pub expires_at: SystemTime,
-    /// The end that no refresh can move; `expires_at` is never after it.
+    /// The absolute end, which no refresh moves; `expires_at` is never after it.
     pub ends_at: Option<SystemTime>,
-    /// The bytes it was created with.
+    /// The bytes with which the session was created.
     pub metadata: Option<Bytes>,
 }
 
-/// How to change a live session; for [`SessionStore::update`].
+/// A change of a live session, for [`SessionStore::update`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SessionChange {
-    /// How long the session lives from now on unless it is refreshed again; at least 1 ms. The moment of the change
-    /// becomes its [`refreshed_at`](SessionRecord::refreshed_at).
+    /// The new time to live, at least 1 ms. The moment of the change becomes the session's
+    /// [`refreshed_at`](SessionRecord::refreshed_at).
     pub ttl: Duration,
-    /// Change the session only if this is still its version (compare-and-set). `None`: whatever its version.
+    /// Changes the session only if it still has this version (compare-and-set). `None` for any version.
     pub if_version: Option<SessionVersion>,
 }
 
-/// What tells two states of one session apart: the times that a change sets.
+/// The version of a session: the times that a change sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionVersion {
     /// Its [`refreshed_at`](SessionRecord::refreshed_at).
@@ -255,18 +258,18 @@ pub struct SessionVersion {
     pub expires_at: SystemTime,
 }
 
-/// The answer of [`SessionStore::create`].
+/// The result of [`SessionStore::create`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Created {
-    /// The session, as it is now.
+    /// The session.
     pub session: SessionRecord,
-    /// The live sessions that had to go to keep the limit, first to go first. Of more than 512, as a limit that is new
-    /// may end, a store may name the first 512 only.
+    /// The live sessions that were evicted to keep the limit, in the order of their eviction. Of more than 512, which a
+    /// new limit may evict, a store may name only the first 512.
     pub evicted: Vec<(TokenId, SessionRecord)>,
 }
 
-/// The answer of [`SessionStore::check`] for a live session.
+/// The result of [`SessionStore::check`] for a live session.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checked {
@@ -281,35 +284,35 @@ pub struct Checked {
 /// The condition under which [`SessionStore::put_user`] writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutMode<'a> {
-    /// Always.
+    /// Writes in any case.
     Replace,
-    /// Only if the cached value still is this one (`None`: only if there is none).
+    /// Writes only if the cached value is still this one; with `None`, only if there is none.
     IfUnchanged(Option<&'a [u8]>),
 }
 
-/// How many live sessions a user may have, and what happens at one more login.
+/// The limit of live sessions of a user, and what a login at the limit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionLimit {
-    /// The most that may be live at any moment; at most [`SessionLimit::MAX`].
+    /// The maximum number of live sessions; at most [`SessionLimit::MAX`].
     pub max: NonZeroU32,
-    /// What to do when a login finds the user at `max`.
+    /// What a login does when the user has `max` sessions.
     pub on_full: OnFull,
 }
 
-/// What a login does when the user has as many sessions as the limit allows.
+/// What a login does when the user is at the session limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum OnFull {
-    /// End the session that began first.
+    /// Evict the session that started first.
     EvictOldest,
-    /// End the session that was not refreshed (or begun) for the longest time.
+    /// Evict the session whose last refresh, or else its start, was first.
     EvictLeastRecentlyRefreshed,
     /// Refuse the login with [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit).
     Reject,
 }
 
 impl NewSession {
-    /// A session without absolute end and metadata; set the fields for more.
+    /// Returns a session with this time to live, without absolute end and metadata.
     pub fn new(ttl: Duration) -> Self {
         Self {
             ttl,
@@ -330,24 +333,24 @@ impl SessionChange {
 }
 
 impl Created {
-    /// The answer for this session and those that it displaced.
+    /// Returns the result for this session and those that it evicted.
     pub fn new(session: SessionRecord, evicted: Vec<(TokenId, SessionRecord)>) -> Self {
         Self { session, evicted }
     }
 }
 
 impl Checked {
-    /// The answer for this session, at this time of the store's clock.
+    /// Returns the result for this session, at this time of the store's clock.
     pub fn new(now: SystemTime, session: SessionRecord, user: Option<Bytes>) -> Self {
         Self { now, session, user }
     }
 }
 
 impl SessionLimit {
-    /// The largest limit: 1,000 sessions.
+    /// The maximum limit: 1,000 sessions.
     ///
     /// A login at the limit reads all sessions of the user in one atomic step, during which a server such as Redis
-    /// answers nobody else.
+    /// answers no other client.
     pub const MAX: u32 = 1_000;
 
     /// At most `max` sessions.
