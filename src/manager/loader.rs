@@ -46,7 +46,7 @@ use crate::{Error, ErrorKind};
     note = "or implement `LoadUser` for a type that holds what it needs"
 )]
 pub trait LoadUser<D>: Send + Sync + 'static {
-    /// SingleFlight one user; `Ok(None)` if there is no such user.
+    /// Loads one user. Returns `Ok(None)` if there is no such user.
     fn load_user(
         &self,
         user_id: String,
@@ -94,7 +94,7 @@ pub(super) struct UserToCache<D> {
 }
 
 impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
-    /// SingleFlight one user. A failure is reported, and so is a detail that cannot be cached.
+    /// Loads one user. Reports a failure, and a detail that cannot be cached.
     pub(super) async fn load(&self, user_id: &str) -> Result<UserToCache<D>, Error> {
         let loaded = self.call(user_id).await.and_then(|detail| {
             let value = slot::encode(user_id, detail.as_ref(), self.max_user_size)?;

@@ -29,6 +29,7 @@ const UNDO_PAUSE: Duration = Duration::from_millis(70);
 const LATE: Duration = Duration::from_secs(5);
 
 /// A session that is about to begin.
+#[derive(Clone)]
 pub(super) struct Login {
     pub(super) sessions: Sessions,
     /// One permit for each undo under way.
@@ -83,8 +84,8 @@ impl Login {
         spawn(runtime, async move {
             let _permit = permit;
             let was_live = self.end().await;
-            // The store may not have been done with a login that failed.
-            if !started && was_live == Some(false) {
+            // The store may not have been done with a login that failed, and a repeated call cannot tell what it ended.
+            if !started && was_live.is_some() {
                 sleep(LATE + jitter::up_to(LATE)).await;
                 self.end().await;
             }
@@ -132,7 +133,8 @@ struct Unclaimed(Option<Started>);
 
 impl Unclaimed {
     fn claim(mut self) -> Created {
-        let started = self.0.take().expect("nobody else takes it");
+        // Not yet taken, so that the session is ended if the hook panics.
+        let started = self.0.as_ref().expect("nobody else takes it");
         started.report_evicted();
         let Login {
             sessions,
@@ -145,6 +147,7 @@ impl Unclaimed {
             token_id,
             expires_at: started.created.session.expires_at,
         });
+        let started = self.0.take().expect("nobody else takes it");
         started.created
     }
 }
@@ -152,10 +155,11 @@ impl Unclaimed {
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         if let Some(started) = self.0.take() {
-            started.report_evicted();
-            if let Some(runtime) = started.runtime {
-                started.login.undo(&runtime, true);
+            // Before the events: their hook may panic.
+            if let Some(runtime) = &started.runtime {
+                started.login.clone().undo(runtime, true);
             }
+            started.report_evicted();
         }
     }
 }

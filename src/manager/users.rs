@@ -40,10 +40,11 @@ struct Load<D> {
 
 /// Cached users.
 impl<D> TokenManager<D> {
-    /// Forgets what is cached of a user; sessions are not touched. The next check loads the user anew.
+    /// Invalidates the cached user; sessions are not changed. The next check loads the user.
     ///
-    /// Call it when the user's data changed: no load that began before the call, in any process, can
-    /// put old data back.
+    /// Call it when the user's data has changed: no load that began before the call, in any process, restores old data.
+    /// Repeat it after an error, or the old data may be used until it expires. A Redis whose memory is full refuses
+    /// it.
     pub async fn delete_user(&self, user_id: &str) -> Result<(), Error> {
         check_user_id(user_id)?;
         let (store, marker) = (&self.inner.sessions.store, slot::marker()?);
@@ -85,7 +86,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         }
     }
 
-    /// SingleFlight a user through the loader and replaces the cached copy; `None` (and nothing cached but that) if
+    /// Loads a user by the loader and replaces the cached copy; `None` (and nothing cached but that) if
     /// there is no such user. If the load fails, the old copy stays; so it does if the future is dropped before it is
     /// ready.
     ///

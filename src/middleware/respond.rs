@@ -1,5 +1,5 @@
 use http::{
-    HeaderValue, Method, Request, Response,
+    HeaderName, HeaderValue, Method, Request, Response,
     header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES, WWW_AUTHENTICATE},
 };
 
@@ -14,6 +14,10 @@ use super::{
 use crate::{Error, ErrorKind};
 
 /// Post-processes the responses of a layer and answers the requests that it refuses.
+/// What some caches obey before `Cache-Control` (RFC 9213, and Edge Architecture).
+const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
+
 #[derive(Clone, Debug)]
 pub(super) struct Responder<R> {
     /// The name of the layer in error messages.
@@ -139,7 +143,7 @@ impl<R> Responder<R> {
         R: OnRejection<B>,
     {
         // An inner middleware that sets these for all its responses does not mean refusals.
-        for name in [CACHE_CONTROL, EXPIRES] {
+        for name in [CACHE_CONTROL, EXPIRES, CDN_CACHE_CONTROL, SURROGATE_CONTROL] {
             response.headers_mut().remove(name);
         }
         let mut response = self.apply_hook(rejection, response, fixups.grpc);

@@ -66,7 +66,7 @@ async fn rights_are_taken_away_and_come_back() {
     load.finish().await;
 }
 
-/// A full server takes no login, but checks and logouts go on.
+/// A full server takes no login and invalidates no cached user, but checks and logouts go on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_memory_is_full() {
     let redis = RedisServer::start(Flavor::Redis).await;
@@ -75,6 +75,9 @@ async fn the_memory_is_full() {
     redis.cmd(&["CONFIG", "SET", "maxmemory", "1"]).await;
     assert_unavailable(&login(&server).await);
     assert_refuses_logins(&redis).await;
+    let manager = manager(&redis).await;
+    let error = manager.delete_user("staying").await.unwrap_err();
+    assert!(is_unavailable(&error), "{error:?}");
     assert_eq!(staying.status("/me").await, 200);
     assert_eq!(leaving.post("/logout", &Value::Null).await.status(), 200);
     assert_eq!(leaving.status("/me").await, 401);
@@ -103,19 +106,22 @@ async fn a_failed_login_evicts_nobody() {
     assert_eq!(client.status("/me").await, expected);
 }
 
-/// A server that misses its replicas takes no login.
+/// A server that misses its replicas takes neither logins nor logouts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_missing() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let server = service(&redis.url()).await;
-    let (_, staying) = two_clients(&server).await;
+    let (leaving, staying) = two_clients(&server).await;
     let replicas = "min-replicas-to-write";
     redis.cmd(&["CONFIG", "SET", replicas, "1"]).await;
     assert_unavailable(&login(&server).await);
     assert_refuses_logins(&redis).await;
+    assert_unavailable(&leaving.post("/logout", &Value::Null).await);
+    assert_eq!(leaving.status("/me").await, 200);
     assert_eq!(staying.status("/me").await, 200);
     redis.cmd(&["CONFIG", "SET", replicas, "0"]).await;
     assert_eq!(login(&server).await.status(), 200);
+    assert_eq!(leaving.post("/logout", &Value::Null).await.status(), 200);
 }
 
 /// Somebody's script keeps the server busy, until it is killed.
@@ -302,10 +308,14 @@ async fn login(server: &Server) -> Response {
 
 /// The error of a login says that the server is unavailable, not that something in it is wrong.
 async fn assert_refuses_logins(redis: &RedisServer) {
-    let store = RedisStore::connect(redis.url()).await.expect("a store");
-    let manager: TokenManager = TokenManager::new(store);
+    let manager = manager(redis).await;
     let error = manager.set_token("al", None).await.unwrap_err();
     assert!(is_unavailable(&error), "{error:?}");
+}
+
+async fn manager(redis: &RedisServer) -> TokenManager {
+    let store = RedisStore::connect(redis.url()).await.expect("a store");
+    TokenManager::new(store)
 }
 
 fn assert_unavailable(response: &Response) {

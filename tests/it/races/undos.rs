@@ -19,7 +19,7 @@ use tower_bearer_session::{
     test_util::Faults,
 };
 
-use crate::stores::HOUR;
+use crate::{faults::eventually, stores::HOUR};
 
 /// Logins that time out at a store that is busy do not make it busier than it can help.
 #[tokio::test(start_paused = true)]
@@ -191,4 +191,25 @@ impl StoreInterceptor for Hung {
         }
         call.await
     }
+}
+
+/// A hook that panics when it hears of a login leaves no session whose token nobody has.
+#[tokio::test]
+async fn a_login_whose_hook_panics_is_undone() {
+    let store = MemoryStore::new();
+    let manager: TokenManager = TokenManager::builder(store.clone())
+        .on_event(|event| {
+            assert!(!matches!(event, Event::LoggedIn { .. }), "as it was told");
+        })
+        .build()
+        .unwrap();
+    let login = {
+        let manager = manager.clone();
+        tokio::spawn(async move { manager.set_token("al", HOUR).await })
+    };
+    assert!(login.await.unwrap_err().is_panic());
+    eventually("the session has ended", async || {
+        manager.list_user_tokens("al").await.unwrap().is_empty()
+    })
+    .await;
 }
