@@ -2,14 +2,14 @@ use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
 use tower::BoxError;
 
-/// What went wrong in a session operation.
+/// The error of a session operation.
 ///
-/// An `Error` is a *fault* or a *misuse*, never a verdict on a token: a malformed, unknown or expired
-/// token is `Ok(None)` (or `Ok(false)`) everywhere in this crate.
+/// An `Error` is a *fault* or a *misuse*, never a statement about a token: a malformed, unknown or expired token is
+/// `Ok(None)` (or `Ok(false)`) everywhere in this crate.
 ///
-/// Match on [`kind`](Error::kind) to act on an error; print it (with its
-/// [`source`](std::error::Error::source) chain) to read it. No error text holds a token or a password.
-/// Cloning is a reference count, so that one failed load can answer every caller that waited for it.
+/// Match on [`kind`](Error::kind) to handle an error; log it with its [`source`](std::error::Error::source) chain. No
+/// error text contains a token or a password. Cloning only increments a reference count, so one failed load can answer
+/// every waiting caller.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -20,7 +20,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of this kind; `message` must not contain secrets.
+    /// Creates an error of the given kind; `message` must not contain secrets.
     ///
     /// For [`SessionStore`](crate::store::SessionStore) implementations.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
@@ -31,7 +31,7 @@ impl Error {
         }))
     }
 
-    /// The same with the error that caused it.
+    /// Creates an error with an underlying cause; neither text may contain secrets.
     pub fn with_source(
         kind: ErrorKind,
         message: impl Into<Cow<'static, str>>,
@@ -44,7 +44,7 @@ impl Error {
         }))
     }
 
-    /// What [`OnFull::Reject`](crate::OnFull::Reject) says to a login.
+    /// The error of a login that [`OnFull::Reject`](crate::OnFull::Reject) rejects.
     pub(crate) fn session_limit() -> Self {
         Self::new(
             ErrorKind::SessionLimit,
@@ -52,13 +52,13 @@ impl Error {
         )
     }
 
-    /// There is no token, and no other secret, without it.
+    /// The error of a failed read from the operating system's random number generator.
     pub(crate) fn random(source: getrandom::Error) -> Self {
         let message = "the operating system gave no random bytes";
         Self::with_source(ErrorKind::Random, message, source)
     }
 
-    /// A load that ended without an outcome.
+    /// The error of a user load that was interrupted before it had a result.
     pub(crate) fn cut_short() -> Self {
         Self::new(ErrorKind::LoadUser, "the load of the user was cut short")
     }
@@ -68,10 +68,9 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later without any change to the program: the store or the
-    /// user loader failed, not the caller.
+    /// Whether the store or the user loader failed, rather than the caller: the same call may succeed later.
     ///
-    /// Over HTTP such an error is `503 Service Unavailable`.
+    /// Over HTTP such an error becomes `503 Service Unavailable`.
     pub fn is_fault(&self) -> bool {
         matches!(
             self.0.kind,
@@ -116,37 +115,35 @@ impl StdError for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration cannot work: a bad URL, prefix, limit or default duration.
+    /// The configuration is invalid: a bad URL, prefix, limit or default duration.
     Config,
-    /// An argument cannot be used: a user id that is empty or too long, a zero or too large duration,
-    /// too much metadata, a cached value that is too large.
+    /// An argument is invalid: an empty or too long user id, a zero or too long duration, too much metadata, a cached
+    /// value that is too large.
     InvalidInput,
-    /// The user has as many sessions as the limit allows, and the limit says to
-    /// [reject](crate::OnFull::Reject) another login.
+    /// The user is at the session limit, and the limit [rejects](crate::OnFull::Reject) another login.
     SessionLimit,
-    /// The store cannot be reached, or refuses to serve at the moment.
+    /// The store is unreachable, or currently refuses requests.
     Unavailable,
-    /// The store did not answer in time. A write may or may not have been done, but is not done later; every write is
-    /// safe to repeat.
+    /// The store did not answer in time. A write may or may not have taken effect, but does not take effect later;
+    /// every write is safe to repeat.
     Timeout,
-    /// It is done, but not as safely as was asked for: too few replicas have it, so that a failover may
-    /// undo it. Only with
+    /// The write took effect, but too few replicas acknowledged it: a failover may roll it back. Only with
     #[cfg_attr(
         feature = "redis",
         doc = "[`confirm_replicas`](crate::RedisStoreBuilder::confirm_replicas)."
     )]
     #[cfg_attr(not(feature = "redis"), doc = "`RedisStoreBuilder::confirm_replicas`.")]
     Unconfirmed,
-    /// The store answered, but with an error or with something that makes no sense.
+    /// The store returned an error or an unexpected reply.
     Store,
-    /// The user loader failed, panicked, or took too long.
+    /// The user loader failed, panicked or timed out.
     LoadUser,
     /// The call needs a user loader, and the manager has none.
     NoLoader,
-    /// The user's detail cannot be cached: it cannot be written as JSON, or not be read back from that, or it is larger
-    /// than [`max_user_size`](crate::TokenManagerBuilder::max_user_size).
+    /// The user's detail cannot be cached: it does not round-trip through JSON, or it is larger than
+    /// [`max_user_size`](crate::TokenManagerBuilder::max_user_size).
     Serialize,
-    /// The operating system gave no random bytes. There is no fallback.
+    /// The operating system provided no random bytes. There is no fallback.
     Random,
 }
 

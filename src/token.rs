@@ -6,23 +6,22 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, ErrorKind};
 
-/// The longest text that can be a token, in bytes.
+/// The maximum length of a token, in bytes.
 const MAX_TOKEN_LEN: usize = 512;
-/// The longest user id, in bytes of UTF-8.
+/// The maximum length of a user id, in bytes of UTF-8.
 const MAX_USER_ID_LEN: usize = 255;
 const PREFIX: &str = "tbs1.";
 const SECRET_LEN: usize = 32;
 /// `SECRET_LEN` bytes in base64url without padding.
 const SECRET_TEXT_LEN: usize = 43;
 
-/// A bearer token, fresh from a login: **the secret itself**.
+/// A newly issued bearer token: **the secret itself**.
 ///
-/// Give it to the client that logged in, and to nobody else. It serializes as its string, because a
-/// login response needs it; it has no `Display`, and its `Debug` shows only the public [`TokenId`].
-/// The store never sees it.
+/// Give it only to the client that logged in. It serializes as its text, because a login response needs it; it has no
+/// `Display`, and its `Debug` shows only the public [`TokenId`]. The store never sees it.
 ///
-/// The text is `tbs1.<base64url(user id)>.<base64url(32 random bytes)>`, which uses only the
-/// characters that RFC 6750 §2.1 allows in a bearer token.
+/// The text is `tbs1.<base64url(user id)>.<base64url(32 random bytes)>`, which uses only the characters that RFC 6750
+/// §2.1 allows in a bearer token.
 #[derive(Clone)]
 pub struct Token {
     text: Box<str>,
@@ -30,17 +29,17 @@ pub struct Token {
 }
 
 impl Token {
-    /// The token's text, for the client.
+    /// The text of the token, to send to the client.
     pub fn expose_secret(&self) -> &str {
         &self.text
     }
 
-    /// The public handle of this token.
+    /// The public id of this token.
     pub fn id(&self) -> &TokenId {
         &self.id
     }
 
-    /// A new token for `user_id`, from the operating system's random number generator.
+    /// Generates a token for `user_id` with the operating system's random number generator.
     pub(crate) fn mint(user_id: &str) -> Result<Self, Error> {
         check_user_id(user_id)?;
         let mut secret = [0; SECRET_LEN];
@@ -54,7 +53,6 @@ impl Token {
         Ok(Self::with_id(text, id))
     }
 
-    /// The token with this text and this handle.
     pub(crate) fn with_id(text: String, id: TokenId) -> Self {
         Self {
             id,
@@ -77,11 +75,11 @@ impl Serialize for Token {
     }
 }
 
-/// The public handle of a token: it names a session in lists, logs and revocations, and opens nothing.
+/// The public id of a token: it identifies a session in lists, logs and revocations, and grants no access.
 ///
-/// It is the base64url form of the first 16 bytes of SHA-256 over the token's text, 22 characters, and
-/// at once the key under which stores keep the session: whoever reads the store learns no token. Of a JWT, the text
-/// counts without the signature and the dot before it.
+/// It is the first 16 bytes of the SHA-256 hash of the token's text, in base64url (22 characters). For a JWT, the hash
+/// leaves out the signature and the dot before it. Stores use the id as the key of the session, so reading the store
+/// reveals no token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; TokenId::LEN]);
 
@@ -89,12 +87,12 @@ impl TokenId {
     /// The length of the text form, in bytes.
     pub const LEN: usize = 22;
 
-    /// The text form.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         str::from_utf8(&self.0).expect("a token id is base64url, which is ASCII")
     }
 
-    /// The handle of the token with this text; of a JWT, with this header and these claims.
+    /// The id of the token with this text; for a JWT, the text is the header and the claims without the signature.
     pub(crate) fn of(token: &str) -> Self {
         let hash = Sha256::digest(token);
         let mut id = [0; Self::LEN];
@@ -120,12 +118,12 @@ impl fmt::Display for TokenId {
 impl FromStr for TokenId {
     type Err = Error;
 
-    /// Reads the text form, for example from a URL path.
+    /// Parses a token id, for example from a URL path.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if the text is not a token id. The text itself is not quoted, in
-    /// case that somebody pasted a token.
+    /// [`ErrorKind::InvalidInput`] if the text is not a token id. The error does not quote the text, which might be a
+    /// token.
     fn from_str(text: &str) -> Result<Self, Error> {
         let invalid = || Error::new(ErrorKind::InvalidInput, "not a token id");
         let id: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| invalid())?;
@@ -149,9 +147,9 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
-/// What a well-formed token says before any store is asked.
+/// The content of a well-formed token, parsed without a store call.
 ///
-/// No `Debug` on purpose: nothing of it is needed in a log.
+/// Deliberately without `Debug`: no log needs it.
 #[derive(Clone)]
 pub(crate) struct ParsedToken {
     pub(crate) user_id: Arc<str>,
@@ -159,7 +157,7 @@ pub(crate) struct ParsedToken {
 }
 
 impl ParsedToken {
-    /// Reads a token offline; `None` if the text cannot be one that [`Token::mint`] made.
+    /// Parses a token without a store call; `None` if [`Token::mint`] cannot have generated the text.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_TOKEN_LEN {
             return None;
@@ -171,7 +169,7 @@ impl ParsedToken {
             return None;
         }
         let mut buffer = [0; MAX_USER_ID_LEN];
-        // One that is too long does not fit in.
+        // A user id that is too long does not fit into the buffer.
         let len = BASE64URL.decode_slice(user_id, &mut buffer).ok()?;
         let user_id = str::from_utf8(&buffer[..len]).ok()?;
         check_user_id(user_id).ok()?;
@@ -182,12 +180,12 @@ impl ParsedToken {
     }
 }
 
-/// Whether this is the one spelling of some `SECRET_LEN` bytes in base64url; which ones they are is nobody's business.
+/// Whether the text is the canonical base64url encoding of `SECRET_LEN` bytes.
 fn is_secret(text: &str) -> bool {
     let in_alphabet = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_');
-    // Not `all`: without a way out the compiler looks at many bytes at once.
+    // Not `all`: without an early exit the compiler can vectorize the loop.
     let all_are = text.bytes().fold(true, |all, byte| all & in_alphabet(byte));
-    // Of the last character's six bits the low two are beyond the last byte, so they are zero.
+    // The low two of the last character's six bits are padding, which must be zero.
     let ends_well = matches!(
         text.as_bytes().last(),
         Some(
@@ -211,7 +209,7 @@ fn is_secret(text: &str) -> bool {
     text.len() == SECRET_TEXT_LEN && all_are && ends_well
 }
 
-/// Refuses what cannot be a user id: 1 to 255 bytes are fine, whatever the characters.
+/// Checks the length of a user id: 1 to 255 bytes, with any characters.
 pub(crate) fn check_user_id(id: &str) -> Result<(), Error> {
     match id.len() {
         0 => Err(Error::new(ErrorKind::InvalidInput, "the user id is empty")),
@@ -230,7 +228,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Any user id of 1 to 255 bytes comes back from its token as it went in.
+        /// Parsing a token returns the user id that it was minted for.
         #[test]
         fn every_user_id_round_trips(id in "(?s).{1,63}") {
             let token = Token::mint(&id).unwrap();
@@ -242,7 +240,7 @@ mod tests {
             prop_assert!(token.expose_secret().bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)));
         }
 
-        /// Parsing is total, and what parses is the one spelling of that token.
+        /// Parsing never panics and accepts only the canonical text of a token.
         #[test]
         fn parsing_never_panics_and_is_canonical(text in "(tbs1\\.)?[A-Za-z0-9_=-]{0,12}(\\.[A-Za-z0-9_-]{41,45})?|\\PC{0,80}") {
             if let Some(parsed) = ParsedToken::parse(&text) {

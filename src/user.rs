@@ -9,17 +9,16 @@ use crate::{
     store::{Checked, SessionVersion},
 };
 
-/// A user as a check found it: who it is, what your loader knows of it, and how long its token lives.
+/// An authenticated user: the id, the detail from the user loader, and the state of the token.
 ///
-/// Cloning is cheap, whatever `D` is: users that a manager finds with the same detail share it. In axum handlers it is
-/// an extractor.
+/// Cloning is cheap for any `D`, because clones share the detail. In axum handlers it is an extractor.
 pub struct User<D = serde_json::Value> {
     id: Arc<str>,
     detail: Option<Arc<D>>,
     token: Option<TokenState>,
 }
 
-/// What a check learned of the token that it was asked about.
+/// The state of a token at the time of a check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenState {
     pub(crate) id: TokenId,
@@ -49,7 +48,7 @@ impl TokenState {
         }
     }
 
-    /// What it was last good for; `None` if nothing can prolong it.
+    /// The ttl that the last refresh (or the login) set; `None` if the session already reaches its absolute end.
     pub(crate) fn renewable(&self) -> Option<Duration> {
         let ttl = self.expires_at.duration_since(self.refreshed_at).ok();
         ttl.filter(|_| self.ends_at != Some(self.expires_at))
@@ -61,24 +60,24 @@ impl<D> User<D> {
         Self { id, detail, token }
     }
 
-    /// The user id that the token was minted for.
+    /// The user id that the token was issued for.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// What the user loader (or the cache of what it loaded) says of the user.
+    /// The user's detail, from the user loader or its cache.
     ///
-    /// A manager decodes each version of a user once, if it is not too large, and remembers some users: later requests
-    /// may get the very same `D`. It must not keep the state of a request.
+    /// A manager keeps some decoded details, if they are not too large, and later requests may share the same `D`: it
+    /// must not hold the state of a request.
     ///
-    /// `None` if the manager has no loader and nothing is cached, and for a user from
+    /// `None` if the manager has no loader and nothing is cached, and always from
     /// [`TokenManager::check_token`](crate::TokenManager::check_token), which loads nothing.
     pub fn detail(&self) -> Option<&D> {
         self.detail.as_deref()
     }
 
-    /// The public handle of the token that was checked; `None` for a user that came without one,
-    /// from [`TokenManager::add_user`](crate::TokenManager::add_user).
+    /// The public id of the token that was checked; `None` for a user from
+    /// [`TokenManager::add_user`](crate::TokenManager::add_user), which involves no token.
     pub fn token_id(&self) -> Option<&TokenId> {
         self.token.as_ref().map(|token| &token.id)
     }
@@ -87,7 +86,7 @@ impl<D> User<D> {
         self.token.as_ref()
     }
 
-    /// How long the token had to live when it was checked, by the store's clock.
+    /// The remaining time to live of the token when it was checked, by the store's clock.
     pub fn token_remaining(&self) -> Option<Duration> {
         self.token.map(|token| token.remaining)
     }
@@ -109,7 +108,7 @@ impl<D> Clone for User<D> {
 }
 
 impl<D> fmt::Debug for User<D> {
-    /// Shows ids and times; the detail may be anything, so it is left out.
+    /// Shows ids and times, and leaves out the detail, which may be sensitive.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("User")
             .field("id", &self.id())

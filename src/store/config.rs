@@ -1,4 +1,4 @@
-//! What the builders of stores with a server have in common.
+//! Shared validation for the builders of stores with a server.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -6,17 +6,17 @@ use percent_encoding::percent_decode_str;
 
 use crate::{Error, ErrorKind};
 
-/// The longest time that can be set.
+/// The largest timeout or interval that can be configured.
 const MAX_WAIT: Duration = Duration::from_secs(60 * 60);
 
-/// How long all pages of a list may take together, in deadlines of one operation.
+/// The time limit for all pages of a list together, in multiples of the deadline of one operation.
 pub(super) const MAX_PAGES_DEADLINES: u32 = 20;
 
 pub(super) fn config_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// Refuses times that are zero or make no sense, by name.
+/// Rejects a duration that is zero or longer than [`MAX_WAIT`]; the error contains its name.
 pub(super) fn check_waits<const N: usize>(
     waits: [(&str, Option<Duration>); N],
 ) -> Result<(), Error> {
@@ -29,7 +29,7 @@ pub(super) fn check_waits<const N: usize>(
     Ok(())
 }
 
-/// Decodes a part of the URL of a `server`.
+/// Percent-decodes a part of the URL of a `server`.
 pub(super) fn decode(text: &str, part: &str, server: &str) -> Result<String, Error> {
     match percent_decode_str(text).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),

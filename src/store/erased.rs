@@ -9,14 +9,13 @@ use crate::{Error, TokenId};
 
 pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// A check that the store was asked for.
+/// A check of a session, done or in flight.
 pub(crate) enum Lookup {
     Done(Result<Option<Checked>, Error>),
     Waiting(BoxFuture<'static, Option<Checked>>),
 }
 
 impl Lookup {
-    /// Asks the store.
     pub(crate) fn begin(store: &Arc<dyn ErasedStore>, user_id: &Arc<str>, id: TokenId) -> Self {
         match store.check_now(user_id, &id) {
             Some(checked) => Self::Done(checked),
@@ -32,8 +31,7 @@ impl Lookup {
     }
 }
 
-/// The object-safe twin of [`SessionStore`], so that no type above the stores carries a store
-/// parameter. The contract is that of its twin.
+/// The object-safe form of [`SessionStore`], with the same contract: no type above the stores needs a store parameter.
 pub(crate) trait ErasedStore: Send + Sync {
     fn create<'a>(
         &'a self,
@@ -49,7 +47,7 @@ pub(crate) trait ErasedStore: Send + Sync {
         token_id: &TokenId,
     ) -> Option<Result<Option<Checked>, Error>>;
 
-    /// Takes all it needs with it, so that whoever checks needs no second box around that of the store.
+    /// Takes owned arguments, so that the caller does not have to box the future again.
     fn check(
         self: Arc<Self>,
         user_id: Arc<str>,

@@ -56,7 +56,7 @@ pub trait StoreInterceptor: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Operation<'a> {
-    /// The name of the method of [`SessionStore`].
+    /// The name of the called [`SessionStore`] method.
     pub name: &'static str,
     /// The user of the operation; `None` for an operation on the store as a whole.
     pub user_id: Option<&'a str>,
@@ -72,7 +72,7 @@ pub struct InterceptedStore<S, A> {
 }
 
 impl<S, A> InterceptedStore<S, A> {
-    /// A store whose calls go through `interceptor`.
+    /// Wraps `store`, so that its calls go through `interceptor`.
     pub fn new(store: S, interceptor: A) -> Self {
         Self { store, interceptor }
     }

@@ -15,14 +15,14 @@ use crate::{Error, TokenId};
 
 mod state;
 
-/// Sessions in this process's memory: the embedded default, for one process, tests and development.
+/// An in-memory session store, for a single process, tests and development.
 ///
-/// Cloning gives another handle on the same sessions. They are gone when the last handle is.
+/// A clone is another handle to the same sessions, which are dropped with the last handle.
 ///
-/// Each call frees a few entries that have expired, so memory follows the live sessions without a
-/// background task. Calls never block: the lock inside is held for moments and never across an await.
+/// Each call frees a few expired entries, so memory use follows the live sessions without a background task. Calls do
+/// not wait: the internal lock is held only briefly and never across an await.
 ///
-/// The clock is tokio's, so a test may pause and advance it (tokio's feature `test-util`).
+/// The store uses tokio's clock, so tests can pause and advance it (tokio's feature `test-util`).
 #[derive(Clone)]
 pub struct MemoryStore {
     started: (SystemTime, Instant),
@@ -30,7 +30,7 @@ pub struct MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
         Self {
             started: (SystemTime::now(), Instant::now()),
@@ -38,12 +38,12 @@ impl MemoryStore {
         }
     }
 
-    /// How many sessions and cached users are held, expired ones that are not freed yet included.
+    /// The number of stored sessions and cached users, including expired ones that are not freed yet.
     pub fn len(&self) -> usize {
         self.lock().expiries.len()
     }
 
-    /// Whether nothing at all is held.
+    /// Whether the store contains no sessions and no cached users.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -58,12 +58,12 @@ impl MemoryStore {
         })
     }
 
-    /// Monotonic, unlike the system's clock, from which it starts.
+    /// The store's clock: it starts at the system time, but is monotonic.
     fn now(&self) -> SystemTime {
         self.started.0 + self.started.1.elapsed()
     }
 
-    /// The state, less a few entries that have expired, and the time.
+    /// Locks the state, frees a few expired entries, and returns the state with the current time.
     fn begin(&self) -> (MutexGuard<'_, State>, SystemTime) {
         let mut state = self.lock();
         let now = self.now();
@@ -72,7 +72,7 @@ impl MemoryStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that holds the lock can panic between two halves of a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -91,7 +91,7 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-/// Every method is linearizable, [`list`](SessionStore::list) included: one lock orders them all.
+/// Every method is linearizable, including [`list`](SessionStore::list): a single lock orders all calls.
 impl SessionStore for MemoryStore {
     async fn create(
         &self,

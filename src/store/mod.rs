@@ -1,4 +1,4 @@
-//! Where sessions live: the [`SessionStore`] contract and the stores that keep it.
+//! Session storage: the [`SessionStore`] contract and its implementations.
 //!
 //! | store | for | feature |
 //! |---|---|---|
@@ -12,9 +12,9 @@
     doc = "| [`MySqlStore`] | any number of services over MySQL or MariaDB | `mysql` |"
 )]
 //!
-//! A store knows user ids, [token ids](TokenId), durations and opaque bytes. It sees no token, no user
-//! type and no HTTP. Every application talks to it through a [`TokenManager`](crate::TokenManager);
-//! only those who write a store of their own need this module.
+//! A store handles user ids, [token ids](TokenId), durations and opaque bytes. It sees no tokens, no user type and no
+//! HTTP. Applications use a store through a [`TokenManager`](crate::TokenManager); only the author of another store
+//! needs this module.
 
 use std::{
     num::NonZeroU32,
@@ -59,15 +59,15 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// in whole milliseconds. A session is **live** from its creation until it expires, by the store's own clock, or is
 /// deleted. To every method, an expired or deleted session is the same as one that never existed.
 ///
-/// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment
-/// between its call and its return, and once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all)
-/// has returned, no check anywhere finds what it removed, whatever else is in flight.
+/// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment between its call
+/// and its return. Once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all) has returned, no check anywhere
+/// finds the sessions that it removed, whatever else is in flight.
 ///
-/// After an error a write may or may not have been done, but it is **not done later**: no write takes effect once its
-/// call has returned. Repeating it is safe. A store may repeat a write on its own, after the reply to the first try was
-/// lost, but only when the first try can no longer take effect: a late logout of all sessions would end a newer login.
-/// It must not repeat [`create`](Self::create) once that may have been done: the session may have been logged out since
-/// then, and would come back.
+/// After an error, a write may or may not have taken effect, but it **does not take effect later**: no write takes
+/// effect once its call has returned. Repeating a write is safe. A store may retry a write after the reply to the first
+/// attempt was lost, but only when the first attempt can no longer take effect: a late logout of all sessions would end
+/// a newer login. It must not retry a [`create`](Self::create) that may have taken effect: a session that has been
+/// logged out since then would come back.
 ///
 /// Limits are at most [`SessionLimit::MAX`], and cached values and metadata have at most [`MAX_VALUE_LEN`] bytes. For
 /// more, a store may answer [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
@@ -75,7 +75,7 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// Every call ends within a bounded time, whatever becomes of the servers: a store has deadlines of its own. A manager
 /// abandons a call 60 seconds after its caller has dropped it, and otherwise waits without a limit.
 ///
-/// An implementer writes plain `async fn`s. Errors are faults, of the kinds
+/// Implementations can use plain `async fn`s. Errors are faults, of the kinds
 /// [`Unavailable`](crate::ErrorKind::Unavailable), [`Timeout`](crate::ErrorKind::Timeout),
 /// [`Unconfirmed`](crate::ErrorKind::Unconfirmed) and [`Store`](crate::ErrorKind::Store); or
 /// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit)
@@ -92,8 +92,8 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user is at the limit and the limit says
-    /// [`OnFull::Reject`]; then nothing was changed.
+    /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user is at the limit and `limit.on_full` is
+    /// [`OnFull::Reject`]; the call has changed nothing then.
     fn create(
         &self,
         user_id: &str,
@@ -104,8 +104,8 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Looks up a session and the user's cached value, in **one round trip** and without a write.
     ///
-    /// `None` if no such session is live. A session whose record cannot be decoded is not live. The
-    /// session and the cached value need not be from the same moment.
+    /// `None` if the session is not live. A session whose record cannot be decoded is not live. The session and the
+    /// cached value need not be from the same moment.
     fn check(
         &self,
         user_id: &str,
@@ -126,12 +126,12 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// Changes a live session, in **one atomic step** with the condition in `change`.
+    /// Updates a live session if the condition in `change` holds, in **one atomic step**.
     ///
-    /// `false` if no such session is live, or if the condition does not hold; then nothing was changed. An update
-    /// never brings a session back, never creates one, and never moves its expiry past its
-    /// [`ends_at`](SessionRecord::ends_at). With a condition, `false` can also mean that the store repeated the update
-    /// after the reply to the first try was lost, and that the first try did it.
+    /// `false` if the session is not live or the condition does not hold; the call has changed nothing then. An update
+    /// never revives or creates a session, and never moves its expiry past its [`ends_at`](SessionRecord::ends_at).
+    /// With a condition, `false` can also mean that the store retried the update after the reply to the first attempt
+    /// was lost, and that the first attempt took effect.
     fn update(
         &self,
         user_id: &str,
@@ -168,9 +168,11 @@ pub trait SessionStore: Send + Sync + 'static {
     ///
     /// After it has returned, no session that was created before the call is live, except that one.
     ///
-    /// `except` is kept only if it is live; it is never created. Returns how many sessions were removed; the
-    /// number may include ones that had expired but were not freed yet. It is at least 1 if the store repeated the call
-    /// after the reply to the first try was lost.
+    /// After the call has returned, no session that was created before the call is live, other than `except`. That
+    /// session is kept only if it is live; it is never created.
+    ///
+    /// Returns the number of removed sessions, which may include sessions that had expired but were not freed yet. The
+    /// number is at least 1 if the store retried after the reply to the first attempt was lost.
     fn delete_all(
         &self,
         user_id: &str,
@@ -190,7 +192,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Returns the user's cached value, or `None` if there is none or it has expired.
     fn get_user(&self, user_id: &str) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
 
-    /// Caches a value for a user for `ttl`, in one atomic step with the condition in `mode`.
+    /// Caches a value for a user for `ttl` if the condition in `mode` holds, in one atomic step.
     ///
     /// `false` if the condition did not hold; then nothing was changed. With [`PutMode::IfUnchanged`], `false` can also
     /// mean that the store repeated the call after the reply to the first try was lost, and that the first try did it.
@@ -252,9 +254,9 @@ pub struct SessionChange {
 /// The version of a session: the times that a change sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionVersion {
-    /// Its [`refreshed_at`](SessionRecord::refreshed_at).
+    /// The session's [`refreshed_at`](SessionRecord::refreshed_at).
     pub refreshed_at: SystemTime,
-    /// Its [`expires_at`](SessionRecord::expires_at).
+    /// The session's [`expires_at`](SessionRecord::expires_at).
     pub expires_at: SystemTime,
 }
 
@@ -273,11 +275,11 @@ pub struct Created {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Checked {
-    /// The store's clock at the check.
+    /// The time of the check, by the store's clock.
     pub now: SystemTime,
     /// The session.
     pub session: SessionRecord,
-    /// The user's cached value, if there is one that has not expired.
+    /// The user's cached value, if it exists and has not expired.
     pub user: Option<Bytes>,
 }
 
@@ -307,7 +309,7 @@ pub enum OnFull {
     EvictOldest,
     /// Evict the session whose last refresh, or else its start, was first.
     EvictLeastRecentlyRefreshed,
-    /// Refuse the login with [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit).
+    /// Reject the login with [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit).
     Reject,
 }
 
@@ -323,7 +325,7 @@ impl NewSession {
 }
 
 impl SessionChange {
-    /// A session that expires `ttl` from now, whatever its version.
+    /// An unconditional change that makes the session expire `ttl` from now.
     pub fn refresh(ttl: Duration) -> Self {
         Self {
             ttl,
@@ -353,14 +355,14 @@ impl SessionLimit {
     /// answers no other client.
     pub const MAX: u32 = 1_000;
 
-    /// At most `max` sessions.
+    /// A limit of `max` sessions, with the policy `on_full`.
     pub fn new(max: NonZeroU32, on_full: OnFull) -> Self {
         Self { max, on_full }
     }
 }
 
 impl SessionRecord {
-    /// A session that begins at `now`, by the store's clock. A store that reads one back sets the fields.
+    /// A session that is created at `now`, by the store's clock. A store that reads a record back sets the fields.
     pub fn begin(new: &NewSession, now: SystemTime) -> Self {
         let ends_at = new.max_lifetime.map(|lifetime| now + lifetime);
         Self {
@@ -372,7 +374,7 @@ impl SessionRecord {
         }
     }
 
-    /// The version of this state of the session, for a [`SessionChange`] that depends on it.
+    /// The version of the session, for a conditional [`SessionChange`].
     pub fn version(&self) -> SessionVersion {
         SessionVersion {
             refreshed_at: self.refreshed_at,
@@ -380,8 +382,10 @@ impl SessionRecord {
         }
     }
 
-    /// Applies a change at `now`, by the store's clock; `false`, and nothing is changed, if its condition does not
-    /// hold. For stores that read a record, change it and write it back in one atomic step.
+    /// Applies a change at `now`, by the store's clock; returns `false` and changes nothing if its condition does not
+    /// hold.
+    ///
+    /// For stores that read a record, change it and write it back in one atomic step.
     pub fn apply(&mut self, change: &SessionChange, now: SystemTime) -> bool {
         if change
             .if_version
@@ -395,7 +399,6 @@ impl SessionRecord {
     }
 }
 
-/// `time`, but not after `end`.
 fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
     end.map_or(time, |end| time.min(end))
 }

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use super::super::{OnFull, SessionLimit, SessionRecord};
 use crate::{Error, TokenId};
 
-/// How many expired entries one call frees at most. A call adds at most one, so dead entries get fewer
-/// with every call.
+/// The maximum number of expired entries that one call frees. A call adds at most one entry, so purging keeps up.
 const PURGE_PER_CALL: usize = 8;
 
 #[derive(Default)]
@@ -73,7 +72,7 @@ impl State {
         self.users.get(user_id)?.cached(now)
     }
 
-    /// Evicts what must go for one more session, or says that there is no room.
+    /// Evicts sessions to make room for one more, or fails if the limit rejects the login.
     pub(super) fn make_room(
         &mut self,
         user_id: &str,
@@ -137,7 +136,7 @@ impl State {
         }
     }
 
-    /// Drops the expiry entry of something removed, and the user with its last one.
+    /// Removes the expiry entry of a removed session or cached value, and the user entry if it is empty.
     fn forget(&mut self, user_id: &str, expires_at: SystemTime, token_id: Option<TokenId>) {
         let user_id = self.intern(user_id);
         if let Some(user) = self.users.get(&user_id)
