@@ -59,7 +59,7 @@ impl Error {
     }
 
     /// The error of a user load that was interrupted before it had a result.
-    pub(crate) fn cut_short() -> Self {
+    pub(crate) fn load_interrupted() -> Self {
         Self::new(ErrorKind::LoadUser, "the load of the user was cut short")
     }
 

@@ -1,4 +1,4 @@
-//! Tasks of a manager's own, in the `tracing` span of whoever causes them.
+//! Background tasks of a manager, in the caller's `tracing` span.
 
 use std::{
     convert::Infallible,
@@ -18,15 +18,15 @@ use tokio::{
 
 use crate::{Error, ErrorKind};
 
-/// How long a call of the store may go on for which nobody waits. All calls of a store end within a bounded time; this
-/// is for stores that break that rule.
-pub(super) const GIVE_UP: Duration = Duration::from_secs(60);
+/// How long a store call may continue without a waiting caller. Store calls end within a bounded time anyway; this is
+/// for stores that break that rule.
+pub(super) const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Sees work through although its caller goes away: runs it in a task of its own, and waits for the outcome. If the
-/// caller has gone away, then the outcome is dropped as soon as there is one, and the work after [`GIVE_UP`].
+/// Runs work in its own task, which continues if the caller is dropped, and waits for the outcome.
 ///
-/// Outside of a tokio runtime the caller does the work itself.
-pub(super) async fn see_through<T: Send + 'static>(
+/// If the caller is dropped, then the outcome is dropped as soon as it is ready, and the work is dropped after
+/// [`ABANDONED_CALL_TIMEOUT`]. Outside of a tokio runtime the work runs in the caller.
+pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     let Ok(runtime) = Handle::try_current() else {
@@ -34,11 +34,11 @@ pub(super) async fn see_through<T: Send + 'static>(
     };
     // Closed when this future is dropped.
     let (_caller, gone) = oneshot::channel();
-    let work = until_given_up(work, gone);
+    let work = until_abandoned(work, gone);
     match runtime.spawn(in_current_span(work)).await {
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
-            // A panic is for our caller.
+            // A panic propagates to the caller.
             Ok(panic) => resume_unwind(panic),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
@@ -48,7 +48,7 @@ pub(super) async fn see_through<T: Send + 'static>(
     }
 }
 
-async fn until_given_up<T>(
+async fn until_abandoned<T>(
     work: impl Future<Output = Result<T, Error>>,
     mut gone: oneshot::Receiver<Infallible>,
 ) -> Result<T, Error> {
@@ -60,18 +60,20 @@ async fn until_given_up<T>(
     if let Some(outcome) = finished.await {
         return outcome;
     }
-    timeout(GIVE_UP, work).await.unwrap_or_else(|_| {
-        let message = "the store did not answer, and nobody waits for it any more";
-        Err(Error::new(ErrorKind::Timeout, message))
-    })
+    timeout(ABANDONED_CALL_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| {
+            let message = "the store did not answer, and nobody waits for it any more";
+            Err(Error::new(ErrorKind::Timeout, message))
+        })
 }
 
-/// Runs work that nobody waits for.
+/// Runs work in a detached task.
 pub(super) fn spawn(runtime: &Handle, work: impl Future<Output = ()> + Send + 'static) {
     runtime.spawn(in_current_span(work));
 }
 
-/// Runs work in a set of tasks, which ends when the set is dropped.
+/// Runs work in a set of tasks, which aborts it when the set is dropped.
 pub(super) fn spawn_in<T: Send + 'static>(
     tasks: &mut JoinSet<T>,
     work: impl Future<Output = T> + Send + 'static,

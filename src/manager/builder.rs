@@ -35,7 +35,7 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     max_user_size: usize,
     limit: Option<(u32, OnFull)>,
     revocation_poll: Duration,
-    /// The store has a clone of it; `hook` becomes its own when the manager is built.
+    /// The store has a clone of this listener, so its hook is only set when the manager is built.
     listener: Listener,
     hook: Option<Box<Hook>>,
     #[cfg(feature = "jwt")]
@@ -212,9 +212,9 @@ impl<D> TokenManagerBuilder<D> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load
-    /// timeout is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is
-    /// zero or larger than [`SessionLimit::MAX`], or two keys for JWTs have the same id and algorithm.
+    /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load timeout
+    /// is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is zero or
+    /// larger than [`SessionLimit::MAX`], or two JWT keys have the same id and algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));

@@ -1,4 +1,4 @@
-//! The details of users, decoded once for each version that the store has.
+//! A cache of decoded user details, which are decoded once per cached value.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -10,14 +10,14 @@ use serde::de::DeserializeOwned;
 
 use super::slot::Slot;
 
-/// How many users are remembered at most.
+/// The maximum number of cached details.
 const SHARDS: usize = 1024;
-/// Longer values, in bytes, are decoded each time: nobody should wonder where the memory went.
+/// The maximum length of a value whose detail is kept, in bytes; it bounds the memory use.
 const MAX_LEN: usize = 2048;
 
-/// What was decoded last, in a place each: users whose hashes meet take turns.
+/// The most recently decoded detail of each shard; users whose hashes collide replace each other.
 ///
-/// Equal values of one user mean the same; a value is written anew whenever the user is (see [`slot`](super::slot)).
+/// Equal values of one user have equal details, because no value is ever written twice (see [`slot`](super::slot)).
 pub(super) struct DecodedUsers<D> {
     shards: OnceLock<Box<[Shard<D>]>>,
     hasher: RandomState,
@@ -41,12 +41,12 @@ impl<D> DecodedUsers<D> {
 }
 
 impl<D: DeserializeOwned> DecodedUsers<D> {
-    /// What a cached value of this user says.
+    /// Decodes a cached value of this user, or returns the detail that was decoded from it before.
     pub(super) fn decode(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
         let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shard = self.hasher.hash_one(user_id) as usize % SHARDS;
         let shard = &self.shards.get_or_init(make)[shard];
-        // Nothing is done under this lock that could panic halfway.
+        // No code that holds the lock can panic in the middle of a change.
         let shard = || shard.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = &*shard()
             && last.value == value
@@ -60,11 +60,11 @@ impl<D: DeserializeOwned> DecodedUsers<D> {
         {
             let decoded = Decoded {
                 user_id: Arc::clone(user_id),
-                // It may be a piece of something large.
+                // A copy, because the value may be a slice of a large buffer.
                 value: Bytes::copy_from_slice(value),
                 detail: Arc::clone(detail),
             };
-            // The one before is dropped after the lock: what it does then is its own business.
+            // Dropped after the lock is released, because `D::drop` is the application's code.
             let _before = shard().replace(decoded);
         }
         slot

@@ -11,10 +11,10 @@ use super::TokenManager;
 use crate::{TokenId, store::Checked};
 
 impl<D> TokenManager<D> {
-    /// Waits until a session has ended; for as long as the store cannot tell, it has not.
+    /// Waits until a session has ended. While the store fails, only the absolute end of the session counts.
     pub(crate) async fn until_ended(&self, user_id: &str, token_id: &TokenId) {
         let user_id: Arc<str> = user_id.into();
-        // The absolute end needs no store.
+        // The absolute end is known without the store.
         let mut end: Option<Instant> = None;
         loop {
             let asked = Instant::now();

@@ -16,7 +16,7 @@ use crate::{Error, TokenId};
 pub enum Event<'a> {
     /// A session started, and its token was returned to the caller.
     ///
-    /// A login that was [undone](crate::TokenManager::set_token) is not reported.
+    /// A login that was [rolled back](crate::TokenManager::set_token) is not reported.
     #[non_exhaustive]
     LoggedIn {
         /// The user.
@@ -108,7 +108,7 @@ pub enum RefusalReason {
     NotLive,
     /// The user loader found no such user.
     NoSuchUser,
-    /// The user has as many sessions as allowed.
+    /// The user is at the session limit.
     SessionLimit,
 }
 
@@ -169,7 +169,7 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    /// Reports when it is dropped, as a change does whose caller has gone away.
+    /// Reports an event on drop, as a change does when its caller is dropped.
     struct Report(Listener);
 
     impl Drop for Report {

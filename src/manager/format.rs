@@ -5,14 +5,14 @@ use super::RefusalReason;
 use super::types::check_ttl;
 use crate::{Error, Token, token::ParsedToken};
 
-/// What tokens look like.
+/// The format of the issued tokens.
 pub(super) enum Format {
     /// `tbs1.…`
     Opaque,
     #[cfg(feature = "jwt")]
     Jwt {
         tokens: Box<crate::jwt::JwtTokens>,
-        /// Of sessions whose login does not say how long they live.
+        /// The maximum lifetime of sessions whose login sets none.
         max_lifetime: Duration,
     },
 }
@@ -48,7 +48,7 @@ impl Format {
         }
     }
 
-    /// Reads a token offline.
+    /// Parses a token without a store call.
     pub(super) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {
         match self {
             Self::Opaque => ParsedToken::parse(text).ok_or(RefusalReason::Malformed),

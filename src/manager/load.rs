@@ -1,4 +1,4 @@
-//! The cache of users: loads them into the store, each at most once at a time.
+//! Single-flight loading of users into the store's cache.
 
 use std::{
     collections::HashMap,
@@ -23,7 +23,7 @@ use crate::{
     store::{ErasedStore, PutMode},
 };
 
-/// How often [`SingleFlight::replace`] starts over because somebody else wrote while it loaded.
+/// The maximum number of attempts of [`SingleFlight::replace`], which starts over after a concurrent write.
 const REPLACE_ATTEMPTS: usize = 8;
 
 /// Loads users into the store's cache, each at most once at a time.
@@ -80,7 +80,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
         wait(self.join(store, (Arc::clone(user_id), seen), ttl)).await
     }
 
-    /// The outcome-to-be of the flight with this key, which is started if there is none.
+    /// Joins the flight with this key, or starts one, and returns the receiver of its outcome.
     fn join(&self, store: &Arc<dyn ErasedStore>, key: FlightKey, ttl: Duration) -> Outcome<D> {
         let (sender, outcome) = watch::channel(None);
         let user_id = Arc::clone(&key.0);
@@ -96,11 +96,11 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
             return other;
         }
         let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
-        // A task of its own: no caller that goes away takes the load from the others.
+        // A detached task, so that dropping one caller does not cancel the load for the others.
         spawn(&Handle::current(), async move {
             let loaded = source.fill(&*store, &user_id, &mut flight).await;
             drop(flight);
-            // Nobody may be waiting any more.
+            // Not `send`, which fails if all callers have been dropped.
             sender.send_replace(Some(loaded));
         });
         outcome
@@ -120,14 +120,14 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
             if self.source.put(store, user_id, &loaded, ttl, &seen).await? {
                 return Ok(loaded.detail);
             }
-            // Somebody wrote while we loaded. The first time, their load may have begun before our call. The
-            // second time, theirs began when a value was there that is younger than our call.
+            // A concurrent write. On the first attempt, its load may have begun before this call. On the second, its
+            // load began with a cached value that is newer than this call.
             if attempt > 1
                 && let Some(newer) = decode(user_id, store.get_user(user_id).await?.as_deref())
             {
                 return Ok(newer);
             }
-            // Invalidated again and again: nothing old is cached, and the next check loads.
+            // Invalidated repeatedly: no stale value is cached, and the next check loads.
             if attempt == REPLACE_ATTEMPTS {
                 return Ok(loaded.detail);
             }
@@ -147,23 +147,23 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
             let Ok((value, found)) = claim(store, user_id).await else {
                 break None;
             };
-            // Between the caller's look and this flight another one may have landed …
+            // Between the caller's lookup and this flight, another flight may have ended …
             if let Some(cached) = decode(user_id, Some(&value)) {
                 return Ok(cached);
             }
             let key = (Arc::clone(user_id), Some(value.clone()));
             let had_key = flight.key.as_ref() == Some(&key);
-            // … or taken off …
+            // … or started …
             if let Some(other) = flight.rekey(key) {
                 return wait(other).await;
             }
-            // … or both, after this value was found: only a look under its key tells.
+            // … or both, after this value was found: only a lookup under its key detects that.
             if had_key || !found {
                 break Some(value);
             }
         };
         let loaded = self.loader.load(user_id).await?;
-        // A store that cannot keep it, say for want of memory, does not make it wrong.
+        // The loaded user is valid even if the store cannot cache it, for example because it is out of memory.
         if let Some(seen) = seen {
             let mut ttl = flight.in_flight.ttl.get();
             let mut expected = &*seen;
@@ -172,7 +172,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
                     Err(error) if !error.is_fault() => return Err(error),
                     _ => {}
                 }
-                // Whoever has joined during the write may want it for a shorter time than is written.
+                // A caller that joined during the write may need a shorter ttl than the written one.
                 let Some(shorter) = flight.leave_unless_shortened(ttl) else {
                     break;
                 };
@@ -182,7 +182,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         Ok(loaded.detail)
     }
 
-    /// `false` if the cached value is no longer `seen`.
+    /// Caches a loaded user; `false` if the cached value is no longer `seen`.
     async fn put(
         &self,
         store: &dyn ErasedStore,
@@ -197,7 +197,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
     }
 }
 
-/// The cached value, after making sure that there is one, and whether it was found.
+/// Returns the cached value and `true`, or writes a marker and returns it with `false`.
 async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), Error> {
     loop {
         if let Some(value) = store.get_user(user_id).await? {
@@ -211,11 +211,11 @@ async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), 
     }
 }
 
-/// Waits for the end of a flight.
+/// Waits for the outcome of a flight.
 async fn wait<D>(mut outcome: Outcome<D>) -> Loaded<D> {
     match outcome.wait_for(Option::is_some).await.as_deref() {
         Ok(Some(loaded)) => loaded.clone(),
-        _ => Err(Error::cut_short()),
+        _ => Err(Error::load_interrupted()),
     }
 }
 
@@ -227,14 +227,14 @@ fn decode<D: DeserializeOwned>(user_id: &str, value: Option<&[u8]>) -> Option<Op
     }
 }
 
-/// A load that others can join; off the board when it ends, however it ends.
+/// A load that other callers can join; dropping it removes it from the flights.
 struct Flight<D> {
     flights: Arc<Flights<D>>,
     key: Option<FlightKey>,
     in_flight: InFlight<D>,
 }
 
-/// What those who join a load share.
+/// The state that all callers of a load share.
 struct InFlight<D> {
     outcome: Outcome<D>,
     ttl: SharedTtl,
@@ -249,13 +249,13 @@ impl<D> Clone for InFlight<D> {
     }
 }
 
-/// The shortest time for which somebody asked, in whole milliseconds.
+/// The shortest ttl of all callers of a load, in whole milliseconds.
 #[derive(Clone)]
 struct SharedTtl(Arc<AtomicU64>);
 
 impl SharedTtl {
     fn new(ttl: Duration) -> Self {
-        // No more than `MAX_TTL`.
+        // The cast is lossless up to `MAX_TTL`.
         Self(Arc::new(AtomicU64::new(ttl.as_millis() as u64)))
     }
 
@@ -270,7 +270,7 @@ impl SharedTtl {
 }
 
 impl<D> Flight<D> {
-    /// Puts this flight on the board under `key`, unless another one is there already; joins that one then.
+    /// Registers this flight under `key`, or joins the flight that is already registered there.
     fn register(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         let mut flights = lock(&self.flights);
         if let Some(other) = flights.get(&key) {
@@ -282,10 +282,9 @@ impl<D> Flight<D> {
         None
     }
 
-    /// Changes to this key, that of the value on which the load will depend; gives way to another flight
-    /// that has it.
+    /// Moves this flight to the key of the value that the load depends on, or joins the flight that has that key.
     ///
-    /// From now on who saw something else does not join: it may have happened later.
+    /// Afterwards, callers that saw another value do not join: that value may be newer.
     fn rekey(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         if self.key.as_ref() == Some(&key) {
             return None;
@@ -294,10 +293,9 @@ impl<D> Flight<D> {
         self.register(key)
     }
 
-    /// Takes this flight off the board, unless somebody who has joined asks for less than `ttl`; returns that time
-    /// then.
+    /// Removes this flight, unless a caller joined with less than `ttl`; returns the shorter ttl in that case.
     fn leave_unless_shortened(&mut self, ttl: Duration) -> Option<Duration> {
-        // Nobody joins between the look at the time and the departure.
+        // The lock keeps callers from joining between the check of the ttl and the removal.
         let mut flights = lock(&self.flights);
         let shortest = self.in_flight.ttl.get();
         if shortest < ttl {
@@ -322,7 +320,7 @@ impl<D> Drop for Flight<D> {
     }
 }
 
-/// The board; no code that holds its lock can panic halfway.
+/// Locks the flights. No code that holds the lock can panic in the middle of a change.
 fn lock<D>(flights: &Flights<D>) -> MutexGuard<'_, HashMap<FlightKey, InFlight<D>>> {
     flights.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,12 +9,12 @@ use tower::BoxError;
 use super::{background::spawn_in, event::Listener, slot};
 use crate::{Error, ErrorKind};
 
-/// Where the details of users come from: a database, another service.
+/// Loads the details of users, for example from a database or another service.
 ///
-/// Functions and closures from the user id to a future of `Result<Option<D>, E>` implement it. A closure that uses a
-/// pool clones it for each call and moves the clone into the future; an `async move` closure that captures does not
-/// compile, because its futures borrow from it. See
-/// [`load_user`](crate::TokenManagerBuilder::load_user) for that form. A type of your own can implement it as well:
+/// Functions and closures that take the user id and return a future of `Result<Option<D>, E>` implement it. A closure
+/// that uses a pool clones it for each call and moves the clone into the future, as the example of
+/// [`load_user`](crate::TokenManagerBuilder::load_user) does. An `async move` closure with captures does not compile,
+/// because its futures borrow from it. Your own types can implement the trait as well:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -66,7 +66,7 @@ where
 
 type Loading<'a, D> = Pin<Box<dyn Future<Output = Result<Option<D>, BoxError>> + Send + 'a>>;
 
-/// The object-safe twin of [`LoadUser`].
+/// The object-safe form of [`LoadUser`].
 pub(super) trait ErasedLoadUser<D>: Send + Sync {
     fn load_user(&self, user_id: String) -> Loading<'_, D>;
 }
@@ -77,16 +77,16 @@ impl<D: 'static, L: LoadUser<D>> ErasedLoadUser<D> for L {
     }
 }
 
-/// The loader, with what a manager makes of its answers.
+/// The user loader with its limits, and the listener for its failures.
 pub(super) struct Loader<D> {
     pub(super) loader: Arc<dyn ErasedLoadUser<D>>,
     pub(super) timeout: Duration,
-    /// The largest value that is cached, in bytes.
+    /// The maximum size of a cached value, in bytes.
     pub(super) max_user_size: usize,
     pub(super) listener: Listener,
 }
 
-/// A user that was loaded, and the value to be cached for it.
+/// A loaded user and the value to cache.
 pub(super) struct UserToCache<D> {
     /// `None` if there is no such user.
     pub(super) detail: Option<Arc<D>>,
@@ -106,18 +106,18 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
 
     async fn call(&self, user_id: &str) -> Result<Option<D>, Error> {
         let (loader, user_id) = (Arc::clone(&self.loader), user_id.to_owned());
-        // A task of its own, which ends with this future, so that a panic is an error like any other.
+        // Its own task turns a panic into an error; the `JoinSet` aborts the task when this future is dropped.
         let mut task = JoinSet::new();
         spawn_in(&mut task, async move { loader.load_user(user_id).await });
         let failed =
             |source| Error::with_source(ErrorKind::LoadUser, "the user loader failed", source);
         match tokio::time::timeout(self.timeout, task.join_next()).await {
             Ok(Some(Ok(loaded))) => loaded.map_err(failed),
-            // Without the message of the panic, which may quote what is the user's.
+            // Without the panic message, which may contain user data.
             Ok(Some(Err(error))) if error.is_panic() => {
                 Err(failed("the user loader panicked".into()))
             }
-            Ok(Some(Err(_))) => Err(Error::cut_short()),
+            Ok(Some(Err(_))) => Err(Error::load_interrupted()),
             Ok(None) | Err(_) => Err(Error::new(
                 ErrorKind::LoadUser,
                 format!("the user loader took longer than {:?}", self.timeout),

@@ -1,4 +1,4 @@
-//! Logins: a session whose token does not reach the caller is ended again.
+//! Logins, which are rolled back if the token does not reach the caller.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{
     Event,
-    background::{GIVE_UP, see_through, spawn},
+    background::{ABANDONED_CALL_TIMEOUT, run_to_completion, spawn},
     sessions::Sessions,
 };
 use crate::{
@@ -18,35 +18,35 @@ use crate::{
     store::{Created, NewSession, SessionLimit},
 };
 
-/// How many logins of a manager are undone at the same time.
+/// The maximum number of concurrent rollbacks of a manager's logins.
 pub(super) const MAX_UNDOS: usize = 1024;
-/// How often the undo of a login is tried before it is given up.
+/// The maximum number of attempts of one rollback.
 const UNDO_ATTEMPTS: u32 = 5;
-/// The pause after the first attempt, without jitter; the next ones are four times as long each.
+/// The backoff after the first attempt, without jitter; each further backoff is four times as long.
 const UNDO_PAUSE: Duration = Duration::from_millis(70);
-/// After this time no login takes effect any more that has failed: longer than a server holds a transaction open whose
-/// client is cut off.
-const LATE: Duration = Duration::from_secs(5);
+/// After this time a failed login can no longer take effect: it is longer than a server keeps the transaction of a
+/// disconnected client open.
+const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
 
 /// A session that is about to begin.
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) sessions: Sessions,
-    /// One permit for each undo under way.
+    /// One permit for each rollback in flight.
     pub(super) undos: Arc<Semaphore>,
     pub(super) user_id: Arc<str>,
     pub(super) token_id: TokenId,
 }
 
 impl Login {
-    /// Starts the session. If the caller goes away, or if a fault leaves it open whether the store has started the
-    /// session, then the session is ended in the background.
+    /// Creates the session. If the caller is dropped, or a fault leaves the outcome unknown, the session is ended in
+    /// the background.
     pub(super) async fn run(
         self,
         new: NewSession,
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
-        let created = see_through(async move {
+        let created = run_to_completion(async move {
             let (user_id, token_id) = (&self.user_id, &self.token_id);
             let creating = self.sessions.store.create(user_id, token_id, &new, limit);
             match creating.await {
@@ -92,13 +92,13 @@ impl Login {
         });
     }
 
-    /// Ends the session. Returns whether it was live, or `None` if the store fails again and again.
+    /// Ends the session. Returns whether it was live, or `None` if all attempts fail.
     async fn end(&self) -> Option<bool> {
         let mut pause = UNDO_PAUSE;
         for attempt in 1..=UNDO_ATTEMPTS {
             let store = &self.sessions.store;
             let deleting = store.delete(&self.user_id, &self.token_id);
-            if let Ok(Ok(was_live)) = timeout(GIVE_UP, deleting).await {
+            if let Ok(Ok(was_live)) = timeout(ABANDONED_CALL_TIMEOUT, deleting).await {
                 return Some(was_live);
             }
             if attempt < UNDO_ATTEMPTS {
@@ -110,11 +110,11 @@ impl Login {
     }
 }
 
-/// A session that has started, with what that takes to undo.
+/// A created session, with the state that its rollback needs.
 struct Started {
     login: Login,
     created: Created,
-    /// `None` outside of a runtime, where the caller cannot go away in between.
+    /// `None` outside of a runtime, where the login runs in the caller.
     runtime: Option<Handle>,
 }
 
@@ -128,7 +128,7 @@ impl Started {
     }
 }
 
-/// A session that has started, until its caller takes it; if that does not happen, then it is ended.
+/// A created session that its caller has not claimed yet; dropping it rolls back the login.
 struct Unclaimed(Option<Started>);
 
 impl Unclaimed {

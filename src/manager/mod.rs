@@ -1,4 +1,4 @@
-//! [`TokenManager`]: the whole life of a token.
+//! [`TokenManager`]: issues, checks, refreshes and revokes tokens.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -115,7 +115,7 @@ impl TokenManager {
         manager.expect("the defaults of the builder are valid")
     }
 
-    /// Configures a manager. Its [`load_user`](TokenManagerBuilder::load_user) decides on `D`.
+    /// Configures a manager. The builder's [`load_user`](TokenManagerBuilder::load_user) determines `D`.
     pub fn builder(store: impl SessionStore) -> TokenManagerBuilder {
         TokenManagerBuilder::new(store)
     }
@@ -131,7 +131,7 @@ impl<D> TokenManager<D> {
     /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10 seconds. The undo is abandoned if the store fails for about ten seconds. At most 1,024
     /// logins are undone at the same time; one more is not undone, and is reported as a failed `delete`.
     ///
-    /// Sessions that an undone login has evicted stay ended.
+    /// Sessions that a rolled back login evicted stay ended.
     ///
     /// # Errors
     ///

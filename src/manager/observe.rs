@@ -1,4 +1,4 @@
-//! The interceptor between a manager and its store: reports failures, and traces every call.
+//! The interceptor between a manager and its store, which reports failures and traces every call.
 
 use super::{Event, event::Listener};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     store::{Operation, StoreInterceptor},
 };
 
-/// Reports the calls of a store that fail.
+/// Reports failed store calls.
 pub(super) struct Observer {
     listener: Listener,
 }
@@ -17,7 +17,7 @@ impl Observer {
     }
 
     fn report(&self, operation: Operation<'_>, error: &Error) {
-        // A refusal is no failure; whoever logs in reports it.
+        // A rejected login is not a failure; the login reports it as a refusal.
         if error.kind() != ErrorKind::SessionLimit {
             self.listener.tell(&Event::Failed {
                 operation: operation.name,
@@ -45,7 +45,7 @@ impl StoreInterceptor for Observer {
         operation: Operation<'_>,
         call: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
-        // Not by `inspect_err`, which moves what is in the outcome.
+        // Not `inspect_err`, which would move the outcome.
         let outcome = call();
         if let Some(Err(error)) = &outcome {
             self.report(operation, error);
@@ -75,7 +75,7 @@ impl StoreInterceptor for Observer {
         call: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
         let start = std::time::Instant::now();
-        // If there is no outcome, then nothing has happened yet.
+        // Without an outcome, the check has not run yet.
         let outcome = call()?;
         let span = super::trace::StoreSpan::since(start, operation);
         span.close(&outcome, |error| self.report(operation, error));

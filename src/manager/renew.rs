@@ -1,4 +1,4 @@
-//! Sliding expiry: sessions that are used are renewed, in the background.
+//! Sliding expiry: background renewal of sessions in use.
 
 use std::{
     collections::HashSet,
@@ -11,10 +11,10 @@ use tokio::{runtime::Handle, time::timeout};
 use super::{Event, TokenManager, background::spawn};
 use crate::{Error, ErrorKind, TokenId, User, store::SessionChange, user::TokenState};
 
-/// A renewal that takes longer is given up, so that a later request may try again.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time limit of a renewal, after which a later request can retry.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The sessions whose renewal is under way.
+/// The sessions with a renewal in flight.
 #[derive(Default)]
 pub(super) struct Renewals(Mutex<HashSet<TokenId>>);
 
@@ -24,7 +24,7 @@ impl Renewals {
     }
 }
 
-/// A renewal that is under way, until this is dropped.
+/// A renewal in flight; dropping it allows another renewal of the session.
 struct Renewal<D> {
     manager: TokenManager<D>,
     user_id: Arc<str>,
@@ -33,11 +33,11 @@ struct Renewal<D> {
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
-    /// Renews the session of a user that was just checked, for as long as it was last good for, if less than
-    /// `below` remains of it and no renewal is under way.
+    /// Renews the session of a user that was just checked, if it expires in less than `below` and no renewal is in
+    /// flight. The renewal reuses the last ttl of the session.
     pub(crate) fn renew_below(&self, below: Duration, user: &User<D>) {
         let Some(token) = user.token() else { return };
-        // Who calls a service outside of a runtime gets no renewal, which is no reason to panic.
+        // A service that is called outside of a runtime skips the renewal instead of panicking.
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
@@ -45,7 +45,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
         if !self.inner.renewals.running().insert(token.id) {
             return;
         }
-        // Whatever the request itself makes of its session stands: a refresh for longer or shorter, a logout.
+        // A refresh or logout by the request itself takes precedence over the renewal.
         let change = SessionChange {
             if_version: Some(token.version()),
             ..SessionChange::refresh(ttl)
@@ -60,10 +60,10 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     }
 }
 
-/// For how long to renew a session, if it is time for that.
+/// The ttl of the renewal, if the session is due for one.
 fn due(token: &TokenState, below: Duration) -> Option<Duration> {
     let ttl = token.renewable()?;
-    // Below the whole ttl would be at each request.
+    // A threshold of the whole ttl would renew with each request.
     let below = if below < ttl { below } else { ttl / 2 };
     (token.remaining < below).then_some(ttl)
 }
@@ -73,9 +73,9 @@ impl<D> Renewal<D> {
         let sessions = &self.manager.inner.sessions;
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
         let renewing = sessions.clone().update(user_id, self.token_id, change);
-        // If it fails, then a later request tries again, or nobody uses the session any more.
-        if timeout(PATIENCE, renewing).await.is_err() {
-            let message = format!("the session was not renewed within {PATIENCE:?}");
+        // No retry after a failure: the next request with the session starts another renewal.
+        if timeout(RENEWAL_TIMEOUT, renewing).await.is_err() {
+            let message = format!("the session was not renewed within {RENEWAL_TIMEOUT:?}");
             sessions.listener.tell(&Event::Failed {
                 operation: "update",
                 user_id: Some(&self.user_id),

@@ -1,15 +1,15 @@
-//! Changes of sessions, each with its event. A change is seen through although its caller goes away.
+//! Changes of sessions and their events. A change runs to completion even if its caller is dropped.
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Event, RefusalReason, TokenManager, background::see_through, event::Listener};
+use super::{Event, RefusalReason, TokenManager, background::run_to_completion, event::Listener};
 use crate::{
     Error, TokenId,
     store::{ErasedStore, SessionChange},
     token::{ParsedToken, check_user_id},
 };
 
-/// The store, and who is told what becomes of its sessions.
+/// The store and the listener for the events of its sessions.
 #[derive(Clone)]
 pub(super) struct Sessions {
     pub(super) store: Arc<dyn ErasedStore>,
@@ -17,7 +17,7 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Changes a session. `None` if it is not live, or if the condition in `change` does not hold.
+    /// Updates a session. `None` if it is not live, or if the condition in `change` does not hold.
     pub(super) async fn update(
         self,
         user_id: Arc<str>,
@@ -52,8 +52,8 @@ impl Sessions {
     }
 }
 
-/// A change that the store has made. Reported when this is dropped: by the caller, or without one by the task that saw
-/// the change through.
+/// A change that the store has made. Dropping it reports the event: in the caller or, if the caller was dropped, in the
+/// task that completed the change.
 pub(super) struct Done {
     listener: Listener,
     user_id: Arc<str>,
@@ -92,7 +92,7 @@ impl<D> TokenManager<D> {
         ttl: Duration,
     ) -> Result<bool, Error> {
         let (sessions, change) = (self.inner.sessions.clone(), SessionChange::refresh(ttl));
-        let refreshing = see_through(sessions.update(user_id.into(), *token_id, change));
+        let refreshing = run_to_completion(sessions.update(user_id.into(), *token_id, change));
         let refreshed = refreshing.await?.is_some();
         if !refreshed {
             self.refused(Some((user_id, Some(token_id))), RefusalReason::NotLive);
@@ -106,7 +106,7 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
     ) -> Result<bool, Error> {
         let sessions = self.inner.sessions.clone();
-        let deleting = see_through(sessions.delete(user_id.into(), *token_id));
+        let deleting = run_to_completion(sessions.delete(user_id.into(), *token_id));
         Ok(deleting.await?.is_some())
     }
 
@@ -117,11 +117,11 @@ impl<D> TokenManager<D> {
     ) -> Result<u64, Error> {
         check_user_id(user_id)?;
         let sessions = self.inner.sessions.clone();
-        let deleting = see_through(sessions.delete_all(user_id.into(), kept.copied()));
+        let deleting = run_to_completion(sessions.delete_all(user_id.into(), kept.copied()));
         Ok(deleting.await?.0)
     }
 
-    /// Tells that a token was refused, which is nobody then.
+    /// Reports that a token was refused, and returns `None` for its user.
     pub(super) fn report_refusal<T>(
         &self,
         token: &ParsedToken,
@@ -131,7 +131,7 @@ impl<D> TokenManager<D> {
         None
     }
 
-    /// Tells of a refusal; `claim` is what the token says of itself.
+    /// Reports a refusal; `claim` is the user id and the token id in the token.
     pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: RefusalReason) {
         let (user_id, token_id) = claim.unzip();
         self.inner.sessions.listener.tell(&Event::Refused {

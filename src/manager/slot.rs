@@ -1,15 +1,14 @@
-//! The value that a store caches for a user, as bytes.
+//! The encoding of cached users.
 //!
 //! | first byte | meaning |
 //! |---|---|
 //! | `{` | a user: the JSON `{"id":…,"detail":…,"v":"<nonce>"}` |
 //! | `-` | there is no such user |
-//! | anything else | nothing that can be used: a miss |
+//! | anything else | a cache miss |
 //!
-//! No value is ever written twice: each ends in a nonce. A load first makes sure that there is a value
-//! (a [`marker`], if need be), and its outcome is put in place by a compare-and-set against that value.
-//! So if the value is still there, nothing has happened since the load began; whatever did happen,
-//! an invalidation, a newer load, the expiry of one, the outcome of the older load is not cached.
+//! No value is ever written twice, because each ends in a nonce. Before a load, the slot always has a value: a
+//! [`marker`] is written into an empty one. The loaded user replaces that value by compare-and-set. If the value has
+//! changed since the load began, through an invalidation, a newer load or an expiry, the loaded user is not cached.
 
 use std::{borrow::Cow, str, time::Duration};
 
@@ -17,9 +16,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Error, ErrorKind};
 
-/// The longest that a load may take, in all programs that share the cache.
+/// The maximum duration of a load, in all programs that share the cache.
 pub(super) const MAX_LOAD_TIME: Duration = Duration::from_secs(30);
-/// How long a marker is kept: longer than any load that may be in flight.
+/// The ttl of a marker: longer than any load in flight.
 pub(super) const MARKER_TTL: Duration = Duration::from_secs(60);
 
 pub(super) enum Slot<D> {
@@ -53,7 +52,7 @@ struct Cached<'a, D> {
 }
 
 impl<D: DeserializeOwned> Slot<D> {
-    /// Total: what cannot be decoded, or is of another user, is vacant.
+    /// Decodes a cached value; a value that is invalid or belongs to another user is vacant.
     pub(super) fn decode(user_id: &str, value: Option<&[u8]>) -> Self {
         match value {
             Some([b'-', ..]) => Self::NoSuchUser,
@@ -63,17 +62,16 @@ impl<D: DeserializeOwned> Slot<D> {
     }
 
     fn decode_user(user_id: &str, value: &[u8]) -> Option<D> {
-        // As a text: what is one as a whole need not be looked at piece by piece.
+        // Validating UTF-8 once is faster than once for each string in the JSON.
         let text = str::from_utf8(value).ok()?;
         let cached: Cached<'_, D> = serde_json::from_str(text).ok()?;
         (cached.id == user_id).then_some(cached.detail)
     }
 }
 
-/// The value for a user; `None`: for one that does not exist.
+/// Encodes a user's detail, or `None` for a user that does not exist.
 ///
-/// A value that cannot be decoded again, or is longer than `max_len`, is an error: its user would be loaded anew at
-/// every request.
+/// A value that does not decode, or is longer than `max_len`, is an error: every request would load its user again.
 pub(super) fn encode<D: Serialize + DeserializeOwned>(
     id: &str,
     detail: Option<&D>,
@@ -106,7 +104,7 @@ pub(super) fn encode<D: Serialize + DeserializeOwned>(
     }
 }
 
-/// What serde says, without the value that it may quote: that is the user's.
+/// The reason of a serde error, without the user data that its message may quote.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.strip_suffix(&format!(
@@ -137,7 +135,7 @@ fn reason(error: &serde_json::Error) -> String {
     }
 }
 
-/// A value that means nothing but "look anew".
+/// A unique value that decodes as a cache miss.
 pub(super) fn marker() -> Result<Vec<u8>, Error> {
     Ok(format!("!{}", nonce()?).into_bytes())
 }
@@ -162,7 +160,7 @@ mod tests {
         }
     }
 
-    /// Other services and languages read it, too.
+    /// Other services and languages read the format as well.
     #[test]
     fn the_format_is_the_documented_one() {
         let value = encode("al", Some(&json!({"name": "Al"})), 1000).unwrap();
@@ -173,7 +171,7 @@ mod tests {
         assert_eq!(decode(br#"{"id":"al","detail":1}"#), Some(json!(1)));
     }
 
-    /// Compare-and-set relies on it.
+    /// Compare-and-set relies on unique values.
     #[test]
     fn no_value_is_written_twice() {
         let user = || encode("al", Some(&1), 1000).unwrap();
@@ -200,7 +198,7 @@ mod tests {
         assert!(matches!(Slot::<Value>::decode("al", None), Slot::Vacant));
     }
 
-    /// Whatever `D` is: `Option` must not make a marker look like a user.
+    /// A marker must not decode as a user for any `D`, including an `Option`.
     #[test]
     fn a_marker_is_never_a_user() {
         let (marker, nobody) = (marker().unwrap(), encode::<u8>("al", None, 0).unwrap());

@@ -1,4 +1,4 @@
-//! What `tracing` gets to see: never a token.
+//! Spans and events for `tracing`, which never contain a token.
 
 use std::{error::Error as _, time::Instant};
 
@@ -7,7 +7,7 @@ use tracing::{Span, debug, debug_span, field::Empty, info, warn};
 use super::Event;
 use crate::{Error, store::Operation};
 
-/// The span of one call of the store.
+/// The span of one store call.
 pub(super) struct StoreSpan {
     span: Span,
     start: Instant,
@@ -34,14 +34,14 @@ impl StoreSpan {
         &self.span
     }
 
-    /// Records the outcome; calls `report` within the span if the call has failed.
+    /// Records the outcome; calls `report` within the span if the call failed.
     pub(super) fn close<T>(self, outcome: &Result<T, Error>, report: impl FnOnce(&Error)) {
         let latency = self.start.elapsed().as_micros() as u64;
         self.span.record("latency_us", latency);
         let verdict = match outcome {
             Ok(_) => "ok",
             Err(error) if error.is_fault() => "fault",
-            // Such as at the session limit.
+            // For example at the session limit.
             Err(_) => "refused",
         };
         self.span.record("outcome", verdict);

@@ -63,9 +63,9 @@ impl TokenOptions {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuedToken {
-    /// The token, for the client.
+    /// The token, to send to the client.
     pub token: Token,
-    /// When it expires unless it is refreshed, by the store's clock.
+    /// When the token expires unless it is refreshed, by the store's clock.
     pub expires_at: SystemTime,
     /// The sessions that were evicted to keep the session limit, in the order of their eviction. Of more than 512,
     /// there may be only the first 512.
@@ -122,8 +122,10 @@ impl TokenInfo {
     }
 }
 
-/// As a JSON object: `id`, `created_at`, `refreshed_at`, `expires_at` and, if there is one, `ends_at` in
-/// seconds since the Unix epoch (the NumericDate of RFC 7519), and `metadata`.
+/// Serializes as an object with `id`, `created_at`, `refreshed_at`, `expires_at`, `ends_at` (if there is one) and
+/// `metadata`.
+///
+/// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("TokenInfo", 6)?;

@@ -18,22 +18,22 @@ use crate::{
     token::{ParsedToken, check_user_id},
 };
 
-/// How many users [`TokenManager::refresh_users`] loads at a time.
+/// The maximum number of users that [`TokenManager::refresh_users`] loads concurrently.
 const REFRESH_CONCURRENCY: usize = 8;
 
-/// What is known of a token once the store was asked.
+/// The outcome of authenticating a token after its store lookup.
 pub(crate) enum AuthOutcome<D> {
     Known(Result<Option<User<D>>, Error>),
-    /// Its user is to be loaded.
+    /// The token is live, but its user has to be loaded.
     Load(BoxFuture<'static, Option<User<D>>>),
 }
 
-/// A load that is to be done for a live token.
+/// A pending load of the user of a live token.
 struct Load<D> {
     manager: TokenManager<D>,
     loads: SingleFlight<D>,
     token: ParsedToken,
-    /// The cached value, of no use.
+    /// The cached value, which was a miss.
     seen: Option<Bytes>,
     user_ttl: Duration,
 }
@@ -55,21 +55,22 @@ impl<D> TokenManager<D> {
 
 /// Users and their details.
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
-    /// Checks a token and returns its user with the detail, from the cache or, on a miss, from the
-    /// [user loader](crate::TokenManagerBuilder::load_user), whose answer is then cached for `user_ttl`.
+    /// Checks a token and returns its user with the detail, from the cache or from the user loader.
     ///
-    /// `None` if the token is not live, and if the loader says that there is no such user.
-    /// Without a loader the detail is what is cached, or `None`.
+    /// On a cache miss, the result of the [user loader](crate::TokenManagerBuilder::load_user) is cached for
+    /// `user_ttl`.
+    /// `None` if the token is not live, or if the loader finds no such user. Without a loader, the detail is the cached
+    /// one or `None`.
     ///
-    /// A hit is one round trip and no write. Concurrent misses of one user make one loader call per
-    /// process; a caller that goes away does not cancel it for the others. They share the shortest `user_ttl` that one
-    /// of them gave; a hit changes nothing. A cached value that does not
-    /// decode as `D` (its type changed with a deploy) is a miss.
+    /// A cache hit makes one round trip and no write. Concurrent misses of one user share one loader call per process
+    /// and the shortest of their `user_ttl`s; dropping one caller does not cancel the load for the others. A hit does
+    /// not change the time to live. A cached value that does not decode as `D`, for example because a deployment changed
+    /// the type, is a miss.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if the loader fails, [`ErrorKind::Serialize`](crate::ErrorKind::Serialize)
-    /// if its answer cannot be cached, and faults of the store.
+    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if the loader fails,
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if its result cannot be cached, and faults of the store.
     pub async fn check_token_or_update_user(
         &self,
         token: &str,
@@ -92,8 +93,9 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::NoLoader`](crate::ErrorKind::NoLoader) without a loader, [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if it fails,
-    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if its answer cannot be cached, and faults of the store.
+    /// [`ErrorKind::NoLoader`](crate::ErrorKind::NoLoader) without a loader,
+    /// [`ErrorKind::LoadUser`](crate::ErrorKind::LoadUser) if it fails,
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if its result cannot be cached, and faults of the store.
     pub async fn add_user(
         &self,
         user_id: &str,
@@ -113,8 +115,10 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         Ok(detail.map(|detail| User::new(user_id.into(), Some(detail), None)))
     }
 
-    /// [`add_user`](Self::add_user) for many users, a few at a time. A failure of one does not stop the
-    /// others: the result names all that failed, and why. If the future is dropped, then no more users are loaded.
+    /// Loads and caches many users with [`add_user`](Self::add_user), a few at a time.
+    ///
+    /// The failure of one user does not stop the others; the result lists every failure with its error. If the future
+    /// is dropped, no more users are loaded.
     pub async fn refresh_users<I>(
         &self,
         user_ids: I,
@@ -142,9 +146,9 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             let (task, outcome) = match joined {
                 Ok((task, outcome)) => (task, outcome),
                 Err(error) => match (error.id(), error.try_into_panic()) {
-                    // A panic is for our caller.
+                    // A panic propagates to the caller.
                     (_, Ok(panic)) => resume_unwind(panic),
-                    (task, Err(_)) => (task, Err(Error::cut_short())),
+                    (task, Err(_)) => (task, Err(Error::load_interrupted())),
                 },
             };
             let user_id = names.remove(&task).expect("every task has a name");
@@ -152,8 +156,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         }
     }
 
-    /// What a look at the store says of a token. A user that is loaded is cached for `user_ttl`; `None` stands for
-    /// the default.
+    /// Authenticates a token by its store lookup. A loaded user is cached for `user_ttl`; `None` means the default.
     pub(crate) fn authenticate(
         &self,
         token: &ParsedToken,
@@ -203,7 +206,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         let Some(detail) = filling.await? else {
             return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser));
         };
-        // The load may have taken long, and a logout must beat it.
+        // A logout during the load must win.
         match manager.look_up_token(token).wait().await? {
             Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
             None => Ok(manager.report_refusal(token, RefusalReason::NotLive)),

@@ -7,11 +7,12 @@ use super::{
 };
 use crate::{Error, TokenId};
 
-/// Intercepts every call of a store: measures it, logs it, delays it, or lets it fail.
+/// Intercepts every call of a store, for example to measure, log, delay or fail it.
 ///
 /// ```
 /// use std::{sync::atomic::{AtomicU64, Ordering}, time::Instant};
-/// use tower_bearer_session::{Error, MemoryStore, TokenManager, store::{StoreInterceptor, Operation, InterceptedStore}};
+/// use tower_bearer_session::{Error, MemoryStore, TokenManager};
+/// use tower_bearer_session::store::{InterceptedStore, Operation, StoreInterceptor};
 ///
 /// #[derive(Default)]
 /// struct Latency { micros: AtomicU64 }
