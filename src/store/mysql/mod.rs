@@ -43,34 +43,32 @@ mod sql;
 mod statement;
 mod users;
 
-/// How long a migration may take in all.
+/// The time limit of a migration.
 const MIGRATION: Duration = Duration::from_secs(120);
 
-/// Sessions in MySQL or MariaDB: shared by all services that use the same database and table prefix.
+/// A session store in MySQL or MariaDB, shared by all services with the same database and table prefix.
 ///
 /// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. [`migrate`](Self::migrate) makes the tables,
 /// and must have been called once before anything else. Cloning gives another handle on the same pool of connections.
 /// Every operation has a deadline, which includes waiting for a connection; a connection on which one was late or
 /// failed is closed, and the next operation opens another.
 ///
-/// All connections must lead to the one server that takes the writes: a proxy that sends reads to replicas accepts
-/// sessions that were logged out a moment ago. A server that is `read_only` (or `innodb_read_only`) is taken for a
-/// replica: every operation on it is an error of kind [`Unavailable`](crate::ErrorKind::Unavailable), checks included,
-/// even if it is the only one. When a name or an address begins to lead to another server although the old one goes on
-/// taking writes, no operation begins on a connection to the old one that is older than five seconds, or that is
-/// older than the first error that shows the change.
+/// All connections must lead to the one server that accepts writes: with a proxy that sends reads to replicas, sessions
+/// that were just logged out may be accepted. A server that is `read_only` (or `innodb_read_only`) is treated as a
+/// replica: every operation on it, including a check, fails with [`Unavailable`](crate::ErrorKind::Unavailable), even
+/// if it is the only server. If a host name or address moves to another server while the old one still accepts writes,
+/// no operation begins on a connection to the old server that is older than five seconds, or older than the first error
+/// that reveals the move.
 ///
-/// All times are by the server's clock, to the millisecond. Rows that have expired count for nothing, and are removed
-/// in the background.
+/// All times are by the server's clock, in milliseconds. Expired rows are ignored, and removed in the background.
 ///
 /// Writes carry their deadline, as a time of the server's clock: a server that hangs and gets to one later does
 /// nothing. The commit of a login or of a logout of all sessions looks at the clock just before it; if the server stops
 /// exactly then, or holds the commit up, it may still be done, but no other login and no logout of all sessions of that
 /// user was acknowledged in between.
 ///
-/// All operations but logins are done a second time if their connection drops, and a login unless it may
-/// have been committed. A logout that was repeated reports that it has ended the session, because its first try may
-/// have done so.
+/// If its connection drops, an operation is retried once, except for a login that may have been committed. A retried
+/// logout reports that it ended the session, because its first attempt may have done so.
 ///
 /// A user may have any number of sessions: to log out all of 200,000 takes one pass over their rows and one small
 /// write, and a login with a limit one pass. What has ended so is removed in the background. When a limit is set on a
@@ -104,11 +102,11 @@ pub struct MySqlStore {
 impl MySqlStore {
     /// Connects, and waits until the server has answered.
     ///
-    /// The URL is `mysql://user[:password]@host[:port]/database[?ssl-mode=…]`; `mariadb` means `mysql`. What is special
-    /// in a part is percent-encoded. `ssl-mode` is `VERIFY_IDENTITY` for TLS (feature `mysql-tls`) or `DISABLED`, the
-    /// default.
+    /// The URL is `mysql://user[:password]@host[:port]/database[?ssl-mode=…]`; the scheme `mariadb` is a synonym.
+    /// Special characters are percent-encoded. `ssl-mode` is `VERIFY_IDENTITY` for TLS (feature `mysql-tls`) or
+    /// `DISABLED`, the default.
     ///
-    /// Must be called inside a tokio runtime, which then has to outlive the store.
+    /// Must be called inside a tokio runtime, which has to outlive the store.
     ///
     /// # Errors
     ///
@@ -117,13 +115,12 @@ impl MySqlStore {
         Self::builder(url).connect().await
     }
 
-    /// Configures a store; `url` is as for [`connect`](Self::connect), and the builder's methods win over
-    /// what it says.
+    /// Configures a store with a URL as in [`connect`](Self::connect); the builder's methods override the URL.
     pub fn builder(url: impl AsRef<str>) -> MySqlStoreBuilder {
         MySqlStoreBuilder::from_url(url.as_ref())
     }
 
-    /// Makes the tables, or brings those of an older version of this crate up to date.
+    /// Creates the tables, or migrates the tables of an older version of this crate.
     ///
     /// Does nothing if they are so already; any number of instances may call it at once. The account needs the
     /// privilege `CREATE`, and for later versions `ALTER` and `INDEX`; all else needs `SELECT`, `INSERT`, `UPDATE` and
@@ -131,8 +128,8 @@ impl MySqlStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are of a newer version of this crate, and those of
-    /// any operation.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are from a newer version of this crate, and the
+    /// errors of any operation.
     pub async fn migrate(&self) -> Result<(), Error> {
         let migration = async {
             let connection = self.client.pool.open_alone().await?;
@@ -166,7 +163,7 @@ impl MySqlStore {
         Ok(sessions)
     }
 
-    /// The rows that one read returns.
+    /// Runs one read and returns its rows.
     async fn read(&self, statement: impl Fn() -> Statement) -> Result<Vec<MySqlRow>, Error> {
         let read = |mut link: Link| {
             let statement = statement();
@@ -178,7 +175,7 @@ impl MySqlStore {
         Ok(self.client.run(read).await?.value)
     }
 
-    /// Whether one statement, which gets the time until which it may be done, found what to do its work on.
+    /// Runs one write statement, built with its deadline; returns whether it affected a row.
     async fn found(&self, statement: impl Fn(i64) -> Statement) -> Result<Done<bool>, Error> {
         let write = |mut link: Link| {
             let statement = statement(link.not_after());
@@ -199,7 +196,7 @@ impl fmt::Debug for MySqlStore {
     }
 }
 
-/// [`check`](SessionStore::check) is one prepared statement that locks nothing and finds its rows by their primary keys.
+/// [`check`](SessionStore::check) is one prepared statement without locks that finds its rows by their primary keys.
 ///
 /// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check or
 /// of another operation that is one statement goes away, its connection is used again as soon as it is answered.
@@ -218,7 +215,7 @@ impl SessionStore for MySqlStore {
             link.commit(sql).await?;
             Ok((link, created))
         };
-        // A login that arrives late, after a logout of the same token, would bring it back.
+        // A retried login could revive a session that was logged out in between.
         let created = self.client.transaction(user_id, WhenUnsure::Fail, create);
         created.await?.value.ok_or_else(Error::session_limit)
     }
@@ -273,14 +270,14 @@ impl SessionStore for MySqlStore {
                 .bind(not_after)
         };
         let deleted = self.found(delete).await?;
-        // If it finds nothing after a try whose reply was lost, that try may have ended the session.
+        // If the retry finds no session, the first attempt may have ended it.
         Ok(deleted.value || deleted.repeated)
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let sql = &self.client.sql;
         let except = except.map(record::bytes);
-        // What a try has ended of which it is not known whether it was committed.
+        // The number of sessions that an attempt with an unknown commit ended.
         let ended_unsure = AtomicU64::new(0);
         let unsure = &ended_unsure;
         let delete_all = |mut link: Link| async move {
@@ -297,7 +294,7 @@ impl SessionStore for MySqlStore {
         Ok(done.await?.value.max(unsure.load(Ordering::Relaxed)))
     }
 
-    /// Each page has the [deadline](MySqlStoreBuilder::deadline) for itself, and all of them twenty deadlines.
+    /// Each page has its own [deadline](MySqlStoreBuilder::deadline), and all pages together have twenty deadlines.
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let limit = self.client.deadline() * MAX_PAGES_DEADLINES;
         let pages = timeout(limit, self.list_pages(user_id));
@@ -329,7 +326,7 @@ impl SessionStore for MySqlStore {
         Ok(self.client.borrowing(put).await?.value)
     }
 
-    /// An error of kind [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are not those of this version.
+    /// Fails with [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are not of this version.
     async fn ping(&self) -> Result<(), Error> {
         let sql = &self.client.sql;
         let ping = |mut link: Link| async move {

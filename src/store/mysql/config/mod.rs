@@ -16,9 +16,9 @@ use crate::{
 mod tls;
 mod url;
 
-/// Configures a [`MySqlStore`]; made by [`MySqlStore::builder`].
+/// Configures a [`MySqlStore`]; created by [`MySqlStore::builder`].
 ///
-/// Mistakes are reported by [`connect`](Self::connect).
+/// [`connect`](Self::connect) reports invalid settings.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct MySqlStoreBuilder {
@@ -50,46 +50,46 @@ impl MySqlStoreBuilder {
         }
     }
 
-    /// The account to log in as. Default: what the URL says.
+    /// The account to log in as. Default: the user in the URL.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.username = Some(username.into());
         self
     }
 
-    /// The password to log in with. Default: what the URL says.
+    /// The password to log in with. Default: the password in the URL.
     ///
-    /// MySQL's `caching_sha2_password` takes one over TLS only.
+    /// MySQL's `caching_sha2_password` accepts a password only over TLS.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
-    /// Whether to speak TLS. Default: whether the URL says `ssl-mode=VERIFY_IDENTITY`, or `false`.
+    /// Whether to use TLS. Default: whether the URL has `ssl-mode=VERIFY_IDENTITY`.
     ///
-    /// The certificate of the server is verified, against the host in the URL.
+    /// The server's certificate is verified against the host in the URL.
     #[cfg(feature = "mysql-tls")]
     pub fn tls(mut self, tls: bool) -> Self {
         self.with_tls = Some(tls);
         self
     }
 
-    /// The certificates, in PEM, of authorities that are trusted besides those of Mozilla. Default: none.
+    /// Additional trusted root certificates, in PEM, besides Mozilla's. Default: none.
     #[cfg(feature = "mysql-tls")]
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls_roots = Some(pem.into());
         self
     }
 
-    /// What the names of the tables begin with. Default: `tbs_`.
+    /// The prefix of the table names. Default: `tbs_`.
     ///
-    /// All services that share sessions must agree on it. A prefix has 1 to 32 ASCII letters, digits and
-    /// underscores. Only services that have the same user type *and* the same user loader can share it.
+    /// All services that share sessions must use the same prefix: 1 to 32 ASCII letters, digits and underscores. Only
+    /// services with the same user type *and* the same user loader can share a prefix.
     pub fn table_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.table_prefix = prefix.into();
         self
     }
 
-    /// How many connections there are at most. Default: 10.
+    /// The maximum number of connections. Default: 10.
     ///
     /// One more opens for [`migrate`](MySqlStore::migrate). A connection in use is replaced every three to four
     /// seconds, and one that nobody uses is closed after five, so that the store follows a name that leads to another
@@ -99,35 +99,35 @@ impl MySqlStoreBuilder {
         self
     }
 
-    /// How long one attempt to connect may take, login included: at most an hour. Default: 1 second.
+    /// The time limit of one connection attempt, including the login: at most an hour. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and retries.
-    /// Default: 500 ms.
+    /// The deadline of an operation: at most an hour. Default: 500 ms.
     ///
-    /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
-    /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
+    /// It covers waiting for a connection, all round trips and retries. A list of very many sessions is read in pages:
+    /// each page has this deadline, and all pages together may take twenty times as long (10 seconds). A list that is
+    /// not complete by then fails with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout).
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long to wait between two removals of the rows that have expired, at most an hour; `None`: leave them
-    /// to other instances. Default: 1 minute.
+    /// The interval between two purges of expired rows, at most an hour; `None`: leave them to other instances.
+    /// Default: 1 minute.
     ///
-    /// Each removes all that have expired, or have ended together with very many others, few at a time. Any number of
-    /// instances may do so at once.
+    /// A purge removes, in small batches, all sessions that have expired or that ended together with very many others.
+    /// Any number of instances may purge concurrently.
     pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.purge_interval = interval.into();
         self
     }
 
-    /// Connects, and waits until the server has answered. It does not look for the tables:
-    /// [`migrate`](MySqlStore::migrate) makes them.
+    /// Connects, and waits until the server has answered.
+    ///
+    /// It does not check the tables, which [`migrate`](MySqlStore::migrate) creates.
     ///
     /// # Errors
     ///
@@ -195,7 +195,7 @@ impl MySqlStoreBuilder {
             .username(&username)
             .database(&target.database)
             .ssl_mode(ssl_mode)
-            // All of it is set by `Sql::setup`.
+            // `Sql::setup` sets all of this.
             .pipes_as_concat(false)
             .no_engine_substitution(false)
             .timezone(None)

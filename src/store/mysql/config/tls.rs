@@ -6,7 +6,7 @@ use rustls::{
 use super::config_error;
 use crate::Error;
 
-/// Finds what the driver would only find when it connects, or never.
+/// Validates root certificates, because the driver reports errors in them only when it connects, or never.
 pub(super) fn validate(pem: &[u8]) -> Result<(), Error> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let message = "`tls_roots` is not a list of certificates in PEM";

@@ -1,4 +1,4 @@
-//! What a URL says.
+//! The parser of MySQL URLs.
 
 use url::{Host, Url};
 
@@ -7,7 +7,7 @@ use crate::{Error, store::config};
 
 const PORT: u16 = 3306;
 
-/// Which database, and who may get there.
+/// The database and the credentials in a URL.
 #[derive(Clone)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Target {
