@@ -16,7 +16,7 @@ use crate::{Error, TokenId};
 pub enum Event<'a> {
     /// A session started, and its token was returned to the caller.
     ///
-    /// A login that was [rolled back](crate::TokenManager::set_token) is not reported.
+    /// A login that was [undone](crate::TokenManager::set_token) is not reported.
     #[non_exhaustive]
     LoggedIn {
         /// The user.

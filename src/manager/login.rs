@@ -18,9 +18,9 @@ use crate::{
     store::{Created, NewSession, SessionLimit},
 };
 
-/// The maximum number of concurrent rollbacks of a manager's logins.
+/// The maximum number of logins of a manager that are being undone.
 pub(super) const MAX_UNDOS: usize = 1024;
-/// The maximum number of attempts of one rollback.
+/// The maximum number of attempts to undo a login.
 const UNDO_ATTEMPTS: u32 = 5;
 /// The backoff after the first attempt, without jitter; each further backoff is four times as long.
 const UNDO_PAUSE: Duration = Duration::from_millis(70);
@@ -32,7 +32,7 @@ const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) sessions: Sessions,
-    /// One permit for each rollback in flight.
+    /// One permit for each undo in flight.
     pub(super) undos: Arc<Semaphore>,
     pub(super) user_id: Arc<str>,
     pub(super) token_id: TokenId,
@@ -86,7 +86,7 @@ impl Login {
             let was_live = self.end().await;
             // The store may not have been done with a login that failed, and a repeated call cannot tell what it ended.
             if !started && was_live.is_some() {
-                sleep(LATE + jitter::up_to(LATE)).await;
+                sleep(LATE_LOGIN_DELAY + jitter::up_to(LATE_LOGIN_DELAY)).await;
                 self.end().await;
             }
         });

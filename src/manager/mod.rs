@@ -128,10 +128,11 @@ impl<D> TokenManager<D> {
     /// A login is undone in the background if its token does not reach the caller, so that the session neither counts
     /// towards the [limit](TokenManagerBuilder::session_limit) nor stays in lists: when the future is dropped before it
     /// is ready (a client disconnected, or an outer timeout elapsed), and after a fault that leaves open whether the
-    /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10 seconds. The undo is abandoned if the store fails for about ten seconds. At most 1,024
-    /// logins are undone at the same time; one more is not undone, and is reported as a failed `delete`.
+    /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10
+    /// seconds. The undo is abandoned if the store fails for about ten seconds. At most 1,024 logins are undone at the
+    /// same time; one more is not undone, and is reported as a failed `delete`.
     ///
-    /// Sessions that a rolled back login evicted stay ended.
+    /// Sessions that an undone login has evicted stay ended.
     ///
     /// # Errors
     ///

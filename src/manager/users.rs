@@ -64,8 +64,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     ///
     /// A cache hit makes one round trip and no write. Concurrent misses of one user share one loader call per process
     /// and the shortest of their `user_ttl`s; dropping one caller does not cancel the load for the others. A hit does
-    /// not change the time to live. A cached value that does not decode as `D`, for example because a deployment changed
-    /// the type, is a miss.
+    /// not change the time to live. A cached value that does not decode as `D`, for example because a deployment
+    /// changed the type, is a miss.
     ///
     /// # Errors
     ///

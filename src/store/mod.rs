@@ -166,8 +166,6 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Ends all sessions of a user, except `except`, in **one atomic step**.
     ///
-    /// After it has returned, no session that was created before the call is live, except that one.
-    ///
     /// After the call has returned, no session that was created before the call is live, other than `except`. That
     /// session is kept only if it is live; it is never created.
     ///
