@@ -1,4 +1,4 @@
-//! Logins, which are rolled back if the token does not reach the caller.
+//! Logins, which are undone if the token does not reach the caller.
 
 use std::{sync::Arc, time::Duration};
 
@@ -110,7 +110,7 @@ impl Login {
     }
 }
 
-/// A created session, with the state that its rollback needs.
+/// A created session, with what is needed to undo it.
 struct Started {
     login: Login,
     created: Created,
@@ -128,7 +128,7 @@ impl Started {
     }
 }
 
-/// A created session that its caller has not claimed yet; dropping it rolls back the login.
+/// A created session that its caller has not claimed yet; dropping it undoes the login.
 struct Unclaimed(Option<Started>);
 
 impl Unclaimed {
