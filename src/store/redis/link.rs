@@ -35,7 +35,6 @@ pub(super) enum OnDrop {
 pub(super) struct Link {
     pub(super) config: Arc<LinkConfig>,
     state: watch::Receiver<State>,
-    reports: Reports,
     supervisor: AbortHandle,
 }
 
@@ -79,19 +78,17 @@ impl Link {
         max_block: Duration,
     ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
-        let reports = Reports::new();
         let supervisor = Supervisor {
             source,
             config: Arc::clone(config),
             dialing: Arc::clone(dialing),
             max_block,
             state: sender,
-            reports: reports.clone(),
+            reports: Reports::new(),
         };
         Self {
             config: Arc::clone(config),
             state,
-            reports,
             supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
         }
     }
@@ -121,7 +118,7 @@ impl Link {
         commands: &Pipeline,
     ) -> Result<Answer, Failure> {
         let live = match live.is_lost() {
-            true => self.live_until(deadline, live.generation).await?,
+            true => self.live_until(deadline, live.generation()).await?,
             false => Arc::clone(live),
         };
         self.send_from(live, deadline, commands, OnDrop::Retry, Duration::ZERO)
@@ -162,7 +159,7 @@ impl Link {
                 Err(Lost::Connection(failure) | Lost::Answer(failure)) => return Err(failure),
             }
             repeated = true;
-            live = self.live_until(deadline, live.generation).await?;
+            live = self.live_until(deadline, live.generation()).await?;
         }
     }
 
@@ -223,9 +220,9 @@ impl Link {
         let may_be_replaced = is_cluster_down(error) && live.is_stable();
         if another_connection_may_cure(error) || may_be_replaced {
             if is_of_a_replica(error) {
-                live.give_up(&self.reports);
+                live.give_up();
             } else {
-                self.reports.suspect(live.generation);
+                live.suspect();
             }
             let address = &live.connected.address;
             let error = self.config.errors.convert_at(address, error);

@@ -1,16 +1,16 @@
 //! The connection in use.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
 
-use super::{
-    connected::Connected,
-    reports::{Condition, Reporter, Reports},
-};
+use super::{connected::Connected, reports::Reporter};
 use crate::Error;
 
 /// A connection that is reported sooner than this is not replaced without a pause.
@@ -27,12 +27,14 @@ pub(super) enum State {
 
 /// A connection that works, as far as is known.
 pub(super) struct Live {
-    pub(super) generation: u64,
     pub(super) connected: Connected,
     /// When it was made.
     pub(super) since: SystemTime,
     made: Instant,
-    condition: Arc<Condition>,
+    /// The age, in milliseconds, after which operations do not use it until there has been an attempt to replace it; 0
+    /// for none.
+    use_by: AtomicU64,
+    reporter: Reporter,
 }
 
 impl State {
@@ -40,7 +42,7 @@ impl State {
     pub(super) fn verdict(&self, broken: u64) -> Option<Result<Arc<Live>, Error>> {
         match self {
             Self::Up(live)
-                if live.generation > broken && !live.is_lost() && !live.is_outdated() =>
+                if live.generation() > broken && !live.is_lost() && !live.is_outdated() =>
             {
                 Some(Ok(Arc::clone(live)))
             }
@@ -52,25 +54,34 @@ impl State {
 
 impl Live {
     /// The connection that this reporter reports on.
-    pub(super) fn new(connected: Connected, reporter: &Reporter) -> Self {
+    pub(super) fn new(connected: Connected, reporter: Reporter) -> Self {
         Self {
-            generation: reporter.generation,
             connected,
             since: SystemTime::now(),
             made: Instant::now(),
-            condition: Arc::clone(reporter.condition()),
+            use_by: AtomicU64::new(0),
+            reporter,
         }
     }
 
+    /// The later the connection was made, the higher.
+    pub(super) fn generation(&self) -> u64 {
+        self.reporter.generation()
+    }
+
     /// Forbids to use it any more; answers that are on their way do not count.
-    pub(super) fn give_up(&self, reports: &Reports) {
-        self.condition.lost.store(true, Ordering::Relaxed);
-        reports.lost(self.generation);
+    pub(super) fn give_up(&self) {
+        self.reporter.lost();
+    }
+
+    /// Reports that another connection may do better.
+    pub(super) fn suspect(&self) {
+        self.reporter.suspect();
     }
 
     /// Whether it is gone, or must not be used any more.
     pub(super) fn is_lost(&self) -> bool {
-        self.condition.lost.load(Ordering::Relaxed)
+        self.reporter.has_lost()
     }
 
     /// Whether it has been there for a while.
@@ -81,14 +92,14 @@ impl Live {
     /// Lets operations use it for so long from now on.
     pub(super) fn use_for(&self, time: Duration) {
         let age = self.age_in(time);
-        self.condition.use_by.store(age, Ordering::Relaxed);
+        self.use_by.store(age, Ordering::Relaxed);
     }
 
     /// The same, unless operations may use it for longer, or must not use it any more.
     pub(super) fn keep_for(&self, time: Duration) {
         if !self.is_outdated() {
             let age = self.age_in(time);
-            self.condition.use_by.fetch_max(age, Ordering::Relaxed);
+            self.use_by.fetch_max(age, Ordering::Relaxed);
         }
     }
 
@@ -101,7 +112,7 @@ impl Live {
     /// Whether it should have been replaced by now, but the runtime of the store has rested, as that of a suspended
     /// process does.
     fn is_outdated(&self) -> bool {
-        match self.condition.use_by.load(Ordering::Relaxed) {
+        match self.use_by.load(Ordering::Relaxed) {
             0 => false,
             use_by => self.made.elapsed() > Duration::from_millis(use_by),
         }
@@ -109,11 +120,11 @@ impl Live {
 
     /// Notes that the server has answered.
     pub(super) fn record_reply(&self) {
-        self.condition.record_reply();
+        self.reporter.record_reply();
     }
 
     /// Whether the server has owed a reply for so long that it may be gone.
     pub(super) fn is_silent(&self) -> bool {
-        self.condition.is_silent()
+        self.reporter.is_silent()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use tokio::sync::watch;
@@ -12,13 +12,10 @@ const SILENT: u32 = u32::MAX;
 
 /// What is found out about a connection while it is in use.
 #[derive(Default)]
-pub(super) struct Condition {
-    pub(super) lost: AtomicBool,
+struct Condition {
+    lost: AtomicBool,
     /// For how many ticks the server has owed a reply and sent none.
     silent_ticks: AtomicU32,
-    /// The age, in milliseconds, after which operations do not use it until there has been an attempt to replace it; 0
-    /// for none.
-    pub(super) use_by: AtomicU64,
 }
 
 /// The latest trouble that was reported.
@@ -29,7 +26,7 @@ pub(super) struct Reports(Arc<watch::Sender<Report>>);
 #[derive(Clone)]
 pub(super) struct Reporter {
     reports: Reports,
-    pub(super) generation: u64,
+    generation: u64,
     condition: Arc<Condition>,
 }
 
@@ -42,11 +39,11 @@ struct Report {
 
 impl Condition {
     /// Whether the server has owed a reply for so long that it may be gone.
-    pub(super) fn is_silent(&self) -> bool {
+    fn is_silent(&self) -> bool {
         self.silent_ticks.load(Ordering::Relaxed) == SILENT
     }
 
-    pub(super) fn record_reply(&self) {
+    fn record_reply(&self) {
         // Nearly always zero, and then not written: all operations share it.
         if self.silent_ticks.load(Ordering::Relaxed) != 0 {
             self.silent_ticks.store(0, Ordering::Relaxed);
@@ -75,7 +72,7 @@ impl Reports {
     }
 
     /// Another connection than this one may do better.
-    pub(super) fn suspect(&self, generation: u64) {
+    fn suspect(&self, generation: u64) {
         self.0.send_if_modified(|report| {
             let news = report.suspect < generation;
             report.suspect = generation.max(report.suspect);
@@ -83,7 +80,7 @@ impl Reports {
         });
     }
 
-    pub(super) fn lost(&self, generation: u64) {
+    fn lost(&self, generation: u64) {
         self.0.send_if_modified(|report| {
             let news = report.lost < generation;
             report.lost = generation.max(report.lost);
@@ -123,9 +120,8 @@ impl Reporter {
         }
     }
 
-    /// What is found out about the connection.
-    pub(super) fn condition(&self) -> &Arc<Condition> {
-        &self.condition
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Another connection may do better.
@@ -149,14 +145,13 @@ impl Reporter {
     pub(super) fn record_silent_tick(&self, max: u32) -> bool {
         self.condition.record_silent_tick(max)
     }
-}
 
-#[cfg(test)]
-impl Reporter {
+    /// Whether the connection is gone, or must not be used any more.
     pub(super) fn has_lost(&self) -> bool {
         self.condition.lost.load(Ordering::Relaxed)
     }
 
+    /// Whether the server has owed a reply for so long that it may be gone.
     pub(super) fn is_silent(&self) -> bool {
         self.condition.is_silent()
     }

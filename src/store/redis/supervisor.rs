@@ -166,7 +166,7 @@ impl Supervisor {
         let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
         match timeout(limit, connecting).await {
-            Ok(outcome) => outcome.map(|connected| Live::new(connected, &reporter)),
+            Ok(outcome) => outcome.map(|connected| Live::new(connected, reporter)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 match self.source.address() {
@@ -202,24 +202,27 @@ mod tests {
     async fn a_connection_is_due_when_it_has_reached_three_quarters_of_its_greatest_age() {
         let config = LinkConfig::for_test();
         let age = config.max_connection_age;
-        let supervisor = Supervisor {
-            source: Source::Standalone(Address::parse("redis", 1).unwrap()),
-            config,
-            dialing: Arc::default(),
-            max_block: Duration::ZERO,
-            state: watch::Sender::new(State::Connecting),
-            reports: Reports::new(),
-        };
-        for _ in 0..1000 {
-            let since = Instant::now();
-            assert!(!supervisor.until_due(1).await);
-            let due = since.elapsed();
-            // Timers have a resolution of a millisecond.
-            let latest = age * 3 / 4 + Duration::from_millis(1);
-            assert!(due >= age / 2 && due <= latest, "{due:?}");
+        let name = Address::parse("redis", 1).unwrap();
+        for source in [Source::Standalone(name.clone()), Source::Fixed(name)] {
+            let supervisor = Supervisor {
+                source,
+                config: Arc::clone(&config),
+                dialing: Arc::default(),
+                max_block: Duration::ZERO,
+                state: watch::Sender::new(State::Connecting),
+                reports: Reports::new(),
+            };
+            for _ in 0..1000 {
+                let since = Instant::now();
+                assert!(!supervisor.until_due(1).await);
+                let due = since.elapsed();
+                // Timers have a resolution of a millisecond.
+                let latest = age * 3 / 4 + Duration::from_millis(1);
+                assert!(due >= age / 2 && due <= latest, "{due:?}");
+            }
+            Reporter::new(&supervisor.reports, 1).suspect();
+            assert!(supervisor.until_due(1).await);
         }
-        supervisor.reports.suspect(1);
-        assert!(supervisor.until_due(1).await);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Link {
                 Lost::Connection(_) if retries > 0 => retries -= 1,
                 Lost::Connection(failure) | Lost::Answer(failure) => return Err(failure),
             }
-            live = self.live_until(deadline, live.generation).await?;
+            live = self.live_until(deadline, live.generation()).await?;
         }
     }
 
