@@ -70,3 +70,24 @@ impl<D: DeserializeOwned> DecodedUsers<D> {
         slot
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::slot::encode;
+
+    #[test]
+    fn a_version_of_a_user_of_up_to_2_kib_is_decoded_once() {
+        let (users, id) = (DecodedUsers::<String>::new(), Arc::from("al"));
+        let decode = |value: &Bytes| match users.decode(&id, value) {
+            Slot::User(detail) => detail,
+            Slot::NoSuchUser | Slot::Vacant => panic!("it is a user"),
+        };
+        let version = |detail: String| Bytes::from(encode(&id, Some(&detail), 10_000).unwrap());
+        let (short, other) = (version("a".to_owned()), version("b".to_owned()));
+        assert!(Arc::ptr_eq(&decode(&short), &decode(&short)));
+        assert_eq!(*decode(&other), "b");
+        let long = version("a".repeat(MAX_LEN));
+        assert!(!Arc::ptr_eq(&decode(&long), &decode(&long)));
+    }
+}

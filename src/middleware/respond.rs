@@ -13,11 +13,11 @@ use super::{
 };
 use crate::{Error, ErrorKind};
 
-/// Post-processes the responses of a layer and answers the requests that it refuses.
 /// What some caches obey before `Cache-Control` (RFC 9213, and Edge Architecture).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
+/// Post-processes the responses of a layer and answers the requests that it refuses.
 #[derive(Clone, Debug)]
 pub(super) struct Responder<R> {
     /// The name of the layer in error messages.
