@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 
@@ -84,6 +84,7 @@ impl<S, A> InterceptedStore<S, A> {
     }
 }
 
+// An interceptor gets a pinned reference to the call: to move the future of a call is to copy all that it may ever hold.
 impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, A> {
     async fn create(
         &self,
@@ -92,14 +93,14 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         new: &NewSession,
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
-        let call = self.store.create(user_id, token_id, new, limit);
+        let call = pin!(self.store.create(user_id, token_id, new, limit));
         self.interceptor
             .intercept(of_session("create", user_id, token_id), call)
             .await
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let call = self.store.check(user_id, token_id);
+        let call = pin!(self.store.check(user_id, token_id));
         self.interceptor
             .intercept(of_session("check", user_id, token_id), call)
             .await
@@ -121,35 +122,35 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         token_id: &TokenId,
         change: &SessionChange,
     ) -> Result<bool, Error> {
-        let call = self.store.update(user_id, token_id, change);
+        let call = pin!(self.store.update(user_id, token_id, change));
         self.interceptor
             .intercept(of_session("update", user_id, token_id), call)
             .await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        let call = self.store.delete(user_id, token_id);
+        let call = pin!(self.store.delete(user_id, token_id));
         self.interceptor
             .intercept(of_session("delete", user_id, token_id), call)
             .await
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
-        let call = self.store.delete_all(user_id, except);
+        let call = pin!(self.store.delete_all(user_id, except));
         self.interceptor
             .intercept(of_user("delete_all", user_id), call)
             .await
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let call = self.store.list(user_id);
+        let call = pin!(self.store.list(user_id));
         self.interceptor
             .intercept(of_user("list", user_id), call)
             .await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
-        let call = self.store.get_user(user_id);
+        let call = pin!(self.store.get_user(user_id));
         self.interceptor
             .intercept(of_user("get_user", user_id), call)
             .await
@@ -162,7 +163,7 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         ttl: Duration,
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
-        let call = self.store.put_user(user_id, value, ttl, mode);
+        let call = pin!(self.store.put_user(user_id, value, ttl, mode));
         self.interceptor
             .intercept(of_user("put_user", user_id), call)
             .await
@@ -174,7 +175,9 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
             user_id: None,
             token_id: None,
         };
-        self.interceptor.intercept(ping, self.store.ping()).await
+        self.interceptor
+            .intercept(ping, pin!(self.store.ping()))
+            .await
     }
 }
 

@@ -7,6 +7,7 @@ mod harness;
 
 mod allocations;
 mod conformance;
+mod future_sizes;
 mod model;
 mod races;
 mod regressions;

@@ -230,22 +230,24 @@ impl Link {
         }
     }
 
+    /// The connection, if it is of a later generation than `broken`; else the next one.
     pub(super) async fn live_until(
         &self,
         deadline: Instant,
         broken: u64,
     ) -> Result<Arc<Live>, Failure> {
-        match timeout_at(deadline, self.live_after(broken)).await {
+        if let Some(verdict) = self.state.borrow().verdict(broken) {
+            return verdict.map_err(Failure::Down);
+        }
+        // Boxed, so that the futures of all operations are small.
+        match timeout_at(deadline, Box::pin(self.live_after(broken))).await {
             Ok(live) => live.map_err(Failure::Down),
             Err(_) => Err(Failure::Deadline),
         }
     }
 
-    /// The connection, if it is of a later generation than `broken`; else the next one.
+    /// Waits for a connection of a later generation than `broken`, or for the outcome of an attempt.
     async fn live_after(&self, broken: u64) -> Result<Arc<Live>, Error> {
-        if let Some(verdict) = self.state.borrow().verdict(broken) {
-            return verdict;
-        }
         let mut state = self.state.clone();
         let state = state.wait_for(|state| state.verdict(broken).is_some());
         let verdict = state.await.ok().and_then(|state| state.verdict(broken));

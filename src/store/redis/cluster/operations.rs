@@ -62,7 +62,8 @@ impl Cluster {
             deadline,
             request: Request::Read(&keys.commands()),
         };
-        let answer = self.follow(&routed, redirect, found.into_values());
+        // Boxed, so that the future of every other check is small.
+        let answer = Box::pin(self.follow(&routed, redirect, found.into_values()));
         LookupReply::of_two_nodes(answer.await?)
     }
 
