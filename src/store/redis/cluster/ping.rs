@@ -75,7 +75,7 @@ impl Shared {
                     self.outdated.notify_one();
                     node = self.node_at(address);
                 }
-                None => return ping::read(answer),
+                None => return ping::read(answer).inspect_err(|_| self.outdated.notify_one()),
             }
         }
         Err(Failure::Down(unavailable(DISAGREEMENT)))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tower_bearer_session::{RedisStore, SessionStore};
 
 use super::{
+    super::within,
     fake::{Endpoint, all_slots_at, empty, map_of},
     sessions_key,
 };
@@ -40,6 +41,27 @@ async fn failing_operations_do_not_ask_for_the_map_all_the_time() {
     assert!(failed > 2 * allowed, "{failed} failures only");
     assert!(refreshes > 0, "nobody was asked");
     assert!(refreshes <= allowed, "{refreshes} > {allowed}");
+}
+
+/// Pings that fail have the map asked for as well, earlier than when nothing fails.
+#[tokio::test]
+async fn failing_pings_have_the_map_asked_for() {
+    let node = FakeServer::start().await;
+    let slots = all_slots_at(Endpoint::of(&node));
+    node.answer(move |words| match words {
+        ["HDEL", ..] => Some(error("CLUSTERDOWN The cluster is down")),
+        _ => map_of(&slots, words).or_else(|| empty(words)),
+    });
+    let url = format!("redis-cluster://127.0.0.1:{}", node.port());
+    let store = RedisStore::connect(url).await.unwrap();
+    let before = node.calls("CLUSTER SLOTS");
+    // In this time, 8 is what nobody has to ask for.
+    within(Duration::from_secs(15), "12 refreshes", async || {
+        let error = store.ping().await.unwrap_err();
+        assert!(error.is_fault());
+        node.calls("CLUSTER SLOTS") >= before + 12
+    })
+    .await;
 }
 
 /// And here a primary is down.
