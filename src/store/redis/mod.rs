@@ -7,59 +7,37 @@ use bytes::Bytes;
 use redis::Pipeline;
 use tokio::time::Instant;
 
-use self::{
-    client::Client,
-    keys::Keys,
-    link::{Done, OnDrop},
-    lookup::LookupKeys,
-    node::Lane,
-};
 pub use self::{
     config::RedisStoreBuilder,
-    health::{RedisHealth, RedisPrimary, RedisTopology},
+    conn::health::{RedisHealth, RedisPrimary, RedisTopology},
 };
-use super::{
-    Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
-    SessionRecord, SessionStore,
+use self::{
+    conn::link::{Done, OnDrop},
+    keys::Keys,
+    ops::lookup::LookupKeys,
+    route::{client::Client, node::Lane},
+    wire::{Reply, Time, script, unexpected_reply},
 };
-use crate::{Error, ErrorKind, TokenId};
+use crate::{
+    Error, ErrorKind, TokenId,
+    store::{
+        Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
+        SessionRecord, SessionStore,
+    },
+};
 
-mod client;
-mod clock;
-mod cluster;
 mod config;
-mod confirm;
-mod connected;
-mod dial;
-mod errors;
-mod health;
+mod conn;
 mod keys;
-mod link;
-mod link_config;
-mod live;
-mod lookup;
-mod node;
-mod ping;
+mod ops;
 mod prune;
 mod record;
-mod reports;
-mod role;
-mod script;
-mod sentinel;
-mod supervisor;
-#[cfg(feature = "redis-tls")]
-mod tls;
-mod topology;
-mod watch;
-mod write;
+mod route;
+mod source;
+mod wire;
 
 /// How often a login makes room for itself that is taken by others meanwhile.
 const MAX_PRUNINGS: u32 = 5;
-
-/// A string, or nil.
-type Reply = Option<Vec<u8>>;
-/// The answer of `TIME`: seconds and microseconds since the Unix epoch.
-type Time = (u64, u64);
 
 /// Sessions in Redis or Valkey: shared by all services that use the same server and prefixes.
 ///
@@ -348,11 +326,4 @@ fn time((seconds, micros): Time) -> SystemTime {
 
 fn token_id_of(field: &[u8]) -> Option<TokenId> {
     std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-fn unexpected_reply(operation: &str) -> Error {
-    Error::new(
-        ErrorKind::Store,
-        format!("Redis answered `{operation}` with something that makes no sense"),
-    )
 }

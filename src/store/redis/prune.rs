@@ -9,12 +9,13 @@ use redis::Pipeline;
 use tokio::time::Instant;
 
 use super::{
-    RedisStore, Time,
-    link::{Done, OnDrop},
-    live::Live,
-    record,
-    script::PRUNE,
-    time, token_id_of,
+    RedisStore,
+    conn::{
+        link::{Done, OnDrop},
+        live::Live,
+    },
+    record, time, token_id_of,
+    wire::{Time, script::PRUNE},
 };
 use crate::{
     Error, ErrorKind, TokenId,

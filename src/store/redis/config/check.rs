@@ -4,7 +4,7 @@ use super::{
     RedisStoreBuilder, config_error,
     url::{Place, Target},
 };
-use crate::{Error, store::redis::dial::Credentials};
+use crate::{Error, store::redis::wire::dial::Credentials};
 
 impl RedisStoreBuilder {
     /// What the URL says, changed by what the methods say.

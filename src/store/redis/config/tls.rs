@@ -1,7 +1,7 @@
-use super::Dialer;
 #[cfg(not(feature = "redis-tls"))]
 use super::config_error;
 use crate::Error;
+use crate::store::redis::wire::dial::Dialer;
 
 /// PEM texts.
 #[derive(Clone, Default)]

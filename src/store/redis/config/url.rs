@@ -8,8 +8,8 @@ use crate::{
     store::{
         config,
         redis::{
-            dial::{Address, Credentials},
-            health::RedisTopology,
+            conn::health::RedisTopology,
+            wire::{address::Address, dial::Credentials},
         },
     },
 };

@@ -1,0 +1,105 @@
+//! Puts a store together.
+
+use std::sync::{Arc, atomic::AtomicBool};
+
+use tokio::runtime::Handle;
+
+use super::{RedisStoreBuilder, url::Place};
+use crate::{
+    Error,
+    store::{
+        config::{check_waits, config_error},
+        redis::{
+            RedisStore,
+            conn::{health::Status, link_config::LinkConfig},
+            keys::Keys,
+            route::{
+                client::{Client, Servers},
+                cluster::Cluster,
+                node::Node,
+            },
+            source::{Source, sentinel::Sentinels},
+            wire::{dial::Dialer, errors::ErrorText},
+        },
+    },
+};
+
+impl RedisStoreBuilder {
+    /// Connects, and waits until the server has answered; for a cluster, until one of its primaries has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be
+    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store)
+    /// for other errors that a server answers with: there is no such database, this user must not read keys with these
+    /// prefixes.
+    pub async fn connect(self) -> Result<RedisStore, Error> {
+        let store = self.connect_lazy()?;
+        store.client.ready().await?;
+        Ok(store)
+    }
+
+    /// Returns at once and connects in the background, for as long as it takes; until then, operations
+    /// fail like in an outage.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime. The connection lives in that runtime.
+    pub fn connect_lazy(self) -> Result<RedisStore, Error> {
+        let target = self.target()?;
+        let confirm = self.confirm.as_ref().map(|confirm| confirm.timeout);
+        check_waits([
+            ("connect_timeout", Some(self.connect_timeout)),
+            ("deadline", Some(self.deadline)),
+            ("max_connection_age", Some(self.max_connection_age)),
+            ("the timeout of confirm_replicas", confirm),
+        ])?;
+        if self.confirm.is_some_and(|confirm| confirm.replicas == 0) {
+            return Err(config_error("confirm_replicas asks for no replica"));
+        }
+        let keys = Keys::new(self.token_key_prefix.clone(), self.user_key_prefix.clone())?;
+        let dialer = |credentials, db, tls| -> Result<Dialer, Error> {
+            let dialer = Dialer::new(credentials, db, self.connect_timeout);
+            self.tls.secure(dialer, tls)
+        };
+        let mut secrets = vec![target.credentials.password.clone()];
+        if let Place::Sentinel { credentials, .. } = &target.place {
+            secrets.push(credentials.password.clone());
+        }
+        let config = Arc::new(LinkConfig {
+            runtime: Handle::current(),
+            dialer: dialer(target.credentials, target.db, target.tls)?,
+            probe: keys.probe(),
+            confirm: self.confirm.map(|confirm| confirm.timeout),
+            connect_timeout: self.connect_timeout,
+            deadline: self.deadline,
+            max_connection_age: self.max_connection_age,
+            is_nameless: AtomicBool::new(false),
+            errors: ErrorText::new(secrets.into_iter().flatten()),
+            status: Arc::new(Status::new(target.place.topology())),
+        });
+        let one = |source| Servers::One(Box::new(Node::start(Arc::clone(&config), source)));
+        let mut nodes = target.nodes;
+        let servers = match target.place {
+            Place::Standalone => one(Source::Standalone(nodes.swap_remove(0))),
+            Place::Cluster => Servers::Cluster(Cluster::start(Arc::clone(&config), nodes)),
+            Place::Sentinel {
+                service,
+                credentials,
+                tls,
+            } => {
+                let dialer = dialer(credentials, 0, tls.unwrap_or(target.tls))?;
+                let sentinels = Sentinels::start(&config, dialer, nodes, service);
+                one(Source::Sentinels(Arc::new(sentinels)))
+            }
+        };
+        Ok(RedisStore {
+            client: Client::new(servers, config, self.confirm),
+            keys,
+        })
+    }
+}

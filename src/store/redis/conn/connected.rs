@@ -1,0 +1,17 @@
+use redis::aio::MultiplexedConnection;
+
+use super::watch::PrimaryWatch;
+use crate::store::redis::wire::{address::Address, clock::ServerClock};
+
+/// A new connection.
+pub(crate) struct Connected {
+    pub(crate) connection: MultiplexedConnection,
+    pub(crate) address: Address,
+    pub(crate) clock: ServerClock,
+    /// The run of the server, if it was asked for.
+    pub(crate) run_id: Option<String>,
+    /// Whether a demotion of the server is noticed.
+    pub(crate) role_watched: bool,
+    /// Ends with the connection.
+    pub(crate) _watch: PrimaryWatch,
+}

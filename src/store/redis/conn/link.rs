@@ -1,0 +1,301 @@
+//! Commands on a supervised connection.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use redis::{FromRedisValue, Pipeline, RedisError, Value};
+use tokio::{
+    sync::{Mutex, watch},
+    task::AbortHandle,
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::{
+    Connect,
+    link_config::LinkConfig,
+    live::{Live, State},
+    reports::Reports,
+    supervisor::Supervisor,
+};
+use crate::{Error, ErrorKind, store::redis::wire::fault::Fault};
+
+/// How late a reply may be and still show that the server answers.
+const MAX_LATENESS: Duration = Duration::from_secs(5);
+
+/// What to do with commands whose connection drops before they are answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDrop {
+    /// Send them again, once: doing them twice, and late, does no harm.
+    Retry,
+    /// Give up.
+    Fail,
+}
+
+/// The connection closes when this is dropped.
+pub(crate) struct Link {
+    pub(crate) config: Arc<LinkConfig>,
+    state: watch::Receiver<State>,
+    supervisor: AbortHandle,
+}
+
+/// One value for each command, errors included, and the connection that they came from.
+pub(crate) struct Answer {
+    pub(crate) values: Vec<Value>,
+    pub(crate) live: Arc<Live>,
+    /// Whether they may have been executed before, by a server whose answer was lost.
+    pub(crate) repeated: bool,
+}
+
+/// What the commands returned, and the connection that it came from.
+pub(crate) struct Done<T> {
+    pub(crate) reply: T,
+    pub(crate) live: Arc<Live>,
+    /// As in [`Answer`].
+    pub(crate) repeated: bool,
+}
+
+/// Why one connection gave no answer.
+pub(crate) enum Lost {
+    /// The next one may do better.
+    Connection(Failure),
+    Answer(Failure),
+}
+
+/// Why there is no answer.
+pub(crate) enum Failure {
+    Redis(RedisError),
+    Down(Error),
+    Deadline,
+}
+
+impl Link {
+    /// Starts to connect, in a task of its own, in turns with others that have the same `dialing`. Commands may block
+    /// the connection for as long as `max_block`.
+    pub(crate) fn start(
+        config: &Arc<LinkConfig>,
+        source: impl Connect,
+        dialing: &Arc<Mutex<()>>,
+        max_block: Duration,
+    ) -> Self {
+        let (sender, state) = watch::channel(State::Connecting);
+        let supervisor = Supervisor {
+            source,
+            config: Arc::clone(config),
+            dialing: Arc::clone(dialing),
+            max_block,
+            state: sender,
+            reports: Reports::new(),
+        };
+        Self {
+            config: Arc::clone(config),
+            state,
+            supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
+        }
+    }
+
+    /// Waits for the outcome of the first attempt to connect.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        self.live_after(0).await.map(drop)
+    }
+
+    /// Sends the commands of one operation in one round trip.
+    pub(crate) async fn send(
+        &self,
+        deadline: Instant,
+        commands: &Pipeline,
+        on_drop: OnDrop,
+    ) -> Result<Answer, Failure> {
+        let live = self.live_until(deadline, 0).await?;
+        self.send_from(live, deadline, commands, on_drop, Duration::ZERO)
+            .await
+    }
+
+    /// The same on this very connection, even if it has been replaced, unless it is lost.
+    pub(crate) async fn send_on(
+        &self,
+        live: &Arc<Live>,
+        deadline: Instant,
+        commands: &Pipeline,
+    ) -> Result<Answer, Failure> {
+        let live = match live.is_lost() {
+            true => self.live_until(deadline, live.generation()).await?,
+            false => Arc::clone(live),
+        };
+        self.send_from(live, deadline, commands, OnDrop::Retry, Duration::ZERO)
+            .await
+    }
+
+    /// Sends the commands of several operations, which wait elsewhere, in one round trip. Goes on to wait after the
+    /// deadline: a reply that is late for all of them still shows that the server answers.
+    pub(crate) async fn send_batch(
+        &self,
+        deadline: Instant,
+        commands: &Pipeline,
+    ) -> Result<Answer, Failure> {
+        let live = self.live_until(deadline, 0).await?;
+        self.send_from(live, deadline, commands, OnDrop::Retry, MAX_LATENESS)
+            .await
+    }
+
+    async fn send_from(
+        &self,
+        mut live: Arc<Live>,
+        deadline: Instant,
+        commands: &Pipeline,
+        on_drop: OnDrop,
+        linger: Duration,
+    ) -> Result<Answer, Failure> {
+        let mut repeated = false;
+        loop {
+            match self.send_once(&live, deadline, commands, linger).await {
+                Ok(values) => {
+                    return Ok(Answer {
+                        values,
+                        live,
+                        repeated,
+                    });
+                }
+                Err(Lost::Connection(_)) if on_drop == OnDrop::Retry && !repeated => {}
+                Err(Lost::Connection(failure) | Lost::Answer(failure)) => return Err(failure),
+            }
+            repeated = true;
+            live = self.live_until(deadline, live.generation()).await?;
+        }
+    }
+
+    /// Sends commands once, on this connection; goes on to wait for so long after the deadline.
+    pub(crate) async fn send_once(
+        &self,
+        live: &Live,
+        deadline: Instant,
+        commands: &Pipeline,
+        linger: Duration,
+    ) -> Result<Vec<Value>, Lost> {
+        let mut connection = live.connected.connection.clone();
+        let mut sending = pin!(connection.send_packed_commands(commands, 0, commands.len()));
+        match timeout_at(deadline, &mut sending).await {
+            // A server that was deposed meanwhile may do what a frozen one had queued.
+            Ok(Ok(_)) if live.is_lost() => Err(Lost::Connection(Failure::Down(deposed()))),
+            Ok(Ok(values)) => {
+                live.record_reply();
+                for value in &values {
+                    if let Value::ServerError(error) = value {
+                        self.report_if_lost(live, &error.clone().into());
+                    }
+                }
+                Ok(values)
+            }
+            Ok(Err(error)) => {
+                self.report_if_lost(live, &error);
+                let dropped = error.is_io_error();
+                let failure = Failure::Redis(error);
+                Err(match dropped {
+                    true => Lost::Connection(failure),
+                    false => Lost::Answer(failure),
+                })
+            }
+            Err(_) => {
+                if !linger.is_zero()
+                    && let Ok(Ok(_)) = timeout(linger, &mut sending).await
+                {
+                    live.record_reply();
+                }
+                Err(Lost::Answer(Failure::Deadline))
+            }
+        }
+    }
+
+    /// The connection over which commands would be sent now.
+    pub(crate) fn in_use(&self) -> Option<Arc<Live>> {
+        // It fails when nobody keeps the connection any more, because the runtime has ended.
+        self.state.has_changed().ok()?;
+        match &*self.state.borrow() {
+            State::Up(live) if !live.is_lost() => Some(Arc::clone(live)),
+            State::Up(_) | State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    fn report_if_lost(&self, live: &Live, error: &RedisError) {
+        let fault = Fault::of(error);
+        // A cluster may be down for long, and its nodes need not be connected to all the time.
+        let may_be_replaced = fault == Fault::ClusterDown && live.is_stable();
+        if fault.another_connection_may_help() || may_be_replaced {
+            if fault == Fault::Replica {
+                live.give_up();
+            } else {
+                live.suspect();
+            }
+            let address = &live.connected.address;
+            let error = self.config.errors.convert_at(address, error);
+            self.config.status.note(&error);
+        }
+    }
+
+    /// The connection, if it is of a later generation than `broken`; else the next one.
+    pub(crate) async fn live_until(
+        &self,
+        deadline: Instant,
+        broken: u64,
+    ) -> Result<Arc<Live>, Failure> {
+        if let Some(verdict) = self.state.borrow().verdict(broken) {
+            return verdict.map_err(Failure::Down);
+        }
+        // Boxed, so that the futures of all operations are small.
+        match timeout_at(deadline, Box::pin(self.live_after(broken))).await {
+            Ok(live) => live.map_err(Failure::Down),
+            Err(_) => Err(Failure::Deadline),
+        }
+    }
+
+    /// Waits for a connection of a later generation than `broken`, or for the outcome of an attempt.
+    async fn live_after(&self, broken: u64) -> Result<Arc<Live>, Error> {
+        let mut state = self.state.clone();
+        let state = state.wait_for(|state| state.verdict(broken).is_some());
+        let verdict = state.await.ok().and_then(|state| state.verdict(broken));
+        verdict.unwrap_or_else(|| Err(runtime_is_gone()))
+    }
+}
+
+impl Answer {
+    /// What the commands returned, or the first error among it; and the connection that it came from.
+    pub(crate) fn read<T: FromRedisValue>(self) -> Result<Done<T>, Failure> {
+        let values = Value::Array(self.values).extract_error();
+        let read = values.and_then(|values| Ok(redis::from_redis_value(values)?));
+        let reply = read.map_err(Failure::Redis)?;
+        Ok(Done {
+            reply,
+            live: self.live,
+            repeated: self.repeated,
+        })
+    }
+}
+
+impl LinkConfig {
+    /// What to tell the caller.
+    pub(crate) fn error(&self, failure: Failure) -> Error {
+        match failure {
+            Failure::Redis(error) => self.errors.convert(&error),
+            Failure::Down(error) => error,
+            Failure::Deadline => Error::new(
+                ErrorKind::Timeout,
+                format!("no answer from Redis within {:?}", self.deadline),
+            ),
+        }
+    }
+}
+
+fn deposed() -> Error {
+    let message = "the connection to Redis was given up before the answer came";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+/// What operations get when nobody connects any more.
+pub(crate) fn runtime_is_gone() -> Error {
+    let message = "the runtime in which the Redis store was made is gone";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}

@@ -1,0 +1,53 @@
+//! The configuration of connections.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+
+use super::health::Status;
+use crate::store::redis::wire::{dial::Dialer, errors::ErrorText};
+
+/// What all connections of a store have in common, whatever the server.
+pub(crate) struct LinkConfig {
+    /// Where the supervisor runs, whoever happens to need the link first.
+    pub(crate) runtime: Handle,
+    pub(crate) dialer: Dialer,
+    /// A key to read before a connection is used.
+    pub(crate) probe: String,
+    /// How long writes may wait for replicas, if they do: then every server is asked who it is.
+    pub(crate) confirm: Option<Duration>,
+    pub(crate) connect_timeout: Duration,
+    /// How old a connection to an address may become that may lead to another server.
+    pub(crate) max_connection_age: Duration,
+    /// Whether a server has refused to note the name of this library.
+    pub(crate) is_nameless: AtomicBool,
+    pub(crate) deadline: Duration,
+    pub(crate) errors: ErrorText,
+    pub(crate) status: Arc<Status>,
+}
+
+#[cfg(test)]
+impl LinkConfig {
+    /// One in which every duration is a second, for the runtime of the test.
+    pub(crate) fn for_test() -> Arc<Self> {
+        use super::health::RedisTopology;
+        use crate::store::redis::wire::dial::Credentials;
+
+        let second = Duration::from_secs(1);
+        Arc::new(Self {
+            runtime: Handle::current(),
+            dialer: Dialer::new(Credentials::default(), 0, second),
+            probe: String::from("probe"),
+            confirm: None,
+            connect_timeout: second,
+            deadline: second,
+            max_connection_age: second,
+            is_nameless: false.into(),
+            errors: ErrorText::new([]),
+            status: Arc::new(Status::new(RedisTopology::Standalone)),
+        })
+    }
+}

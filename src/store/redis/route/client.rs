@@ -1,0 +1,243 @@
+//! Where commands go, and what becomes of them.
+
+use std::{fmt, iter, sync::Arc, time::Duration};
+
+use redis::{FromRedisValue, Pipeline, Value};
+use tokio::time::Instant;
+
+use super::{
+    cluster::Cluster,
+    node::{Lane, Node},
+};
+use crate::{
+    Error,
+    store::{
+        config::MAX_PAGES_DEADLINES,
+        redis::{
+            conn::{
+                health::RedisHealth,
+                link::{Answer, Done, Failure, OnDrop},
+                link_config::LinkConfig,
+                live::Live,
+            },
+            keys::Keys,
+            ops::{
+                confirm::Confirm,
+                lookup::{LookupKeys, LookupReply},
+                write::{Request, Write},
+            },
+            wire::{
+                Reply, Time,
+                fault::Fault,
+                script::{self, By, ScriptCall},
+            },
+        },
+    },
+};
+
+/// A handle; the connections close when the last one is gone.
+#[derive(Clone)]
+pub(crate) struct Client(Arc<Inner>);
+
+struct Inner {
+    servers: Servers,
+    config: Arc<LinkConfig>,
+    confirm: Option<Confirm>,
+}
+
+pub(crate) enum Servers {
+    /// Always the same, or whichever is the master.
+    One(Box<Node>),
+    Cluster(Cluster),
+}
+
+impl Client {
+    pub(crate) fn new(servers: Servers, config: Arc<LinkConfig>, confirm: Option<Confirm>) -> Self {
+        Self(Arc::new(Inner {
+            servers,
+            config,
+            confirm,
+        }))
+    }
+
+    /// Waits for the outcome of the first attempt to connect.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        match &self.0.servers {
+            Servers::One(node) => node.requests().ready().await,
+            Servers::Cluster(cluster) => cluster.ready().await,
+        }
+    }
+
+    /// Looks a session and its user up, in one round trip.
+    pub(crate) async fn look_up(
+        &self,
+        keys: &LookupKeys<'_>,
+    ) -> Result<(Time, Reply, Reply), Error> {
+        let deadline = self.deadline();
+        let found = match &self.0.servers {
+            Servers::One(node) => node.lookups.look_up(deadline, keys).await,
+            Servers::Cluster(cluster) => cluster.look_up(deadline, keys).await,
+        };
+        let read = found.and_then(LookupReply::read);
+        read.map_err(|failure| self.0.config.error(failure))
+    }
+
+    /// Sends commands in one round trip, about keys in the slot of `key`; again, if the connection drops.
+    pub(crate) async fn query<T: FromRedisValue>(
+        &self,
+        key: &str,
+        lane: Lane,
+        commands: &Pipeline,
+    ) -> Result<Done<T>, Error> {
+        let deadline = self.deadline();
+        let answer = self.send(key, lane, deadline, Request::Read(commands));
+        let done = answer.await.and_then(Answer::read);
+        done.map_err(|failure| self.0.config.error(failure))
+    }
+
+    /// Reads the next page of a list, from the server that the last one came from, if it can still be asked.
+    pub(crate) async fn query_page<T: FromRedisValue>(
+        &self,
+        key: &str,
+        commands: &Pipeline,
+        last: Option<&Arc<Live>>,
+        deadline: Instant,
+    ) -> Result<Done<T>, Error> {
+        let deadline = deadline.min(self.deadline());
+        let answer = match (&self.0.servers, last) {
+            (Servers::One(node), Some(live)) => {
+                let link = node.lane(Lane::Lists);
+                link.send_on(live, deadline, commands).await
+            }
+            _ => {
+                let request = Request::Read(commands);
+                self.send(key, Lane::Lists, deadline, request).await
+            }
+        };
+        let done = answer.and_then(Answer::read);
+        done.map_err(|failure| self.0.config.error(failure))
+    }
+
+    /// Calls a script that changes something, within the deadline; teaches it to the server if need be.
+    pub(crate) async fn write<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+    ) -> Result<Done<T>, Error> {
+        self.write_until(call, on_drop, self.deadline()).await
+    }
+
+    /// The same within this deadline, if it is the earlier one.
+    pub(crate) async fn write_until<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+        deadline: Instant,
+    ) -> Result<Done<T>, Error> {
+        let deadline = deadline.min(self.deadline());
+        let written = self.try_write(call, on_drop, deadline).await;
+        written.map_err(|failure| self.0.config.error(failure))
+    }
+
+    async fn try_write<T: FromRedisValue>(
+        &self,
+        call: &ScriptCall,
+        on_drop: OnDrop,
+        deadline: Instant,
+    ) -> Result<Done<T>, Failure> {
+        let (mut by, mut was_repeated) = (By::Sha, false);
+        loop {
+            let request = Request::Write(Write::new(call, by, on_drop));
+            let answer = self.send(call.key(), Lane::Requests, deadline, request);
+            let answer = answer.await?;
+            was_repeated |= answer.repeated;
+            if by == By::Sha
+                && matches!(&answer.values[..], [reply] if Fault::of_reply(reply) == Some(Fault::UnknownScript))
+            {
+                by = By::Source;
+                continue;
+            }
+            let Done { reply, live, .. } = answer.read::<[Value; 1]>()?;
+            let [reply] = reply;
+            let (time, result) = script::read(reply).map_err(Failure::Redis)?;
+            live.connected.clock.note(time);
+            if let Some(result) = result {
+                let reply = redis::from_redis_value(result);
+                return Ok(Done {
+                    reply: reply.map_err(|error| Failure::Redis(error.into()))?,
+                    live,
+                    repeated: was_repeated,
+                });
+            }
+            // It came too late by what was known of the server's clock; now more is known.
+            if Instant::now() >= deadline {
+                return Err(Failure::Deadline);
+            }
+        }
+    }
+
+    /// Asks every primary whether it takes writes.
+    pub(crate) async fn ping(&self, keys: &Keys) -> Result<(), Error> {
+        let deadline = self.deadline();
+        let pinged = match &self.0.servers {
+            Servers::One(node) => node.requests().ping(deadline, &keys.probe()).await,
+            Servers::Cluster(cluster) => cluster.ping(deadline, keys).await,
+        };
+        pinged.map_err(|failure| self.0.config.error(failure))
+    }
+
+    /// Waits until replicas have what was done at the key, if that is wanted.
+    pub(crate) async fn confirm(&self, key: &str, live: &Live) -> Result<(), Error> {
+        let Some(wanted) = self.0.confirm else {
+            return Ok(());
+        };
+        let own_key = iter::once(key.to_owned());
+        match &self.0.servers {
+            Servers::One(node) => node.confirmer().confirm(wanted, live, own_key).await,
+            Servers::Cluster(cluster) => {
+                let address = &live.connected.address;
+                let node = cluster.node_at(address);
+                // The slot of the key may be on the move, and then no node but the next one may make it anew.
+                let prefix = key.split(":{").next().unwrap_or_default();
+                let keys = own_key.chain(cluster.keys_at(address, prefix));
+                node.confirmer().confirm(wanted, live, keys).await
+            }
+        }
+    }
+
+    pub(crate) fn health(&self) -> RedisHealth {
+        let primaries = match &self.0.servers {
+            Servers::One(node) => node.health().into_iter().collect(),
+            Servers::Cluster(cluster) => cluster.health(),
+        };
+        self.0.config.status.report(primaries)
+    }
+
+    /// How long an operation may take that reads or ends all sessions of a user, page by page.
+    pub(crate) fn pages_timeout(&self) -> Duration {
+        self.0.config.deadline * MAX_PAGES_DEADLINES
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.0.config.deadline
+    }
+
+    async fn send(
+        &self,
+        key: &str,
+        lane: Lane,
+        deadline: Instant,
+        request: Request<'_>,
+    ) -> Result<Answer, Failure> {
+        match &self.0.servers {
+            Servers::One(node) => node.lane(lane).request(deadline, request).await,
+            Servers::Cluster(cluster) => cluster.send(key, lane, deadline, request).await,
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.health(), f)
+    }
+}

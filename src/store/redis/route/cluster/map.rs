@@ -1,0 +1,234 @@
+//! Which node holds which slot.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crc::{CRC_16_XMODEM, Crc};
+use redis::{FromRedisValue, Value};
+
+use crate::store::redis::wire::address::Address;
+
+const SLOTS: u16 = 16384;
+
+/// The slot of a key: of its hash tag, if there is one
+/// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).
+pub(super) fn slot_of(key: &str) -> u16 {
+    const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
+    let tag = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'));
+    let hashed = match tag {
+        Some((tag, _)) if !tag.is_empty() => tag,
+        _ => key,
+    };
+    CRC.checksum(hashed.as_bytes()) % SLOTS
+}
+
+/// What a node says of some slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    first: u16,
+    last: u16,
+    /// Every failover and every move of a slot raises it.
+    epoch: u64,
+    primary: Address,
+}
+
+/// Slots in a row that one node holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Range {
+    pub(super) first: u16,
+    pub(super) last: u16,
+    pub(super) primary: Address,
+}
+
+/// Reads the answers of `CLUSTER SLOTS`, which tells addresses, and of `CLUSTER NODES`, which tells epochs.
+pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<Claim>> {
+    let mut epochs = HashMap::new();
+    for line in nodes.lines() {
+        let mut words = line.split(' ');
+        let (id, epoch) = (words.next()?, words.nth(5)?);
+        epochs.insert(id, epoch.parse().ok()?);
+    }
+    let rows = Vec::<Vec<Value>>::from_redis_value(slots).ok()?;
+    let mut claims = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut row = row.into_iter();
+        let first = u16::from_redis_value(row.next()?).ok()?;
+        let last = u16::from_redis_value(row.next()?).ok()?;
+        let mut primary = Vec::<Value>::from_redis_value(row.next()?)
+            .ok()?
+            .into_iter();
+        let host = Option::<String>::from_redis_value(primary.next()?).ok()?;
+        let port = u16::from_redis_value(primary.next()?).ok()?;
+        let id = String::from_redis_value(primary.next()?).ok()?;
+        let epoch = *epochs.get(&*id)?;
+        // Another node may know the endpoint.
+        claims.extend(
+            address(host.as_deref().unwrap_or_default(), port, asked).map(|primary| Claim {
+                first,
+                last,
+                epoch,
+                primary,
+            }),
+        );
+    }
+    Some(claims)
+}
+
+/// The address of a node, as the node that was `asked` tells it; `None` if that one does not know it
+/// ([`CLUSTER SLOTS`](https://redis.io/docs/latest/commands/cluster-slots/)).
+fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
+    let host = match host {
+        // Null and the empty string mean the host of the node that was asked.
+        "" => &asked.host,
+        // A node without a hostname in a cluster that prefers hostnames: it may be anywhere.
+        "?" => return None,
+        host => host,
+    };
+    Some(Address {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+/// Of each slot the claim of the highest epoch, as the nodes themselves resolve it: who does not know of a
+/// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
+pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
+    let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
+    // Hearsay, of lower rank whatever its epoch, is left for a slot that was given away, but whose taker does not
+    // know yet.
+    let rank = |says: &Address, claim: &Claim| {
+        let knows_best = claim.primary == *says || !asked.contains(&claim.primary);
+        (knows_best, claim.epoch)
+    };
+    let mut owners = vec![None; usize::from(SLOTS)];
+    for (says, claims) in answers {
+        for claim in claims {
+            let rank = rank(says, claim);
+            let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
+            for owner in owners.get_mut(slots).into_iter().flatten() {
+                if owner.is_none_or(|(best, _)| best < rank) {
+                    *owner = Some((rank, claim));
+                }
+            }
+        }
+    }
+    let mut ranges: Vec<Range> = Vec::new();
+    for (slot, owner) in (0..SLOTS).zip(owners) {
+        let Some((_, owner)) = owner else { continue };
+        match ranges.last_mut() {
+            Some(range) if range.last + 1 == slot && range.primary == owner.primary => {
+                range.last = slot;
+            }
+            _ => ranges.push(Range {
+                first: slot,
+                last: slot,
+                primary: owner.primary.clone(),
+            }),
+        }
+    }
+    ranges
+}
+
+/// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`; `None` if it does not say where to go.
+pub(super) fn redirection(details: &str, asked: &Address) -> Option<Address> {
+    let (host, port) = details.split(' ').nth(1)?.rsplit_once(':')?;
+    address(host, port.parse().ok()?, asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(host: &str, port: u16) -> Address {
+        address(host, port, &Address::parse("asked", 1).unwrap()).unwrap()
+    }
+
+    fn claim(first: u16, last: u16, epoch: u64, port: u16) -> Claim {
+        Claim {
+            first,
+            last,
+            epoch,
+            primary: node("h", port),
+        }
+    }
+
+    #[test]
+    fn a_slot_is_that_of_the_hash_tag() {
+        // From the specification of the cluster, and CLUSTER KEYSLOT.
+        assert_eq!(slot_of("123456789"), 0x31C3);
+        assert_eq!(slot_of("t:{user1000}"), slot_of("u:v:{user1000}"));
+        assert_eq!(slot_of("foo{}{bar}"), 8363);
+        assert_eq!(slot_of("foo{{bar}}zap"), slot_of("{bar"));
+        assert_eq!(slot_of("foo{bar}{zap}"), slot_of("bar"));
+    }
+
+    #[test]
+    fn the_highest_epoch_settles_a_slot() {
+        let stale = vec![claim(0, 99, 1, 1), claim(100, 16383, 2, 2)];
+        let fresh = vec![claim(0, 99, 3, 3), claim(100, 16383, 2, 2)];
+        let split = vec![claim(50, 60, 4, 4)];
+        let mut said = vec![
+            (node("h", 1), stale),
+            (node("x", 1), fresh),
+            (node("x", 2), split),
+        ];
+        let expected = vec![
+            range(0, 49, 3),
+            range(50, 60, 4),
+            range(61, 99, 3),
+            range(100, 16383, 2),
+        ];
+        assert_eq!(resolve(&said), expected);
+        said.reverse();
+        assert_eq!(resolve(&said), expected);
+    }
+
+    #[test]
+    fn a_node_knows_best_what_it_gave_away() {
+        let giver = (node("h", 1), vec![claim(0, 9, 9, 1)]);
+        let taker = (node("h", 2), vec![claim(10, 19, 7, 2)]);
+        let other = (node("h", 3), vec![claim(0, 19, 9, 1)]);
+        let expected = [range(0, 9, 1), range(10, 19, 2)];
+        // What a taker does not know of yet is its own all the same.
+        let early = (node("h", 1), vec![claim(0, 9, 9, 1), claim(10, 19, 7, 2)]);
+        let unaware = (node("h", 2), Vec::new());
+        assert_eq!(resolve(&[early, unaware]), expected);
+        assert_eq!(resolve(&[other, giver, taker]), expected);
+    }
+
+    #[test]
+    fn slots_that_cannot_be_are_left_out() {
+        let says = |claim| [(node("h", 1), vec![claim])];
+        assert_eq!(resolve(&says(claim(7, 65535, 1, 1))), [range(7, 16383, 1)]);
+        assert_eq!(resolve(&says(claim(9, 7, 1, 1))), []);
+        assert_eq!(resolve(&says(claim(20000, 20001, 1, 1))), []);
+    }
+
+    fn range(first: u16, last: u16, port: u16) -> Range {
+        Range {
+            first,
+            last,
+            primary: node("h", port),
+        }
+    }
+
+    #[test]
+    fn redirections_are_read() {
+        let asked = Address::parse("asked", 1).unwrap();
+        for (details, expected) in [
+            ("3999 10.0.0.1:6381", Some(node("10.0.0.1", 6381))),
+            ("3999 ::1:6381", Some(node("::1", 6381))),
+            (
+                "3999 redis-1.example:6381",
+                Some(node("redis-1.example", 6381)),
+            ),
+            ("3999 :6381", Some(node("asked", 6381))),
+            ("3999 ?:6381", None),
+            ("3999", None),
+            ("3999 nowhere", None),
+        ] {
+            assert_eq!(redirection(details, &asked), expected, "{details}");
+        }
+    }
+}

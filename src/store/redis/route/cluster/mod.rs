@@ -1,0 +1,240 @@
+//! Redis Cluster: every slot has a primary, and every primary a supervised connection of its own.
+//!
+//! The primaries are asked for the map of the slots every two seconds, and earlier, but a few times a second at the
+//! most, when one of them points elsewhere, does not answer or cannot be reached. Operations do not wait for that:
+//! where a node says that a slot is elsewhere they go there, and so does whatever is sent to that slot afterwards.
+//!
+//! Primaries are asked over the connections in use, so an old server behind a host name would vouch for itself. That is
+//! why connections to host names have a greatest age, and a node that says that the cluster is down is connected to
+//! anew.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, timeout_at},
+};
+
+use self::{
+    map::{Range, slot_of},
+    refresh::Refresher,
+    slots::SlotMap,
+};
+use super::node::Node;
+use crate::{
+    Error, ErrorKind,
+    store::redis::{
+        conn::{
+            health::RedisPrimary,
+            link::{Failure, runtime_is_gone},
+            link_config::LinkConfig,
+        },
+        source::Source,
+        wire::address::Address,
+    },
+};
+
+mod map;
+mod operations;
+mod ping;
+mod redirect;
+mod refresh;
+mod slots;
+
+/// How many keys are looked at to find one in a slot that a node holds, and how many are wanted.
+const MAX_TRIED_KEYS: u32 = 1000;
+const MAX_KEYS: usize = 3;
+/// A node that holds no slot is forgotten when no operation was sent there for this long.
+const KEEP_UNUSED: Duration = Duration::from_secs(60);
+
+const NO_SLOTS: &str = "no node of the cluster holds any slot";
+const DISAGREEMENT: &str = "the nodes of the cluster do not agree on which of them holds a slot";
+
+pub(crate) struct Cluster {
+    shared: Arc<Shared>,
+    refresher: AbortHandle,
+}
+
+struct Shared {
+    config: Arc<LinkConfig>,
+    map: watch::Sender<MapState>,
+    /// All that are connected to, and when each was last redirected to.
+    nodes: Mutex<HashMap<Address, (Arc<Node>, Instant)>>,
+    /// Something says that the map is outdated.
+    outdated: Notify,
+}
+
+enum MapState {
+    Asking,
+    Known(Arc<SlotMap<Arc<Node>>>),
+    /// No node could be asked, ever.
+    Unknown(Error),
+}
+
+impl Cluster {
+    /// Starts to connect.
+    pub(crate) fn start(config: Arc<LinkConfig>, seeds: Vec<Address>) -> Self {
+        let runtime = config.runtime.clone();
+        let shared = Arc::new(Shared {
+            config,
+            map: watch::Sender::new(MapState::Asking),
+            nodes: Mutex::default(),
+            outdated: Notify::new(),
+        });
+        let refresher = Refresher {
+            shared: Arc::clone(&shared),
+            seeds,
+        };
+        Self {
+            shared,
+            refresher: runtime.spawn(refresher.run()).abort_handle(),
+        }
+    }
+
+    /// Waits until one of the primaries can be used, or none can.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let map = self.map().await?;
+        let mut attempts = JoinSet::new();
+        for (_, node) in map.primaries() {
+            let node = Arc::clone(node);
+            attempts.spawn(async move { node.requests().ready().await });
+        }
+        let mut outcome = Err(unavailable(NO_SLOTS));
+        while let Some(attempt) = attempts.join_next().await {
+            outcome = attempt.unwrap_or_else(|_| Err(runtime_is_gone()));
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
+    }
+
+    /// The node that answered from this address.
+    pub(crate) fn node_at(&self, address: &Address) -> Arc<Node> {
+        self.shared.node_at(address.clone())
+    }
+
+    /// Keys in slots that this node holds, as far as is known: any, if only they begin with `prefix`.
+    pub(crate) fn keys_at(&self, address: &Address, prefix: &str) -> impl Iterator<Item = String> {
+        let map = match &*self.shared.map.borrow() {
+            MapState::Known(map) => Some(Arc::clone(map)),
+            MapState::Asking | MapState::Unknown(_) => None,
+        };
+        let keys = (0..MAX_TRIED_KEYS).map(move |number| format!("{prefix}:{{{number}}}"));
+        let is_here = move |key: &String| {
+            let map = map.as_ref();
+            let primary = map.and_then(|map| map.primary(slot_of(key)));
+            primary.is_some_and(|(primary, _)| primary == address)
+        };
+        keys.filter(is_here).take(MAX_KEYS)
+    }
+
+    pub(crate) fn health(&self) -> Vec<RedisPrimary> {
+        match &*self.shared.map.borrow() {
+            MapState::Known(map) => {
+                let primaries = map.primaries();
+                primaries.filter_map(|(_, node)| node.health()).collect()
+            }
+            MapState::Asking | MapState::Unknown(_) => Vec::new(),
+        }
+    }
+
+    /// The map, as soon as there is one.
+    async fn map(&self) -> Result<Arc<SlotMap<Arc<Node>>>, Error> {
+        if let MapState::Known(map) = &*self.shared.map.borrow() {
+            return Ok(Arc::clone(map));
+        }
+        let mut map = self.shared.map.subscribe();
+        let known = map.wait_for(|map| !matches!(map, MapState::Asking)).await;
+        match known.as_deref() {
+            Ok(MapState::Known(map)) => Ok(Arc::clone(map)),
+            Ok(MapState::Unknown(error)) => Err(error.clone()),
+            Ok(MapState::Asking) | Err(_) => Err(runtime_is_gone()),
+        }
+    }
+
+    /// The node that holds this key, as far as is known.
+    async fn find(&self, key: &str, deadline: Instant) -> Result<Arc<Node>, Failure> {
+        let map = match timeout_at(deadline, self.map()).await {
+            Ok(Ok(map)) => map,
+            Ok(Err(error)) => return Err(Failure::Down(error)),
+            Err(_) => return Err(Failure::Deadline),
+        };
+        let slot = slot_of(key);
+        let Some((_, node)) = map.primary(slot) else {
+            self.shared.outdated.notify_one();
+            let message = format!("no node of the cluster holds slot {slot}");
+            return Err(Failure::Down(unavailable(message)));
+        };
+        Ok(Arc::clone(node))
+    }
+}
+
+impl Shared {
+    /// The node at this address, which somebody pointed to.
+    fn node_at(&self, address: Address) -> Arc<Node> {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let (node, used) = self.node(&mut nodes, address);
+        *used = Instant::now();
+        Arc::clone(node)
+    }
+
+    /// Notes where the slot of `key` has moved to, so that nobody is sent there by way of its old primary; the next
+    /// map tells all the rest.
+    fn note_move(&self, key: &str, to: &Address, node: &Arc<Node>) {
+        let slot = slot_of(key);
+        self.map.send_if_modified(|state| {
+            let MapState::Known(map) = state else {
+                return false;
+            };
+            let news = map.primary(slot).is_none_or(|(primary, _)| primary != to);
+            if news {
+                *map = Arc::new(map.with_moved(slot, to, node));
+            }
+            news
+        });
+    }
+
+    /// Puts a new map in place; connects to those in it that are new, and forgets those that nobody needs.
+    fn adopt(&self, ranges: &[Range]) {
+        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        let map = SlotMap::new(ranges, |primary| {
+            let (node, _) = self.node(&mut nodes, primary.clone());
+            Arc::clone(node)
+        });
+        nodes.retain(|_, (node, used)| {
+            let mut primaries = map.primaries();
+            used.elapsed() < KEEP_UNUSED || primaries.any(|(_, held)| Arc::ptr_eq(held, node))
+        });
+        drop(nodes);
+        self.map.send_replace(MapState::Known(Arc::new(map)));
+    }
+
+    fn node<'a>(
+        &self,
+        nodes: &'a mut HashMap<Address, (Arc<Node>, Instant)>,
+        address: Address,
+    ) -> &'a mut (Arc<Node>, Instant) {
+        nodes.entry(address).or_insert_with_key(|address| {
+            let source = Source::Fixed(address.clone());
+            let node = Node::start(Arc::clone(&self.config), source);
+            (Arc::new(node), Instant::now())
+        })
+    }
+}
+
+fn unavailable(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.refresher.abort();
+    }
+}

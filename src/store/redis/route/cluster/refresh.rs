@@ -1,0 +1,183 @@
+use std::{sync::Arc, time::Duration};
+
+use redis::{Pipeline, RedisError, Value};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+};
+
+use super::{
+    MapState, Shared,
+    map::{Claim, claims, resolve},
+    slots::SlotMap,
+};
+use crate::{
+    Error, ErrorKind, jitter,
+    store::redis::{
+        conn::link::OnDrop,
+        route::node::Node,
+        wire::{address::Address, errors::ErrorText},
+    },
+};
+
+const POLL: Duration = Duration::from_secs(2);
+/// The least time from one refresh to the next, however many operations fail. A random part is added, so that the
+/// processes that see the same fault do not go on in step.
+const PAUSE: Duration = Duration::from_millis(250);
+const JITTER: Duration = Duration::from_millis(250);
+/// How long a node that is connected may take to answer.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// When one seed has answered, the others have so much more time.
+const SEED_GRACE: Duration = Duration::from_millis(100);
+/// So many nodes are asked at a time, at the most.
+const MAX_ASKED: usize = 5;
+
+/// What one node says.
+type Said = (Address, Vec<Claim>);
+
+/// The task that keeps the map of slots up to date.
+pub(super) struct Refresher {
+    pub(super) shared: Arc<Shared>,
+    pub(super) seeds: Vec<Address>,
+}
+
+impl Refresher {
+    pub(super) async fn run(self) {
+        for round in 0.. {
+            let next = Instant::now() + pause();
+            self.refresh(round).await;
+            tokio::select! {
+                () = self.shared.outdated.notified() => {}
+                () = sleep(POLL) => {}
+            }
+            sleep_until(next).await;
+        }
+    }
+
+    async fn refresh(&self, round: usize) {
+        let known = match &*self.shared.map.borrow() {
+            MapState::Known(map) => Some(Arc::clone(map)),
+            MapState::Asking | MapState::Unknown(_) => None,
+        };
+        let mut said = Vec::new();
+        if let Some(map) = &known {
+            said = self.ask_primaries(map, round).await;
+        }
+        if said.is_empty() {
+            match self.ask_seeds().await {
+                Ok(seeds) => said = seeds,
+                Err(error) => {
+                    self.shared.config.status.note(&error);
+                    self.shared.map.send_if_modified(|map| {
+                        let unknown = !matches!(map, MapState::Known(_));
+                        if unknown {
+                            *map = MapState::Unknown(error);
+                        }
+                        unknown
+                    });
+                    return;
+                }
+            }
+        }
+        self.shared.adopt(&resolve(&said));
+    }
+
+    /// Asks primaries, over the connections that there are; nothing, if less than half of them answer: they may
+    /// be the ones that were cut off.
+    async fn ask_primaries(&self, map: &SlotMap<Arc<Node>>, round: usize) -> Vec<Said> {
+        let nodes: Vec<Arc<Node>> = map.primaries().map(|(_, node)| Arc::clone(node)).collect();
+        let asked = nodes.len().min(MAX_ASKED);
+        let from = round * MAX_ASKED % nodes.len().max(1);
+        let mut tasks = JoinSet::new();
+        for node in nodes.into_iter().cycle().skip(from).take(asked) {
+            let deadline = Instant::now() + TIMEOUT.min(self.shared.config.deadline);
+            tasks.spawn(async move {
+                let question = question();
+                let asking = node.requests().send(deadline, &question, OnDrop::Retry);
+                let answer = asking.await.ok()?;
+                let address = answer.live.connected.address.clone();
+                let (slots, nodes): (Value, String) = answer.read().ok()?.reply;
+                let claims = claims(slots, &nodes, &address)?;
+                Some((address, claims))
+            });
+        }
+        let said: Vec<Said> = tasks.join_all().await.into_iter().flatten().collect();
+        if said.len() * 2 < asked {
+            Vec::new()
+        } else {
+            said
+        }
+    }
+
+    /// Asks the nodes that were configured, over new connections, until one has answered and the others had their
+    /// chance.
+    async fn ask_seeds(&self) -> Result<Vec<Said>, Error> {
+        let mut tasks = JoinSet::new();
+        for seed in self.seeds.clone() {
+            let shared = Arc::clone(&self.shared);
+            tasks.spawn(async move { shared.ask_seed(seed).await });
+        }
+        let (mut said, mut errors) = (Vec::new(), Vec::new());
+        let mut until = None;
+        loop {
+            let next = match until {
+                None => tasks.join_next().await,
+                Some(until) => timeout_at(until, tasks.join_next()).await.unwrap_or(None),
+            };
+            match next {
+                None => break,
+                Some(Ok(Ok(answer))) => {
+                    said.push(answer);
+                    until.get_or_insert_with(|| Instant::now() + SEED_GRACE);
+                }
+                Some(Ok(Err(error))) => errors.push(error),
+                // Cannot be: these tasks neither panic nor are they aborted while anybody waits.
+                Some(Err(_)) => {}
+            }
+        }
+        match errors.first() {
+            Some(error) if said.is_empty() => Err(ErrorText::all(
+                error.kind(),
+                "no node of the cluster can be asked which slots are where",
+                &errors,
+            )),
+            _ => Ok(said),
+        }
+    }
+}
+
+impl Shared {
+    async fn ask_seed(&self, seed: Address) -> Result<Said, Error> {
+        let config = &self.config;
+        let asking = async {
+            let mut connection = config.dialer.dial(&seed, drop).await?;
+            let (slots, nodes) = question().query_async(&mut connection).await?;
+            Ok::<(Value, String), RedisError>((slots, nodes))
+        };
+        match timeout(config.connect_timeout, asking).await {
+            Ok(Ok((slots, nodes))) => match claims(slots, &nodes, &seed) {
+                Some(claims) => Ok((seed, claims)),
+                None => Err(Error::new(
+                    ErrorKind::Store,
+                    format!("the map of slots cannot be read, at {seed}"),
+                )),
+            },
+            Ok(Err(error)) => Err(config.errors.convert_at(&seed, &error)),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("no answer within {:?}, at {seed}", config.connect_timeout),
+            )),
+        }
+    }
+}
+
+fn pause() -> Duration {
+    PAUSE + jitter::up_to(JITTER)
+}
+
+fn question() -> Pipeline {
+    let mut question = Pipeline::with_capacity(2);
+    question.cmd("CLUSTER").arg("SLOTS");
+    question.cmd("CLUSTER").arg("NODES");
+    question
+}

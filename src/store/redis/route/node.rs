@@ -1,0 +1,99 @@
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
+
+use crate::store::redis::{
+    conn::{Connect, health::RedisPrimary, link::Link, link_config::LinkConfig},
+    ops::{confirm::Confirmer, lookup::Lookups},
+    source::Source,
+    wire::address::Address,
+};
+
+/// The connections to a server: to always the same, or to whichever is the master.
+pub(crate) struct Node {
+    /// For what requests wait for.
+    pub(crate) lookups: Arc<Lookups>,
+    lists: OnceLock<Link>,
+    confirmer: OnceLock<Confirmer>,
+    source: Source,
+    config: Arc<LinkConfig>,
+    /// Held while one of the links connects.
+    dialing: Arc<Mutex<()>>,
+}
+
+/// Which connection to take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// What requests wait for.
+    Requests,
+    /// What may take long, and must not stall a check.
+    Lists,
+}
+
+impl Node {
+    /// Starts to connect.
+    pub(crate) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
+        let dialing = Arc::default();
+        let requests = Link::start(&config, source.clone(), &dialing, Duration::ZERO);
+        let node = Self {
+            lookups: Arc::new(Lookups::new(requests)),
+            lists: OnceLock::new(),
+            confirmer: OnceLock::new(),
+            source,
+            config,
+            dialing,
+        };
+        if node.config.confirm.is_some() {
+            // The first logout has no time to connect.
+            node.confirmer();
+        }
+        node
+    }
+
+    /// The connection for what requests wait for.
+    pub(crate) fn requests(&self) -> &Link {
+        &self.lookups.link
+    }
+
+    /// The connection of this lane; made when it is needed first.
+    pub(crate) fn lane(&self, lane: Lane) -> &Link {
+        match lane {
+            Lane::Requests => self.requests(),
+            Lane::Lists => {
+                let start = || {
+                    let source = self.source.clone();
+                    Link::start(&self.config, source, &self.dialing, Duration::ZERO)
+                };
+                self.lists.get_or_init(start)
+            }
+        }
+    }
+
+    /// Confirms what was done on any connection; has one of its own, because it waits there.
+    pub(crate) fn confirmer(&self) -> &Confirmer {
+        let start = || Confirmer::start(&self.config, self.source.clone(), &self.dialing);
+        self.confirmer.get_or_init(start)
+    }
+
+    /// The address of the server that is meant at the moment, if that is known.
+    pub(crate) fn address(&self) -> Option<Address> {
+        self.source.address()
+    }
+
+    /// `None` as long as nobody knows where it is.
+    pub(crate) fn health(&self) -> Option<RedisPrimary> {
+        let live = self.requests().in_use();
+        let address = match &live {
+            Some(live) => live.connected.address.clone(),
+            None => self.source.address()?,
+        };
+        Some(RedisPrimary {
+            address: address.to_string(),
+            connected_at: live.as_ref().map(|live| live.since),
+            role_watched: live.is_some_and(|live| live.connected.role_watched),
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! Where the server is that a link connects to.
+
+use std::{
+    future::pending,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+
+use super::{
+    conn::{
+        Connect,
+        connected::Connected,
+        link_config::LinkConfig,
+        reports::Reporter,
+        watch::{PrimaryWatch, Watched},
+    },
+    source::sentinel::Sentinels,
+    wire::{
+        address::Address,
+        clock::{ServerClock, micros},
+        fault::Fault,
+        role::Role,
+    },
+};
+use crate::{Error, ErrorKind};
+
+pub(crate) mod sentinel;
+
+/// Where the server is that a link connects to.
+#[derive(Clone)]
+pub(crate) enum Source {
+    /// The primary behind one address, which may lead to another server at any time.
+    Standalone(Address),
+    /// The server at one address, primary or not: whoever needs it knows. A host name may lead to another server at any
+    /// time.
+    Fixed(Address),
+    /// Where the sentinels say.
+    Sentinels(Arc<Sentinels>),
+}
+
+/// A connection that was tried out.
+struct Dialed {
+    address: Address,
+    connection: MultiplexedConnection,
+    clock: ServerClock,
+    role: Role,
+    run_id: Option<String>,
+}
+
+impl Connect for Source {
+    fn address(&self) -> Option<Address> {
+        match self {
+            Self::Standalone(address) | Self::Fixed(address) => Some(address.clone()),
+            Self::Sentinels(sentinels) => sentinels.known_master(),
+        }
+    }
+
+    fn max_age(&self, config: &LinkConfig) -> Option<Duration> {
+        match self {
+            Self::Standalone(_) => Some(config.max_connection_age),
+            Self::Fixed(address) => address.is_name().then_some(config.max_connection_age),
+            Self::Sentinels(_) => None,
+        }
+    }
+
+    async fn connect(
+        &self,
+        config: &Arc<LinkConfig>,
+        reporter: &Reporter,
+        max_block: Duration,
+    ) -> Result<Connected, Error> {
+        match self {
+            Self::Standalone(address) => {
+                let dialed = dial(config, address, reporter).await?;
+                if dialed.role == Role::Replica {
+                    let message = format!("the server is a replica, at {address}");
+                    return Err(Error::new(ErrorKind::Unavailable, message));
+                }
+                Ok(dialed.watch(true, max_block, config, reporter, pending()))
+            }
+            Self::Fixed(address) => {
+                let dialed = dial(config, address, reporter).await?;
+                Ok(dialed.watch(false, max_block, config, reporter, pending()))
+            }
+            Self::Sentinels(sentinels) => loop {
+                let master = sentinels.master().await?;
+                tokio::select! {
+                    // A server that is the master no more may let us wait.
+                    () = sentinels.moved_from(&master) => {}
+                    connected = dial_master(config, &master, reporter, sentinels, max_block) => {
+                        if connected.is_err() {
+                            sentinels.ask_again();
+                        }
+                        return connected;
+                    }
+                }
+            },
+        }
+    }
+}
+
+impl Dialed {
+    /// Watches the connection from now on.
+    fn watch(
+        self,
+        must_be_primary: bool,
+        max_block: Duration,
+        config: &Arc<LinkConfig>,
+        reporter: &Reporter,
+        deposed: impl Future<Output = ()> + Send + 'static,
+    ) -> Connected {
+        let watched = Watched {
+            connection: self.connection.clone(),
+            address: self.address.clone(),
+            role: self.role,
+            must_be_primary,
+            max_block,
+        };
+        Connected {
+            connection: self.connection,
+            address: self.address,
+            clock: self.clock,
+            run_id: self.run_id,
+            role_watched: must_be_primary && self.role != Role::Unknown,
+            _watch: PrimaryWatch::start(watched, config, reporter.clone(), deposed),
+        }
+    }
+}
+
+async fn dial(
+    config: &LinkConfig,
+    address: &Address,
+    reporter: &Reporter,
+) -> Result<Dialed, Error> {
+    let reporter = reporter.clone();
+    let on_push = move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            reporter.lost();
+        }
+    };
+    let dialing = async {
+        let connection = config.dialer.dial(address, on_push).await?;
+        probe(config, address, connection).await
+    };
+    let dialed = dialing.await;
+    dialed.map_err(|error| config.errors.convert_at(address, &error))
+}
+
+/// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is
+/// of no use, and the client does not tell.
+async fn probe(
+    config: &LinkConfig,
+    address: &Address,
+    mut connection: MultiplexedConnection,
+) -> RedisResult<Dialed> {
+    let mut questions = Pipeline::with_capacity(6);
+    questions.add_command(Role::question());
+    questions.cmd("TIME");
+    questions.cmd("GET").arg(&config.probe);
+    let asks_run = config.confirm.is_some();
+    if asks_run {
+        questions.cmd("INFO").arg("server");
+    }
+    let tells_name = !config.is_nameless.load(Ordering::Relaxed);
+    if tells_name {
+        for (what, value) in [
+            ("LIB-NAME", env!("CARGO_PKG_NAME")),
+            ("LIB-VER", env!("CARGO_PKG_VERSION")),
+        ] {
+            questions.cmd("CLIENT").arg("SETINFO").arg(what).arg(value);
+        }
+    }
+    let answers = connection.send_packed_commands(&questions, 0, questions.len());
+    let mut answers = answers.await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Value::Nil);
+    let role = Role::of(next());
+    let clock = ServerClock::new();
+    clock.note(micros(redis::from_redis_value(next().extract_error()?)?));
+    match next().extract_error() {
+        Err(error) if is_of_another_node(Fault::of(&error)) => {}
+        read => drop(read?),
+    }
+    let run_id = match asks_run {
+        true => Some(run_id(next())?),
+        false => None,
+    };
+    if tells_name
+        && [next(), next()]
+            .map(Value::extract_error)
+            .iter()
+            .any(Result::is_err)
+    {
+        // Old servers do not know the command, and small accounts may not call it: there is no need to ask each time.
+        config.is_nameless.store(true, Ordering::Relaxed);
+    }
+    Ok(Dialed {
+        address: address.clone(),
+        connection,
+        clock,
+        role,
+        run_id,
+    })
+}
+
+/// Whether a node of a cluster answers so that does not hold the key.
+fn is_of_another_node(fault: Fault) -> bool {
+    matches!(fault, Fault::Moved | Fault::Ask | Fault::ClusterDown)
+}
+
+/// Reads the reply to `INFO server`.
+fn run_id(info: Value) -> RedisResult<String> {
+    let info: String = redis::from_redis_value(info.extract_error()?)?;
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(run_id.unwrap_or_default().to_owned())
+}
+
+async fn dial_master(
+    config: &Arc<LinkConfig>,
+    address: &Address,
+    reporter: &Reporter,
+    sentinels: &Arc<Sentinels>,
+    max_block: Duration,
+) -> Result<Connected, Error> {
+    let mut dialed = dial(config, address, reporter).await?;
+    let claims = match dialed.role {
+        Role::Primary => {
+            sentinels.verify(address, &mut dialed.connection).await?;
+            let (sentinels, master) = (Arc::clone(sentinels), address.clone());
+            let deposed = async move { sentinels.moved_from(&master).await };
+            return Ok(dialed.watch(true, max_block, config, reporter, deposed));
+        }
+        Role::Replica => "is a replica",
+        Role::Unknown => "does not tell its role",
+    };
+    let message = format!("the master that the sentinels name {claims}, at {address}");
+    Err(Error::new(ErrorKind::Unavailable, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_age_where_nobody_tells_that_the_server_is_another_one() {
+        let config = LinkConfig::for_test();
+        let max_age = |source: Source| source.max_age(&config);
+        let ages = Some(config.max_connection_age);
+        for (host, at_a_node) in [("redis", ages), ("127.0.0.1", None)] {
+            let address = Address::parse(host, 1).unwrap();
+            assert_eq!(max_age(Source::Standalone(address.clone())), ages, "{host}");
+            assert_eq!(max_age(Source::Fixed(address)), at_a_node, "{host}");
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Who the master is, by the word of the sentinels.
+//!
+//! Every sentinel is asked at all times, over a connection of its own: at once when it announces a step of a failover
+//! or somebody could not connect, and else once a second. The answer of the highest *configuration epoch* counts,
+//! because every failover raises it: a sentinel that was cut off, or has not heard of the failover yet, says what is no
+//! more.
+//!
+//! A replica that the sentinel of such an answer has told to become the master is the master as soon as it says so
+//! itself, and for as long as it does and the sentinel has not given the failover up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use redis::aio::MultiplexedConnection;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use self::{
+    announcements::News,
+    board::{Answer, Board, Verdict},
+    promotion::Promotion,
+};
+use crate::{
+    Error, ErrorKind,
+    store::redis::{
+        conn::{health::Status, link_config::LinkConfig},
+        wire::{address::Address, dial::Dialer, errors::ErrorText, fault::Fault},
+    },
+};
+
+mod announcements;
+mod board;
+mod identity;
+mod promotion;
+
+/// How often each sentinel is asked.
+const POLL: Duration = Duration::from_secs(1);
+/// The least time from one question to the next.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The sentinels of a service.
+pub(crate) struct Sentinels {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    service: String,
+    /// To the sentinels.
+    dialer: Dialer,
+    /// To the servers that they watch.
+    nodes: Dialer,
+    timeout: Duration,
+    errors: ErrorText,
+    status: Arc<Status>,
+    board: Mutex<Board>,
+    view: watch::Sender<View>,
+    again: watch::Sender<()>,
+}
+
+/// Who the master is.
+#[derive(Clone)]
+enum View {
+    Asking,
+    Known(Address),
+    Unknown(Error),
+}
+
+impl Sentinels {
+    /// Begins to ask them, in tasks of its own.
+    pub(crate) fn start(
+        config: &LinkConfig,
+        dialer: Dialer,
+        addresses: Vec<Address>,
+        service: String,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            service,
+            dialer,
+            nodes: config.dialer.clone(),
+            // Those that hang must not use up the time of who wants to connect.
+            timeout: config.connect_timeout / 2,
+            errors: config.errors.clone(),
+            status: Arc::clone(&config.status),
+            board: Mutex::new(Board::new(addresses.len())),
+            view: watch::Sender::new(View::Asking),
+            again: watch::Sender::new(()),
+        });
+        let mut tasks = JoinSet::new();
+        for (index, address) in addresses.into_iter().enumerate() {
+            let asking = Arc::clone(&shared).ask_for_ever(index, address);
+            tasks.spawn_on(asking, &config.runtime);
+        }
+        Self {
+            shared,
+            _tasks: tasks,
+        }
+    }
+
+    /// Waits until it is known who the master is, or that nobody knows.
+    pub(crate) async fn master(&self) -> Result<Address, Error> {
+        let mut view = self.shared.view.subscribe();
+        let known = view.wait_for(|view| !matches!(view, View::Asking)).await;
+        match known.as_deref() {
+            Ok(View::Known(master)) => Ok(master.clone()),
+            Ok(View::Unknown(error)) => Err(error.clone()),
+            // Cannot be: the sender is in `self`, and that was waited for.
+            Ok(View::Asking) | Err(_) => Err(self.shared.nobody(&[])),
+        }
+    }
+
+    pub(crate) fn known_master(&self) -> Option<Address> {
+        match &*self.shared.view.borrow() {
+            View::Known(master) => Some(master.clone()),
+            View::Asking | View::Unknown(_) => None,
+        }
+    }
+
+    /// Waits until another server than `old` is the master.
+    pub(crate) async fn moved_from(&self, old: &Address) {
+        let mut view = self.shared.view.subscribe();
+        let moved = |view: &View| matches!(view, View::Known(master) if master != old);
+        // Cannot fail: the sender is in `self`.
+        let _ = view.wait_for(moved).await;
+    }
+
+    /// Asks all of them soon.
+    pub(crate) fn ask_again(&self) {
+        self.shared.again.send_replace(());
+    }
+}
+
+impl Shared {
+    /// Asks one sentinel, whatever happens to it.
+    async fn ask_for_ever(self: Arc<Self>, index: usize, address: Address) {
+        let mut again = self.again.subscribe();
+        loop {
+            let news = Arc::new(News::new(&self.service));
+            let mut connection = match self.connect(&address, &news).await {
+                Ok(connection) => Some(connection),
+                Err(error) => {
+                    self.note(index, Err(error));
+                    None
+                }
+            };
+            let mut promotion = None;
+            while let Some(live) = &mut connection {
+                let asked = Instant::now();
+                let answer = self.ask(live, &address).await;
+                let works = match &answer {
+                    Ok(_) => true,
+                    Err(error) => error.kind() == ErrorKind::Config,
+                };
+                let is_promoting = answer.as_ref().is_ok_and(Answer::is_promoting);
+                self.note(index, answer);
+                if !is_promoting {
+                    promotion = None;
+                    // What the replica of an earlier failover said is not about the next one.
+                    self.note_promoted(index, None);
+                }
+                if !works {
+                    connection = None;
+                    continue;
+                }
+                let replica = tokio::select! {
+                    replica = news.changed() => replica,
+                    _ = again.changed() => None,
+                    () = sleep(POLL) => None,
+                };
+                if let Some(replica) = replica {
+                    // The last one must not go on beside the next.
+                    drop(promotion.take());
+                    promotion = Some(Promotion::watch(&self, index, replica));
+                }
+                sleep_until(asked + PAUSE).await;
+            }
+            tokio::select! {
+                _ = again.changed() => {}
+                () = sleep(POLL) => {}
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Connects to a sentinel, and lets it tell of failovers.
+    async fn connect(
+        &self,
+        address: &Address,
+        news: &Arc<News>,
+    ) -> Result<MultiplexedConnection, Error> {
+        let news = Arc::clone(news);
+        let connecting = async {
+            let on_push = move |push| news.take(push);
+            let mut connection = self.dialer.dial(address, on_push).await?;
+            announcements::subscribe(&mut connection).await?;
+            Ok(connection)
+        };
+        self.in_time(address, connecting).await
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut MultiplexedConnection,
+        address: &Address,
+    ) -> Result<Answer, Error> {
+        // While the others are made to follow the next master, the first answer still has the last one: not the
+        // second, which has the epoch from then on.
+        let mut questions = redis::pipe();
+        let question = questions.cmd("SENTINEL");
+        question.arg("MASTER").arg(&self.service);
+        let question = questions.cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
+        let asking = questions.query_async::<(HashMap<String, String>, (String, u16))>(connection);
+        let (state, (host, port)) = self.in_time(address, asking).await?;
+        Answer::read(&state, Address { host, port }, Instant::now()).ok_or_else(|| {
+            let message = format!("the sentinel at {address} says nothing of where the master is");
+            Error::new(ErrorKind::Store, message)
+        })
+    }
+
+    async fn in_time<T>(
+        &self,
+        address: &Address,
+        work: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, Error> {
+        match timeout(self.timeout, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) if error.to_string().contains("No such master with that name") => {
+                let message = format!(
+                    "the sentinel at {address} knows no master with the name {:?}",
+                    self.service
+                );
+                Err(Error::new(ErrorKind::Config, message))
+            }
+            Ok(Err(error)) => {
+                let fault = Fault::of(&error);
+                let error = self.errors.convert_at(address, &error);
+                Err(match fault {
+                    // Who may not ask has no master, as who cannot log in.
+                    Fault::NoPermission => Error::with_source(
+                        ErrorKind::Unavailable,
+                        format!("the sentinel at {address} refuses"),
+                        error,
+                    ),
+                    _ => error,
+                })
+            }
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!(
+                    "no answer from the sentinel at {address} within {:?}",
+                    self.timeout
+                ),
+            )),
+        }
+    }
+
+    /// Notes what a sentinel said.
+    fn note(&self, index: usize, said: Result<Answer, Error>) {
+        if let Err(error) = &said {
+            self.status.note(error);
+        }
+        let mut board = self.board();
+        board.said[index] = Some(said);
+        self.conclude(&mut board);
+    }
+
+    /// Notes which replica is a master now that this sentinel has told to become one.
+    fn note_promoted(&self, index: usize, replica: Option<Address>) {
+        let mut board = self.board();
+        if board.promoted[index] != replica {
+            board.promoted[index] = replica;
+            self.conclude(&mut board);
+        }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets everybody know what follows from what the sentinels said.
+    fn conclude(&self, board: &mut Board) {
+        let view = match board.verdict(Instant::now()) {
+            Verdict::Undecided => return,
+            Verdict::Master(master) => View::Known(master),
+            Verdict::Nobody(errors) => View::Unknown(self.nobody(&errors)),
+        };
+        self.view.send_if_modified(|old| {
+            let news = match (&*old, &view) {
+                (View::Known(old), View::Known(new)) => old != new,
+                _ => true,
+            };
+            *old = view;
+            news
+        });
+    }
+
+    fn nobody(&self, errors: &[Error]) -> Error {
+        let unknown = |error: &Error| error.kind() == ErrorKind::Config;
+        if !errors.is_empty() && errors.iter().all(unknown) {
+            let service = &self.service;
+            let message = format!("the sentinels know no master with the name {service:?}");
+            return Error::new(ErrorKind::Unavailable, message);
+        }
+        let message = "no sentinel says who the master is";
+        ErrorText::all(ErrorKind::Unavailable, message, errors)
+    }
+}
