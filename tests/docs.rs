@@ -8,6 +8,9 @@ use std::{
     sync::LazyLock,
 };
 
+/// The directory of the crate.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
 /// A public item that is re-exported has a page, to which the re-export links.
 #[test]
 fn every_public_item_has_a_page() {
@@ -63,7 +66,7 @@ fn no_link_is_dead() {
 /// A guarantee that nothing proves is none.
 #[test]
 fn every_rule_of_the_threat_model_is_a_test() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(ROOT);
     let model = fs::read_to_string(root.join("src/guide/threat_model.md")).expect("the model");
     let mut sources = String::new();
     read_sources(&root.join("tests"), &mut sources);
@@ -109,7 +112,7 @@ impl Docs {
     fn build() -> Self {
         let cargo = Command::new(env!("CARGO"))
             .args(["doc", "--no-deps", "--all-features"])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(ROOT)
             .output()
             .expect("cargo starts");
         let stderr = String::from_utf8_lossy(&cargo.stderr);

@@ -83,7 +83,7 @@ fn is_within(module: &[String], parent: &[String]) -> bool {
 
 /// All imports within the crate that name a file.
 fn imports() -> Imports {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
     let mut files = BTreeMap::new();
     collect(&root, &mut Vec::new(), &mut files);
     let modules: BTreeSet<Vec<String>> = files.keys().cloned().collect();

@@ -128,7 +128,6 @@ async fn traces_tell_everything_but_tokens() {
 }
 
 /// A layer that was forgotten is an error in the log, with the types; the client is not told.
-#[cfg(feature = "axum")]
 #[tokio::test]
 async fn a_forgotten_layer_is_an_error_in_the_log() {
     use axum::{Router, body::Body, routing::get};

@@ -1,8 +1,8 @@
 //! What this crate costs, each figure as a ratio to its limit: the least that the same work could cost, measured in
 //! the same run.
 //!
-//! `cargo bench` runs all groups and writes `benches/RESULTS.md`; `cargo bench -- http` runs one of them. With
-//! `--features mysql` there are rows for MariaDB. The harness of the tests starts the servers.
+//! `cargo bench -p benches` runs all groups and writes `benches/RESULTS.md`; `cargo bench -p benches -- http` runs one of
+//! them. With `--features mysql` there are rows for MariaDB. The harness of the tests starts the servers.
 //!
 //! The usual harnesses run one benchmark after the other, so that whatever else the machine does meanwhile looks like a
 //! difference between them. Here the variants of a group take turns, round by round, and each round begins with
@@ -17,16 +17,12 @@ mod client;
 mod cpu;
 mod fill;
 mod growth;
-mod population;
-// The benchmark uses a part of the harness only.
-#[allow(dead_code, unused_imports)]
-#[path = "../../tests/it/harness/mod.rs"]
-mod harness;
 mod http;
 mod load;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod overhead;
+mod population;
 mod redis;
 mod report;
 mod rounds;
@@ -37,6 +33,7 @@ mod system_under_test;
 use std::env;
 
 use report::Report;
+use test_harness as harness;
 
 type Group = (&'static str, fn(&mut Report));
 

@@ -5,7 +5,7 @@ use std::{fmt::Write, fs, thread};
 use super::rounds::{Rounds, median};
 
 /// Where a run of all groups is written to.
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/RESULTS.md");
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 
 pub(crate) struct Report {
     text: String,
@@ -123,7 +123,7 @@ impl Report {
         };
         let text = format!(
             "# Benchmarks\n\n\
-             Written by `cargo bench`. Clients and servers shared a machine with {cores} cores; redis-server {redis}; \
+             Written by `cargo bench -p benches`. Clients and servers shared a machine with {cores} cores; redis-server {redis}; \
              features axum, redis{mysql}.\n\n\
              Figures are medians over rounds in which the variants take turns. Quote the ratios, not the absolute \
              figures: they are medians of the ratios within each round, to the first row of a table.\n{}",

@@ -1,9 +1,12 @@
 //! The examples run, and do what they print.
 
 use std::{
+    collections::BTreeMap,
+    env,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::LazyLock,
 };
 
 use reqwest::{Client, StatusCode};
@@ -162,22 +165,10 @@ pub(crate) struct Example {
 }
 
 impl Example {
-    /// Starts what `cargo test` has built, and reads until it has printed the last curl line.
+    /// Starts an example, and reads until it has printed the last curl line.
     pub(crate) fn start(name: &str, env: &[(&str, &str)]) -> Self {
-        let tests = std::env::current_exe().unwrap();
-        let path = tests
-            .ancestors()
-            .nth(2)
-            .unwrap()
-            .join("examples")
-            .join(name);
-        assert!(
-            path.exists(),
-            "{} is missing: run `cargo build --examples --all-features`, or `cargo test --all-features` \
-             without naming a target",
-            path.display()
-        );
-        let mut child = command(&path)
+        static EXECUTABLES: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(build);
+        let mut child = command(&EXECUTABLES[name])
             .env("PORT", "0")
             .envs(env.iter().copied())
             .spawn()
@@ -203,6 +194,46 @@ impl Example {
             bases,
         }
     }
+}
+
+/// The executables of all examples, by name, built from the sources as they are now.
+///
+/// `tests/run` has built them before, by the same command.
+fn build() -> BTreeMap<String, PathBuf> {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .args([
+            "build",
+            "--workspace",
+            "--all-features",
+            "--bins",
+            "--examples",
+        ])
+        .arg("--message-format=json")
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    // Build scripts would run again because of what cargo tells these tests about their own package.
+    for (name, _) in env::vars_os() {
+        let own = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        if name
+            .to_str()
+            .is_some_and(|name| own.iter().any(|own| name.starts_with(own)))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    let output = cargo.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{cargo:?} failed: {stderr}");
+    let messages = output.stdout.split(|&byte| byte == b'\n');
+    let messages = messages.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let executables = messages.filter_map(|message| {
+        let executable = message["executable"].as_str()?;
+        Some((
+            message["target"]["name"].as_str()?.to_owned(),
+            executable.into(),
+        ))
+    });
+    executables.collect()
 }
 
 /// A program that does not outlive this thread.

@@ -3,7 +3,7 @@
 // Clippy takes only the test functions themselves, not what they call, for tests.
 #![allow(clippy::unwrap_used)]
 
-mod harness;
+use test_harness as harness;
 
 mod allocations;
 mod conformance;

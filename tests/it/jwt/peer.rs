@@ -30,7 +30,7 @@ impl Peer {
             found.is_ok_and(|status| status.success()),
             "this test needs Debian's packages python3-jwt and python3-cryptography: `tests/run` installs them"
         );
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/jwt/peer.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/it/jwt/peer.py");
         let mut process = Command::new("/usr/bin/python3")
             .arg(script)
             .stdin(Stdio::piped())

@@ -6,14 +6,11 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose,
 };
-use redis::{Client, ClientTlsConfig, RedisResult, TlsCertificates, aio::MultiplexedConnection};
 use tempfile::TempDir;
-
-use super::RedisServer;
 
 /// A certificate authority of its own, with a certificate for servers and one for clients, in PEM.
 #[derive(Debug)]
-pub(crate) struct Pki {
+pub struct Pki {
     ca: String,
     server: Identity,
     client: Identity,
@@ -21,19 +18,22 @@ pub(crate) struct Pki {
 
 /// A certificate and its private key.
 #[derive(Debug)]
-pub(crate) struct Identity {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct Identity {
+    /// In PEM.
+    pub certificate: String,
+    /// In PEM.
+    pub key: String,
 }
 
 impl Pki {
     /// For servers on this machine.
-    pub(crate) fn new() -> Self {
+    #[allow(clippy::new_without_default, reason = "each has keys of its own")]
+    pub fn new() -> Self {
         Self::for_hosts(&["localhost", "127.0.0.1"])
     }
 
     /// The same with a server's certificate for other names and addresses.
-    pub(crate) fn for_hosts(hosts: &[&str]) -> Self {
+    pub fn for_hosts(hosts: &[&str]) -> Self {
         let key = KeyPair::generate().expect("a key");
         let mut ca = parameters("authority", &[]);
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,12 +48,12 @@ impl Pki {
     }
 
     /// The authority's certificate.
-    pub(crate) fn ca(&self) -> &str {
+    pub fn ca(&self) -> &str {
         &self.ca
     }
 
     /// What a client shows to a server that asks for a certificate.
-    pub(crate) fn client(&self) -> &Identity {
+    pub fn client(&self) -> &Identity {
         &self.client
     }
 
@@ -114,66 +114,75 @@ fn parameters(name: &str, hosts: &[&str]) -> CertificateParams {
     parameters
 }
 
-/// A connection that trusts this authority, past the crate under test.
-pub(super) async fn connect(
-    url: &str,
-    trusted: &Pki,
-    shown: Option<&Identity>,
-) -> RedisResult<MultiplexedConnection> {
-    let certificates = TlsCertificates {
-        client_tls: shown.map(|identity| ClientTlsConfig {
-            client_cert: identity.certificate.clone().into(),
-            client_key: identity.key.clone().into(),
-        }),
-        root_cert: Some(trusted.ca().into()),
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Identity, Pki};
+    use crate::RedisServer;
+    use redis::{
+        Client, ClientTlsConfig, RedisResult, TlsCertificates, aio::MultiplexedConnection,
     };
-    Client::build_with_tls(url, certificates)?
-        .get_multiplexed_async_connection()
-        .await
-}
 
-#[tokio::test]
-async fn only_the_authority_of_a_server_is_trusted() {
-    let pki = Pki::new();
-    let server = RedisServer::start_tls(&pki, &[]).await;
-    let url = server.url();
-    let by_address = url.replace("localhost", "127.0.0.1");
-    let stranger = Pki::new();
-    for _ in 0..2 {
-        ping(&url, &pki, None).await.expect("trusted");
-        ping(&by_address, &pki, None).await.expect("trusted");
-        let error = ping(&url, &stranger, None).await.expect_err("distrusted");
-        assert!(error.to_string().contains("peer certificate"), "{error}");
-        // It keeps its certificate.
-        server.restart().await;
+    /// A connection that trusts this authority, past the crate under test.
+    pub(crate) async fn connect(
+        url: &str,
+        trusted: &Pki,
+        shown: Option<&Identity>,
+    ) -> RedisResult<MultiplexedConnection> {
+        let certificates = TlsCertificates {
+            client_tls: shown.map(|identity| ClientTlsConfig {
+                client_cert: identity.certificate.clone().into(),
+                client_key: identity.key.clone().into(),
+            }),
+            root_cert: Some(trusted.ca().into()),
+        };
+        Client::build_with_tls(url, certificates)?
+            .get_multiplexed_async_connection()
+            .await
     }
-    let plain = Client::open(url.replace("rediss", "redis")).expect("a URL");
-    let plain = plain.get_multiplexed_async_connection().await;
-    assert!(plain.is_err(), "no TLS");
-}
 
-#[tokio::test]
-async fn a_certificate_is_for_its_hosts_only() {
-    let pki = Pki::for_hosts(&["elsewhere.test"]);
-    let server = RedisServer::start_tls(&pki, &[]).await;
-    let error = ping(&server.url(), &pki, None).await.expect_err("no match");
-    assert!(error.to_string().contains("not valid for name"), "{error}");
-}
+    #[tokio::test]
+    async fn only_the_authority_of_a_server_is_trusted() {
+        let pki = Pki::new();
+        let server = RedisServer::start_tls(&pki, &[]).await;
+        let url = server.url();
+        let by_address = url.replace("localhost", "127.0.0.1");
+        let stranger = Pki::new();
+        for _ in 0..2 {
+            ping(&url, &pki, None).await.expect("trusted");
+            ping(&by_address, &pki, None).await.expect("trusted");
+            let error = ping(&url, &stranger, None).await.expect_err("distrusted");
+            assert!(error.to_string().contains("peer certificate"), "{error}");
+            // It keeps its certificate.
+            server.restart().await;
+        }
+        let plain = Client::open(url.replace("rediss", "redis")).expect("a URL");
+        let plain = plain.get_multiplexed_async_connection().await;
+        assert!(plain.is_err(), "no TLS");
+    }
 
-#[tokio::test]
-async fn a_server_may_insist_on_a_certificate() {
-    let pki = Pki::new();
-    let server = RedisServer::start_tls(&pki, &["--tls-auth-clients", "yes"]).await;
-    let url = server.url();
-    ping(&url, &pki, Some(pki.client())).await.expect("trusted");
-    ping(&url, &pki, None).await.expect_err("no certificate");
-    let stranger = Pki::new();
-    let refused = ping(&url, &pki, Some(stranger.client())).await;
-    refused.expect_err("distrusted");
-}
+    #[tokio::test]
+    async fn a_certificate_is_for_its_hosts_only() {
+        let pki = Pki::for_hosts(&["elsewhere.test"]);
+        let server = RedisServer::start_tls(&pki, &[]).await;
+        let error = ping(&server.url(), &pki, None).await.expect_err("no match");
+        assert!(error.to_string().contains("not valid for name"), "{error}");
+    }
 
-/// Connects and makes a round trip: a server refuses a client's certificate after the handshake.
-async fn ping(url: &str, trusted: &Pki, shown: Option<&Identity>) -> RedisResult<()> {
-    let mut connection = connect(url, trusted, shown).await?;
-    redis::cmd("PING").query_async(&mut connection).await
+    #[tokio::test]
+    async fn a_server_may_insist_on_a_certificate() {
+        let pki = Pki::new();
+        let server = RedisServer::start_tls(&pki, &["--tls-auth-clients", "yes"]).await;
+        let url = server.url();
+        ping(&url, &pki, Some(pki.client())).await.expect("trusted");
+        ping(&url, &pki, None).await.expect_err("no certificate");
+        let stranger = Pki::new();
+        let refused = ping(&url, &pki, Some(stranger.client())).await;
+        refused.expect_err("distrusted");
+    }
+
+    /// Connects and makes a round trip: a server refuses a client's certificate after the handshake.
+    async fn ping(url: &str, trusted: &Pki, shown: Option<&Identity>) -> RedisResult<()> {
+        let mut connection = connect(url, trusted, shown).await?;
+        redis::cmd("PING").query_async(&mut connection).await
+    }
 }

@@ -5,16 +5,14 @@ use std::{
     time::Duration,
 };
 
-use redis::{
-    Client, Cmd, FromRedisValue, RedisResult, ToRedisArgs, Value, aio::MultiplexedConnection,
-};
+use redis::{Cmd, FromRedisValue, RedisResult, ToRedisArgs, Value, aio::MultiplexedConnection};
 use tokio::time::timeout;
 
-use super::{Flavor, RedisServer};
+use super::RedisServer;
 
 impl RedisServer {
     /// A new connection of the harness's own user, past this crate and past any password.
-    pub(crate) async fn client(&self) -> MultiplexedConnection {
+    pub async fn client(&self) -> MultiplexedConnection {
         match self.connect().await {
             Ok(connection) => connection,
             Err(error) => self.fail(&format!("cannot connect: {error}")),
@@ -22,7 +20,7 @@ impl RedisServer {
     }
 
     /// Runs one command; panics when the server answers with an error.
-    pub(crate) async fn cmd(&self, args: &[&str]) -> Value {
+    pub async fn cmd(&self, args: &[&str]) -> Value {
         query(&mut self.client().await, args).await
     }
 
@@ -45,7 +43,7 @@ impl RedisServer {
     /// How often each command was called since the start, such as `hget` or `client|setinfo`.
     ///
     /// The harness's own calls count as well.
-    pub(crate) async fn command_calls(&self) -> BTreeMap<String, u64> {
+    pub async fn command_calls(&self) -> BTreeMap<String, u64> {
         let info: String = query(&mut self.client().await, &["INFO", "commandstats"]).await;
         info.lines()
             .filter_map(|line| line.strip_prefix("cmdstat_")?.split_once(":calls="))
@@ -57,7 +55,7 @@ impl RedisServer {
     }
 
     /// Every key, every field and every value in every database.
-    pub(crate) async fn dump_everything(&self) -> Vec<Vec<u8>> {
+    pub async fn dump_everything(&self) -> Vec<Vec<u8>> {
         let mut connection = self.client().await;
         let keyspace: String = query(&mut connection, &["INFO", "keyspace"]).await;
         let mut dump = Vec::new();
@@ -121,69 +119,76 @@ async fn all_keys(connection: &mut MultiplexedConnection) -> BTreeSet<Vec<u8>> {
     }
 }
 
-#[tokio::test]
-async fn the_harness_gets_past_a_password() {
-    let server = RedisServer::start_with(Flavor::Redis, &["--requirepass", "secret"]).await;
-    // Connecting without the password works, commands do not.
-    let client = Client::open(server.url()).expect("a URL");
-    let mut outsider = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("a connection");
-    let ping = redis::cmd("PING");
-    let refused: RedisResult<String> = ping.query_async(&mut outsider).await;
-    assert_eq!(refused.expect_err("no password").code(), Some("NOAUTH"));
-    server.cmd(&["CONFIG", "SET", "requirepass", ""]).await;
-    assert_eq!(
-        query::<String>(&mut server.client().await, &["PING"]).await,
-        "PONG"
-    );
-}
+#[cfg(test)]
+mod tests {
+    use super::query;
+    use crate::{Flavor, RedisServer};
+    use redis::{Client, RedisResult, Value};
 
-#[tokio::test]
-async fn commands_are_counted() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    for _ in 0..3 {
-        server.cmd(&["HGET", "key", "field"]).await;
+    #[tokio::test]
+    async fn the_harness_gets_past_a_password() {
+        let server = RedisServer::start_with(Flavor::Redis, &["--requirepass", "secret"]).await;
+        // Connecting without the password works, commands do not.
+        let client = Client::open(server.url()).expect("a URL");
+        let mut outsider = client
+            .get_multiplexed_async_connection()
+            .await
+            .expect("a connection");
+        let ping = redis::cmd("PING");
+        let refused: RedisResult<String> = ping.query_async(&mut outsider).await;
+        assert_eq!(refused.expect_err("no password").code(), Some("NOAUTH"));
+        server.cmd(&["CONFIG", "SET", "requirepass", ""]).await;
+        assert_eq!(
+            query::<String>(&mut server.client().await, &["PING"]).await,
+            "PONG"
+        );
     }
-    let calls = server.command_calls().await;
-    assert_eq!(calls.get("hget"), Some(&3));
-    assert_eq!(calls.get("hset"), None);
-}
 
-#[tokio::test]
-async fn a_dump_holds_every_key_field_and_value() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let mut client = server.client().await;
-    let fill: [&[&[u8]]; 7] = [
-        &[b"SET", b"string", b"\xff\x00"],
-        &[b"HSET", b"hash", b"field", b"hashed"],
-        &[b"RPUSH", b"list", b"first", b"second"],
-        &[b"SADD", b"set", b"member"],
-        &[b"SELECT", b"3"],
-        &[b"ZADD", b"zset", b"1", b"scored"],
-        &[b"SET", b"\xfe", b""],
-    ];
-    for command in fill {
-        let _: Value = query(&mut client, command).await;
+    #[tokio::test]
+    async fn commands_are_counted() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        for _ in 0..3 {
+            server.cmd(&["HGET", "key", "field"]).await;
+        }
+        let calls = server.command_calls().await;
+        assert_eq!(calls.get("hget"), Some(&3));
+        assert_eq!(calls.get("hset"), None);
     }
-    let mut dump = server.dump_everything().await;
-    dump.sort();
-    let expected: [&[u8]; 14] = [
-        b"",
-        b"field",
-        b"first",
-        b"hash",
-        b"hashed",
-        b"list",
-        b"member",
-        b"scored",
-        b"second",
-        b"set",
-        b"string",
-        b"zset",
-        b"\xfe",
-        b"\xff\x00",
-    ];
-    assert_eq!(dump, expected);
+
+    #[tokio::test]
+    async fn a_dump_holds_every_key_field_and_value() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let mut client = server.client().await;
+        let fill: [&[&[u8]]; 7] = [
+            &[b"SET", b"string", b"\xff\x00"],
+            &[b"HSET", b"hash", b"field", b"hashed"],
+            &[b"RPUSH", b"list", b"first", b"second"],
+            &[b"SADD", b"set", b"member"],
+            &[b"SELECT", b"3"],
+            &[b"ZADD", b"zset", b"1", b"scored"],
+            &[b"SET", b"\xfe", b""],
+        ];
+        for command in fill {
+            let _: Value = query(&mut client, command).await;
+        }
+        let mut dump = server.dump_everything().await;
+        dump.sort();
+        let expected: [&[u8]; 14] = [
+            b"",
+            b"field",
+            b"first",
+            b"hash",
+            b"hashed",
+            b"list",
+            b"member",
+            b"scored",
+            b"second",
+            b"set",
+            b"string",
+            b"zset",
+            b"\xfe",
+            b"\xff\x00",
+        ];
+        assert_eq!(dump, expected);
+    }
 }

@@ -18,14 +18,14 @@ use tokio::{
 };
 
 /// The reply to a command, as it is sent; `None`: the connection hangs from then on.
-pub(crate) type Reply = Option<String>;
+pub type Reply = Option<String>;
 
 type Answer = dyn Fn(&[&str]) -> Reply + Send + Sync;
 
 /// A server on a loopback port of its own; ends when dropped.
 ///
 /// It greets clients as a master, tells the time, and lets clients subscribe to any channel unless the test refuses.
-pub(crate) struct FakeServer {
+pub struct FakeServer {
     port: u16,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
@@ -44,7 +44,7 @@ struct Shared {
 
 impl FakeServer {
     /// Starts a server that never answers, until [`answer`](Self::answer) says otherwise.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
         let listener = listener.expect("a free port");
         let port = listener.local_addr().expect("a bound address").port();
@@ -65,39 +65,39 @@ impl FakeServer {
     }
 
     /// From now on commands are answered like this.
-    pub(crate) fn answer(&self, answer: impl Fn(&[&str]) -> Reply + Send + Sync + 'static) {
+    pub fn answer(&self, answer: impl Fn(&[&str]) -> Reply + Send + Sync + 'static) {
         *lock(&self.shared.answer) = Arc::new(answer);
     }
 
     /// From now on `HELLO` tells no role, as with some proxies.
-    pub(crate) fn hide_role(&self) {
+    pub fn hide_role(&self) {
         self.shared.hides_role.store(true, Ordering::SeqCst);
     }
 
     /// From now on the clock shows this time, in seconds since the Unix epoch, and stands still.
-    pub(crate) fn set_time(&self, seconds: u64) {
+    pub fn set_time(&self, seconds: u64) {
         self.shared.time.store(seconds, Ordering::SeqCst);
     }
 
     /// The port on 127.0.0.1.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// How many connections were accepted.
-    pub(crate) fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// How many commands came that begin with these words.
-    pub(crate) fn calls(&self, words: &str) -> usize {
+    pub fn calls(&self, words: &str) -> usize {
         let commands = lock(&self.shared.commands);
         let calls = commands.iter().filter(|command| command.starts_with(words));
         calls.count()
     }
 
     /// Sends a message to those who have subscribed to the channel.
-    pub(crate) fn publish(&self, channel: &str, message: &str) {
+    pub fn publish(&self, channel: &str, message: &str) {
         let message = (channel.to_owned(), message.to_owned());
         // Nobody may be connected.
         let _ = self.shared.pushes.send(message);
@@ -119,23 +119,23 @@ impl fmt::Debug for FakeServer {
 }
 
 /// A string.
-pub(crate) fn bulk(text: &str) -> String {
+pub fn bulk(text: &str) -> String {
     format!("${}\r\n{text}\r\n", text.len())
 }
 
 /// An array of replies.
-pub(crate) fn array(items: impl IntoIterator<Item = String>) -> String {
+pub fn array(items: impl IntoIterator<Item = String>) -> String {
     let items: Vec<_> = items.into_iter().collect();
     format!("*{}\r\n{}", items.len(), items.concat())
 }
 
 /// An error, beginning with its code.
-pub(crate) fn error(text: &str) -> String {
+pub fn error(text: &str) -> String {
     format!("-{text}\r\n")
 }
 
 /// Nil.
-pub(crate) const NIL: &str = "_\r\n";
+pub const NIL: &str = "_\r\n";
 
 /// Accepts connections for ever; they end together with this.
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {

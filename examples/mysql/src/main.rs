@@ -1,8 +1,8 @@
 //! Two instances of a service that share their sessions through one MySQL server.
 //!
 //! Log in at one instance, use the session at the other, and log out at either. The users are in a table beside the
-//! sessions. Run `MYSQL_URL=mysql://root@127.0.0.1/sessions cargo run --features mysql --example mysql` and try the
-//! curl lines that it prints.
+//! sessions. Run `MYSQL_URL=mysql://root@127.0.0.1/sessions cargo run -p example-mysql` and try the curl lines that it
+//! prints.
 
 use std::env;
 

@@ -1,15 +1,13 @@
 //! A cluster.
 
-use redis::RedisResult;
-
-use super::{Flavor, Pki, RedisServer, admin::query, fail, poll, process::Launch, three, tls};
+use super::{Flavor, Pki, RedisServer, admin::query, fail, poll, process::Launch, three};
 
 const SLOTS: u16 = 16384;
 const PRIMARIES: usize = 3;
 
 /// Three primaries, each with a third of the slots, and a replica of each.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub struct Cluster {
     nodes: Vec<RedisServer>,
     ids: Vec<String>,
     scheme: &'static str,
@@ -17,12 +15,12 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     /// Starts an empty cluster.
-    pub(crate) async fn start(flavor: Flavor) -> Self {
+    pub async fn start(flavor: Flavor) -> Self {
         Self::start_with(flavor, None, &[]).await
     }
 
     /// The same, in which everything speaks TLS if there are certificates, with further arguments.
-    pub(crate) async fn start_with(flavor: Flavor, tls: Option<&Pki>, args: &[&str]) -> Self {
+    pub async fn start_with(flavor: Flavor, tls: Option<&Pki>, args: &[&str]) -> Self {
         let own = [
             ["--cluster-enabled", "yes"],
             ["--cluster-node-timeout", "2000"],
@@ -47,19 +45,19 @@ impl Cluster {
     }
 
     /// The URL, without credentials.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let addresses = self.nodes.iter().map(RedisServer::port);
         let addresses: Vec<_> = addresses.map(|port| format!("127.0.0.1:{port}")).collect();
         format!("{}://{}", self.scheme, addresses.join("&node=")).replacen('&', "?", 1)
     }
 
     /// The nodes; the first three were started as the primaries, the fourth as the first one's replica.
-    pub(crate) fn nodes(&self) -> &[RedisServer] {
+    pub fn nodes(&self) -> &[RedisServer] {
         &self.nodes
     }
 
     /// The slot of a key.
-    pub(crate) async fn slot_of(&self, key: &str) -> u16 {
+    pub async fn slot_of(&self, key: &str) -> u16 {
         for node in self.running() {
             if let Some(slot) = node.ask(&["CLUSTER", "KEYSLOT", key]).await {
                 return slot;
@@ -69,7 +67,7 @@ impl Cluster {
     }
 
     /// The primary of a key, by what all running nodes say.
-    pub(crate) async fn primary_of(&self, key: &str) -> &RedisServer {
+    pub async fn primary_of(&self, key: &str) -> &RedisServer {
         self.primary_of_slot(self.slot_of(key).await).await
     }
 
@@ -81,7 +79,7 @@ impl Cluster {
     }
 
     /// Waits until all running nodes name one other primary of a key, which serves it.
-    pub(crate) async fn new_primary(&self, key: &str, old: &RedisServer) -> &RedisServer {
+    pub async fn new_primary(&self, key: &str, old: &RedisServer) -> &RedisServer {
         let slot = self.slot_of(key).await;
         let primary = poll(async || {
             let new = self.agreed_primary(slot).await?;
@@ -95,7 +93,7 @@ impl Cluster {
     }
 
     /// Waits until every node sees three primaries with a replica each, and all slots served.
-    pub(crate) async fn wait_until_whole(&self) {
+    pub async fn wait_until_whole(&self) {
         let whole = poll(async || {
             for node in &self.nodes {
                 sees_the_whole(node).await.filter(|&whole| whole)?;
@@ -195,41 +193,48 @@ fn owner(nodes: &str, slot: u16) -> Option<&str> {
     line.split(' ').next()
 }
 
-#[tokio::test]
-async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
-    let cluster = Cluster::start(Flavor::Redis).await;
-    let old = cluster.primary_of("key").await;
-    old.cmd(&["SET", "key", "value"]).await;
-    old.cmd(&["WAIT", "1", "5000"]).await;
-    old.kill();
-    let new = cluster.new_primary("key", old).await;
-    assert_eq!(new.ask(&["GET", "key"]).await, Some("value".to_owned()));
-    assert_eq!(cluster.primary_of("key").await.port(), new.port());
-    old.restart().await;
-    cluster.wait_until_whole().await;
-    assert!(!old.is_master().await);
-}
+#[cfg(test)]
+mod tests {
+    use super::Cluster;
+    use crate::{Flavor, Pki, tls::tests::connect};
+    use redis::RedisResult;
 
-#[tokio::test]
-async fn a_cluster_may_speak_tls() {
-    let pki = Pki::new();
-    let cluster = Cluster::start_with(Flavor::Redis, Some(&pki), &[]).await;
-    let primary = cluster.primary_of("key").await;
-    let others = cluster
-        .nodes()
-        .iter()
-        .filter(|node| node.port() != primary.port());
-    for node in others {
-        let mut client = tls::connect(&node.url(), &pki, None).await.expect("TLS");
-        let get = redis::cmd("GET").arg("key").take();
-        let moved: RedisResult<String> = get.query_async(&mut client).await;
-        let moved = moved.expect_err("another node's key");
-        let here = format!("127.0.0.1:{}", primary.port());
-        assert_eq!(moved.redirect_node().map(|(node, _)| node), Some(&here[..]));
+    #[tokio::test]
+    async fn a_killed_primary_is_replaced_and_comes_back_as_a_replica() {
+        let cluster = Cluster::start(Flavor::Redis).await;
+        let old = cluster.primary_of("key").await;
+        old.cmd(&["SET", "key", "value"]).await;
+        old.cmd(&["WAIT", "1", "5000"]).await;
+        old.kill();
+        let new = cluster.new_primary("key", old).await;
+        assert_eq!(new.ask(&["GET", "key"]).await, Some("value".to_owned()));
+        assert_eq!(cluster.primary_of("key").await.port(), new.port());
+        old.restart().await;
+        cluster.wait_until_whole().await;
+        assert!(!old.is_master().await);
     }
-    let to = &cluster.nodes()[1];
-    assert_ne!(to.port(), primary.port());
-    primary.cmd(&["SET", "key", "value"]).await;
-    cluster.migrate_slot(cluster.slot_of("key").await, to).await;
-    assert_eq!(to.ask(&["GET", "key"]).await, Some("value".to_owned()));
+
+    #[tokio::test]
+    async fn a_cluster_may_speak_tls() {
+        let pki = Pki::new();
+        let cluster = Cluster::start_with(Flavor::Redis, Some(&pki), &[]).await;
+        let primary = cluster.primary_of("key").await;
+        let others = cluster
+            .nodes()
+            .iter()
+            .filter(|node| node.port() != primary.port());
+        for node in others {
+            let mut client = connect(&node.url(), &pki, None).await.expect("TLS");
+            let get = redis::cmd("GET").arg("key").take();
+            let moved: RedisResult<String> = get.query_async(&mut client).await;
+            let moved = moved.expect_err("another node's key");
+            let here = format!("127.0.0.1:{}", primary.port());
+            assert_eq!(moved.redirect_node().map(|(node, _)| node), Some(&here[..]));
+        }
+        let to = &cluster.nodes()[1];
+        assert_ne!(to.port(), primary.port());
+        primary.cmd(&["SET", "key", "value"]).await;
+        cluster.migrate_slot(cluster.slot_of("key").await, to).await;
+        assert_eq!(to.ask(&["GET", "key"]).await, Some("value".to_owned()));
+    }
 }

@@ -2,7 +2,7 @@
 
 mod admin;
 mod cluster;
-pub(crate) mod fake;
+pub mod fake;
 mod mariadb;
 mod migration;
 mod process;
@@ -16,14 +16,15 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use self::process::Launch;
-pub(crate) use self::{
+pub use self::{
     cluster::Cluster,
     mariadb::MariaDb,
+    migration::Migration,
     process::Flavor,
     proxy::Proxy,
     redis::RedisServer,
     sentinel::{SentinelOptions, SentinelSet},
-    tls::Pki,
+    tls::{Identity, Pki},
 };
 
 /// Starts three servers that differ in nothing but their ports.

@@ -27,7 +27,7 @@ use super::Pki;
 
 /// A server implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flavor {
+pub enum Flavor {
     /// Debian's `redis-server`, from the `PATH`.
     Redis,
     /// A current Valkey, from the target directory.
@@ -40,14 +40,15 @@ impl Flavor {
         match self {
             Self::Redis => on_path("redis-server", "redis-server"),
             Self::Valkey => {
-                // Wherever the target directory is, cargo puts this one into it.
-                let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
-                    .with_file_name("test-servers")
-                    .join("valkey-server");
-                if !file.is_file() {
-                    missing(&format!("`{}`", file.display()));
-                }
-                file
+                // Wherever the target directory is, cargo puts test executables into it.
+                let tests = env::current_exe().expect("the path of the tests");
+                let servers = tests.ancestors().map(|dir| dir.join("test-servers"));
+                servers
+                    .map(|dir| dir.join("valkey-server"))
+                    .find(|file| file.is_file())
+                    .unwrap_or_else(|| {
+                        missing("`test-servers/valkey-server`, in the target directory,")
+                    })
             }
         }
     }

@@ -1,7 +1,7 @@
 //! JWTs: a service with a store that logs users in, and one without a store that verifies tokens with the published
 //! keys.
 //!
-//! Run `cargo run --features jwt --example jwt` and try the curl lines that it prints.
+//! Run `cargo run -p example-jwt` and try the curl lines that it prints.
 
 use std::{error::Error as StdError, time::Duration};
 

@@ -1,6 +1,6 @@
 //! The layer on a tonic server: with `.grpc()`, refused gRPC calls get a gRPC status.
 //!
-//! Run `cargo run --example grpc`. `PORT` sets the port. The service is tonic's health service, so that no code has to
+//! Run `cargo run -p example-grpc`. `PORT` sets the port. The service is tonic's health service, so that no code has to
 //! be generated.
 
 use std::env;

@@ -1,6 +1,6 @@
 //! Streams that end with their session: a WebSocket and server-sent events on axum, with sessions in memory.
 //!
-//! Run `cargo run --example websocket` and open the address that it prints in a browser. `PORT` sets the port.
+//! Run `cargo run -p example-websocket` and open the address that it prints in a browser. `PORT` sets the port.
 
 use std::{convert::Infallible, env, pin::pin, time::Duration};
 

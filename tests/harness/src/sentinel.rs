@@ -2,29 +2,27 @@
 
 use std::collections::HashMap;
 
-use redis::{Cmd, RedisResult};
-
-use super::{Flavor, Pki, RedisServer, fail, poll, process::Launch, three, tls};
+use super::{Flavor, Pki, RedisServer, fail, poll, process::Launch, three};
 
 /// The name under which the sentinels know the master.
 const SERVICE: &str = "mymaster";
 
 /// What a [`SentinelSet`] may have beside the defaults.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SentinelOptions<'a> {
+pub struct SentinelOptions<'a> {
     /// The password of the default user, on every node.
-    pub(crate) node_password: Option<&'a str>,
+    pub node_password: Option<&'a str>,
     /// The same on every sentinel.
-    pub(crate) sentinel_password: Option<&'a str>,
+    pub sentinel_password: Option<&'a str>,
     /// Whether everything speaks TLS.
-    pub(crate) tls: Option<&'a Pki>,
+    pub tls: Option<&'a Pki>,
     /// Further arguments of the nodes.
-    pub(crate) node_args: &'a [&'a str],
+    pub node_args: &'a [&'a str],
 }
 
 /// A master, two replicas and three sentinels, of which two are enough for a failover.
 #[derive(Debug)]
-pub(crate) struct SentinelSet {
+pub struct SentinelSet {
     nodes: [RedisServer; 3],
     sentinels: [RedisServer; 3],
     scheme: &'static str,
@@ -32,11 +30,12 @@ pub(crate) struct SentinelSet {
 
 impl SentinelSet {
     /// Starts an empty set, in which everybody knows everybody else.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(SentinelOptions::default()).await
     }
 
-    pub(crate) async fn start_with(options: SentinelOptions<'_>) -> Self {
+    /// As [`start`](Self::start), with passwords, TLS or further arguments.
+    pub async fn start_with(options: SentinelOptions<'_>) -> Self {
         let nodes = start_nodes(options).await;
         let sentinels = start_sentinels(options, &nodes[0]).await;
         let scheme = match options.tls {
@@ -53,7 +52,7 @@ impl SentinelSet {
     }
 
     /// The URL, without credentials.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let [first, second, third] = self.sentinels.each_ref().map(RedisServer::port);
         format!(
             "{}://127.0.0.1:{first}?node=127.0.0.1:{second}&node=127.0.0.1:{third}\
@@ -66,16 +65,17 @@ impl SentinelSet {
     ///
     /// None of them has a configuration file: a restarted one is what it was started as, until the
     /// sentinels tell it otherwise.
-    pub(crate) fn nodes(&self) -> &[RedisServer] {
+    pub fn nodes(&self) -> &[RedisServer] {
         &self.nodes
     }
 
-    pub(crate) fn sentinels(&self) -> &[RedisServer] {
+    /// The three sentinels.
+    pub fn sentinels(&self) -> &[RedisServer] {
         &self.sentinels
     }
 
     /// The master, by what two sentinels at least say.
-    pub(crate) async fn master(&self) -> &RedisServer {
+    pub async fn master(&self) -> &RedisServer {
         let master = poll(async || {
             let named = self.named_masters().await;
             self.nodes
@@ -89,7 +89,7 @@ impl SentinelSet {
     }
 
     /// Waits until all running sentinels name one other master, which knows that it is one.
-    pub(crate) async fn new_master(&self, old: &RedisServer) -> &RedisServer {
+    pub async fn new_master(&self, old: &RedisServer) -> &RedisServer {
         let master = poll(async || {
             let named = self.named_masters().await;
             let new = self
@@ -106,7 +106,7 @@ impl SentinelSet {
     }
 
     /// Waits until every sentinel sees all others, and both replicas are in sync with the master.
-    pub(crate) async fn wait_until_whole(&self) {
+    pub async fn wait_until_whole(&self) {
         let whole = poll(async || {
             for sentinel in &self.sentinels {
                 sees_the_whole(sentinel).await.filter(|&whole| whole)?;
@@ -207,64 +207,71 @@ async fn sees_the_whole(sentinel: &RedisServer) -> Option<bool> {
     )
 }
 
-#[tokio::test]
-async fn a_killed_master_is_replaced_and_comes_back_as_a_replica() {
-    let set = SentinelSet::start().await;
-    let old = set.master().await;
-    assert_eq!(old.port(), set.nodes()[0].port());
-    old.cmd(&["SET", "key", "value"]).await;
-    old.cmd(&["WAIT", "2", "5000"]).await;
-    old.kill();
-    let new = set.new_master(old).await;
-    assert_eq!(new.ask(&["GET", "key"]).await, Some("value".to_owned()));
-    assert_eq!(set.master().await.port(), new.port());
+#[cfg(test)]
+mod tests {
+    use super::{SentinelOptions, SentinelSet};
+    use crate::{Pki, tls::tests::connect};
+    use redis::{Cmd, RedisResult};
 
-    // Empty, and a master by its own account.
-    old.restart().await;
-    assert!(old.is_master().await);
-    assert_eq!(old.ask(&["EXISTS", "key"]).await, Some(0));
-    set.wait_until_whole().await;
-    assert!(!old.is_master().await);
-    assert_eq!(old.ask(&["GET", "key"]).await, Some("value".to_owned()));
-}
+    #[tokio::test]
+    async fn a_killed_master_is_replaced_and_comes_back_as_a_replica() {
+        let set = SentinelSet::start().await;
+        let old = set.master().await;
+        assert_eq!(old.port(), set.nodes()[0].port());
+        old.cmd(&["SET", "key", "value"]).await;
+        old.cmd(&["WAIT", "2", "5000"]).await;
+        old.kill();
+        let new = set.new_master(old).await;
+        assert_eq!(new.ask(&["GET", "key"]).await, Some("value".to_owned()));
+        assert_eq!(set.master().await.port(), new.port());
 
-#[tokio::test]
-async fn a_restarted_sentinel_knows_what_it_knew() {
-    let set = SentinelSet::start().await;
-    let sentinel = &set.sentinels()[0];
-    sentinel.kill();
-    set.nodes()[0].freeze();
-    let new = set.new_master(&set.nodes()[0]).await;
-    sentinel.restart().await;
-    // It goes on from its file and hears of the failover from the others.
-    assert_eq!(set.new_master(&set.nodes()[0]).await.port(), new.port());
-}
+        // Empty, and a master by its own account.
+        old.restart().await;
+        assert!(old.is_master().await);
+        assert_eq!(old.ask(&["EXISTS", "key"]).await, Some(0));
+        set.wait_until_whole().await;
+        assert!(!old.is_master().await);
+        assert_eq!(old.ask(&["GET", "key"]).await, Some("value".to_owned()));
+    }
 
-#[tokio::test]
-async fn a_set_may_have_passwords_and_speak_tls() {
-    let pki = Pki::new();
-    let set = SentinelSet::start_with(SentinelOptions {
-        node_password: Some("node's"),
-        sentinel_password: Some("sentinel's"),
-        tls: Some(&pki),
-        ..SentinelOptions::default()
-    })
-    .await;
-    let old = set.master().await;
-    old.kill();
-    let new = set.new_master(old).await;
-    for (server, command, password) in [
-        (new, &["PING"][..], "node's"),
-        (&set.sentinels()[0], &["SENTINEL", "MYID"], "sentinel's"),
-    ] {
-        let mut client = tls::connect(&server.url(), &pki, None).await.expect("TLS");
-        let mut run = async |command: &[&str]| -> RedisResult<String> {
-            let mut cmd = Cmd::new();
-            cmd.arg(command).query_async(&mut client).await
-        };
-        let refused = run(command).await.expect_err("no password");
-        assert_eq!(refused.code(), Some("NOAUTH"));
-        run(&["AUTH", password]).await.expect("the password");
-        run(command).await.expect("an answer");
+    #[tokio::test]
+    async fn a_restarted_sentinel_knows_what_it_knew() {
+        let set = SentinelSet::start().await;
+        let sentinel = &set.sentinels()[0];
+        sentinel.kill();
+        set.nodes()[0].freeze();
+        let new = set.new_master(&set.nodes()[0]).await;
+        sentinel.restart().await;
+        // It goes on from its file and hears of the failover from the others.
+        assert_eq!(set.new_master(&set.nodes()[0]).await.port(), new.port());
+    }
+
+    #[tokio::test]
+    async fn a_set_may_have_passwords_and_speak_tls() {
+        let pki = Pki::new();
+        let set = SentinelSet::start_with(SentinelOptions {
+            node_password: Some("node's"),
+            sentinel_password: Some("sentinel's"),
+            tls: Some(&pki),
+            ..SentinelOptions::default()
+        })
+        .await;
+        let old = set.master().await;
+        old.kill();
+        let new = set.new_master(old).await;
+        for (server, command, password) in [
+            (new, &["PING"][..], "node's"),
+            (&set.sentinels()[0], &["SENTINEL", "MYID"], "sentinel's"),
+        ] {
+            let mut client = connect(&server.url(), &pki, None).await.expect("TLS");
+            let mut run = async |command: &[&str]| -> RedisResult<String> {
+                let mut cmd = Cmd::new();
+                cmd.arg(command).query_async(&mut client).await
+            };
+            let refused = run(command).await.expect_err("no password");
+            assert_eq!(refused.code(), Some("NOAUTH"));
+            run(&["AUTH", password]).await.expect("the password");
+            run(command).await.expect("an answer");
+        }
     }
 }

@@ -35,7 +35,7 @@ GRANT ALL ON *.* TO 'app'@'%' WITH GRANT OPTION;
 /// A server on a loopback port of its own, with its data in a directory of its own; killed when dropped, and when the
 /// tests die.
 #[derive(Debug)]
-pub(crate) struct MariaDb {
+pub struct MariaDb {
     args: Vec<String>,
     dir: TempDir,
     port: u16,
@@ -44,17 +44,17 @@ pub(crate) struct MariaDb {
 
 impl MariaDb {
     /// Starts a server without any tables of ours.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// As [`start`](Self::start), with further arguments, which win over the harness's own.
-    pub(crate) async fn start_with(args: &[&str]) -> Self {
+    pub async fn start_with(args: &[&str]) -> Self {
         Self::launch(None, args).await
     }
 
     /// A server that speaks TLS to those who want it.
-    pub(crate) async fn start_tls(pki: &Pki) -> Self {
+    pub async fn start_tls(pki: &Pki) -> Self {
         Self::launch(Some(pki), &[]).await
     }
 
@@ -89,38 +89,40 @@ impl MariaDb {
     }
 
     /// Starts the server again on the same port and data, with the same arguments.
-    pub(crate) async fn restart(&self) {
+    pub async fn restart(&self) {
         self.kill();
         self.process.replace(spawn(&self.args, &self.dir).await);
         let deadline = Instant::now() + START_DEADLINE;
         assert!(self.wait_until_ready(deadline).await, "the port is taken");
     }
 
-    pub(crate) fn url(&self) -> String {
+    /// Where the stores connect to, with user and password.
+    pub fn url(&self) -> String {
         format!("mysql://app:hunter2@127.0.0.1:{}/sessions", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// The port on the loopback address.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Stops the process with all its connections open, as if the machine hung.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.process.freeze();
     }
 
     /// Lets a frozen server go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.process.thaw();
     }
 
     /// Kills the process, frozen or not; when this returns it is gone.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.process.kill();
     }
 
     /// Ends all connections but those that are made to do so.
-    pub(crate) async fn end_connections(&self) {
+    pub async fn end_connections(&self) {
         let others = "SELECT ID FROM information_schema.PROCESSLIST \
                       WHERE USER = 'app' AND ID <> CONNECTION_ID()";
         for row in self.sql(others).await {
@@ -133,7 +135,7 @@ impl MariaDb {
     }
 
     /// Ends the connections of an account but for the three that began first.
-    pub(crate) async fn end_some_connections(&self, user: &str) {
+    pub async fn end_some_connections(&self, user: &str) {
         let ids = format!(
             "SELECT ID FROM information_schema.PROCESSLIST WHERE USER = '{user}' ORDER BY ID LIMIT 3, 1000"
         );
@@ -147,12 +149,12 @@ impl MariaDb {
     }
 
     /// How many warnings the server has written into its log.
-    pub(crate) fn warnings(&self) -> usize {
+    pub fn warnings(&self) -> usize {
         self.log().matches("[Warning]").count()
     }
 
     /// The numbers of `SHOW GLOBAL STATUS`.
-    pub(crate) async fn status(&self) -> BTreeMap<String, u64> {
+    pub async fn status(&self) -> BTreeMap<String, u64> {
         let rows = self.sql("SHOW GLOBAL STATUS").await;
         let numbers = rows.iter().filter_map(|row| {
             let number: String = row.get(1);
@@ -162,12 +164,12 @@ impl MariaDb {
     }
 
     /// The number in the only row that the statement returns.
-    pub(crate) async fn number(&self, statement: &str) -> i64 {
+    pub async fn number(&self, statement: &str) -> i64 {
         self.sql(statement).await[0].get(0)
     }
 
     /// Asks the server, past any store.
-    pub(crate) async fn sql(&self, statement: &str) -> Vec<MySqlRow> {
+    pub async fn sql(&self, statement: &str) -> Vec<MySqlRow> {
         let mut connection = self.connect().await.expect("a connection");
         let statement = sqlx::raw_sql(AssertSqlSafe(statement));
         let rows = statement
@@ -180,7 +182,7 @@ impl MariaDb {
     }
 
     /// A connection of a test's own.
-    pub(crate) async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+    pub async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
         let options = MySqlConnectOptions::new()
             .host("127.0.0.1")
             .port(self.port)

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use redis::{AsyncConnectionConfig, Client, RedisResult, aio::MultiplexedConnection};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
@@ -20,11 +19,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Flavor, RedisServer};
-
 /// A proxy on a loopback port of its own, in front of another one; ends when dropped.
 #[derive(Debug)]
-pub(crate) struct Proxy {
+pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
     accepting: JoinHandle<()>,
@@ -32,7 +29,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Starts a proxy that passes everything on to 127.0.0.1:`upstream_port`.
-    pub(crate) async fn start(upstream_port: u16) -> Self {
+    pub async fn start(upstream_port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
             .await
             .expect("a free port");
@@ -48,12 +45,12 @@ impl Proxy {
     }
 
     /// The port on 127.0.0.1.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// New flows lead to 127.0.0.1:`upstream_port` from now on; existing flows go on where they are.
-    pub(crate) fn redirect(&self, upstream_port: u16) {
+    pub fn redirect(&self, upstream_port: u16) {
         let port = &self.shared.upstream_port;
         port.store(upstream_port, Ordering::Relaxed);
     }
@@ -61,24 +58,24 @@ impl Proxy {
     /// From now on every byte takes this much longer (in milliseconds, rounded up), each way.
     ///
     /// Only the latency grows: any number of bytes can be under way.
-    pub(crate) fn set_delay(&self, delay: Duration) {
+    pub fn set_delay(&self, delay: Duration) {
         *lock(&self.shared.delay) = delay;
     }
 
     /// The flows of this moment stay open but pass no byte any more, either way; new ones work.
-    pub(crate) fn black_hole_existing(&self) {
+    pub fn black_hole_existing(&self) {
         for flow in &*lock(&self.shared.flows) {
             flow.send_replace(Fate::BlackHoled);
         }
     }
 
     /// The same for one flow only, by the order in which they began.
-    pub(crate) fn black_hole(&self, index: usize) {
+    pub fn black_hole(&self, index: usize) {
         lock(&self.shared.flows)[index].send_replace(Fate::BlackHoled);
     }
 
     /// Closes the flows of this moment, black-holed ones too; when this returns they are closed.
-    pub(crate) async fn drop_connections(&self) {
+    pub async fn drop_connections(&self) {
         let flows = mem::take(&mut *lock(&self.shared.flows));
         for flow in &flows {
             flow.send_replace(Fate::Dropped);
@@ -89,7 +86,7 @@ impl Proxy {
     }
 
     /// Whether new connections are closed at once; existing flows go on.
-    pub(crate) fn refuse(&self, refuse: bool) {
+    pub fn refuse(&self, refuse: bool) {
         self.shared.refuse.store(refuse, Ordering::Relaxed);
     }
 }
@@ -221,113 +218,122 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[tokio::test]
-async fn a_delay_costs_latency_but_no_throughput() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let proxy = Proxy::start(server.port()).await;
-    let mut client = connect(&proxy).await.expect("a connection");
-    proxy.set_delay(Duration::from_millis(100));
-    let start = Instant::now();
-    let mut pings = JoinSet::new();
-    for _ in 0..1000 {
-        let mut client = client.clone();
-        pings.spawn(async move { ping(&mut client).await });
+#[cfg(test)]
+mod tests {
+    use super::Proxy;
+    use crate::{Flavor, RedisServer};
+    use redis::{AsyncConnectionConfig, Client, RedisResult, aio::MultiplexedConnection};
+    use std::time::Duration;
+    use tokio::{task::JoinSet, time::Instant};
+
+    #[tokio::test]
+    async fn a_delay_costs_latency_but_no_throughput() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut client = connect(&proxy).await.expect("a connection");
+        proxy.set_delay(Duration::from_millis(100));
+        let start = Instant::now();
+        let mut pings = JoinSet::new();
+        for _ in 0..1000 {
+            let mut client = client.clone();
+            pings.spawn(async move { ping(&mut client).await });
+        }
+        for answer in pings.join_all().await {
+            answer.expect("a late answer");
+        }
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+
+        proxy.set_delay(Duration::ZERO);
+        let start = Instant::now();
+        ping(&mut client).await.expect("an answer");
+        assert!(start.elapsed() < Duration::from_millis(200));
     }
-    for answer in pings.join_all().await {
-        answer.expect("a late answer");
+
+    #[tokio::test]
+    async fn a_black_hole_takes_existing_flows_only() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut old = connect(&proxy).await.expect("a connection");
+        proxy.black_hole_existing();
+        assert!(ping(&mut old).await.expect_err("no answer").is_timeout());
+        let mut new = connect(&proxy).await.expect("a connection");
+        ping(&mut new).await.expect("an answer");
+
+        // Not even the server's end comes through, until the flow is dropped.
+        server.kill();
+        assert!(!ping(&mut new).await.expect_err("no answer").is_timeout());
+        assert!(ping(&mut old).await.expect_err("no answer").is_timeout());
+        proxy.drop_connections().await;
+        assert!(!ping(&mut old).await.expect_err("no answer").is_timeout());
     }
-    let took = start.elapsed();
-    assert!(took >= Duration::from_millis(200), "{took:?}");
-    assert!(took < Duration::from_secs(5), "{took:?}");
 
-    proxy.set_delay(Duration::ZERO);
-    let start = Instant::now();
-    ping(&mut client).await.expect("an answer");
-    assert!(start.elapsed() < Duration::from_millis(200));
-}
+    #[tokio::test]
+    async fn dropped_and_refused_connections_fail_and_new_ones_work() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut client = connect(&proxy).await.expect("a connection");
+        proxy.refuse(true);
+        connect(&proxy).await.expect_err("refused");
+        ping(&mut client).await.expect("an existing flow goes on");
+        proxy.drop_connections().await;
+        let error = ping(&mut client).await.expect_err("a closed connection");
+        assert!(error.is_connection_dropped(), "{error}");
+        proxy.refuse(false);
+        let mut client = connect(&proxy).await.expect("a connection");
+        ping(&mut client).await.expect("an answer");
+    }
 
-#[tokio::test]
-async fn a_black_hole_takes_existing_flows_only() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let proxy = Proxy::start(server.port()).await;
-    let mut old = connect(&proxy).await.expect("a connection");
-    proxy.black_hole_existing();
-    assert!(ping(&mut old).await.expect_err("no answer").is_timeout());
-    let mut new = connect(&proxy).await.expect("a connection");
-    ping(&mut new).await.expect("an answer");
+    #[tokio::test]
+    async fn a_redirected_proxy_leads_new_flows_elsewhere() {
+        let (first, second) = tokio::join!(
+            RedisServer::start(Flavor::Redis),
+            RedisServer::start(Flavor::Redis)
+        );
+        let proxy = Proxy::start(first.port()).await;
+        let name = async |client: &mut MultiplexedConnection| {
+            let get = redis::cmd("GET").arg("name").take();
+            get.query_async::<String>(client).await.expect("a name")
+        };
+        first.cmd(&["SET", "name", "first"]).await;
+        second.cmd(&["SET", "name", "second"]).await;
+        let mut old = connect(&proxy).await.expect("a connection");
+        proxy.redirect(second.port());
+        let mut new = connect(&proxy).await.expect("a connection");
+        assert_eq!(name(&mut old).await, "first");
+        assert_eq!(name(&mut new).await, "second");
+    }
 
-    // Not even the server's end comes through, until the flow is dropped.
-    server.kill();
-    assert!(!ping(&mut new).await.expect_err("no answer").is_timeout());
-    assert!(ping(&mut old).await.expect_err("no answer").is_timeout());
-    proxy.drop_connections().await;
-    assert!(!ping(&mut old).await.expect_err("no answer").is_timeout());
-}
+    #[tokio::test]
+    async fn a_proxy_of_nothing_closes_and_a_dropped_proxy_is_gone() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        server.kill();
+        connect(&proxy).await.expect_err("no server");
+        server.restart().await;
+        let mut client = connect(&proxy).await.expect("a connection");
+        drop(proxy);
+        assert!(
+            ping(&mut client)
+                .await
+                .expect_err("closed")
+                .is_connection_dropped()
+        );
+    }
 
-#[tokio::test]
-async fn dropped_and_refused_connections_fail_and_new_ones_work() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let proxy = Proxy::start(server.port()).await;
-    let mut client = connect(&proxy).await.expect("a connection");
-    proxy.refuse(true);
-    connect(&proxy).await.expect_err("refused");
-    ping(&mut client).await.expect("an existing flow goes on");
-    proxy.drop_connections().await;
-    let error = ping(&mut client).await.expect_err("a closed connection");
-    assert!(error.is_connection_dropped(), "{error}");
-    proxy.refuse(false);
-    let mut client = connect(&proxy).await.expect("a connection");
-    ping(&mut client).await.expect("an answer");
-}
-
-#[tokio::test]
-async fn a_redirected_proxy_leads_new_flows_elsewhere() {
-    let (first, second) = tokio::join!(
-        RedisServer::start(Flavor::Redis),
-        RedisServer::start(Flavor::Redis)
-    );
-    let proxy = Proxy::start(first.port()).await;
-    let name = async |client: &mut MultiplexedConnection| {
-        let get = redis::cmd("GET").arg("name").take();
-        get.query_async::<String>(client).await.expect("a name")
-    };
-    first.cmd(&["SET", "name", "first"]).await;
-    second.cmd(&["SET", "name", "second"]).await;
-    let mut old = connect(&proxy).await.expect("a connection");
-    proxy.redirect(second.port());
-    let mut new = connect(&proxy).await.expect("a connection");
-    assert_eq!(name(&mut old).await, "first");
-    assert_eq!(name(&mut new).await, "second");
-}
-
-#[tokio::test]
-async fn a_proxy_of_nothing_closes_and_a_dropped_proxy_is_gone() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let proxy = Proxy::start(server.port()).await;
-    server.kill();
-    connect(&proxy).await.expect_err("no server");
-    server.restart().await;
-    let mut client = connect(&proxy).await.expect("a connection");
-    drop(proxy);
-    assert!(
-        ping(&mut client)
+    /// A connection through a proxy, with time-outs of half a second.
+    async fn connect(proxy: &Proxy) -> RedisResult<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_millis(500)));
+        Client::open(format!("redis://127.0.0.1:{}", proxy.port()))?
+            .get_multiplexed_async_connection_with_config(&config)
             .await
-            .expect_err("closed")
-            .is_connection_dropped()
-    );
-}
+    }
 
-/// A connection through a proxy, with time-outs of half a second.
-async fn connect(proxy: &Proxy) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(5)))
-        .set_response_timeout(Some(Duration::from_millis(500)));
-    Client::open(format!("redis://127.0.0.1:{}", proxy.port()))?
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
-}
-
-/// A round trip.
-async fn ping(client: &mut MultiplexedConnection) -> RedisResult<()> {
-    redis::cmd("PING").query_async(client).await
+    /// A round trip.
+    async fn ping(client: &mut MultiplexedConnection) -> RedisResult<()> {
+        redis::cmd("PING").query_async(client).await
+    }
 }

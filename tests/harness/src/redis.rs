@@ -1,18 +1,12 @@
 //! A Redis or Valkey server process of a test's own.
 
-use std::{
-    collections::BTreeSet,
-    net::TcpStream,
-    pin::pin,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use redis::{AsyncConnectionConfig, Client, RedisResult, Value, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, RedisResult, aio::MultiplexedConnection};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    admin::query,
     process::{self, Flavor, Launch, Process},
     tls::Pki,
 };
@@ -22,7 +16,7 @@ const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A server on a loopback port of its own; killed when dropped, and when the tests die.
 #[derive(Debug)]
-pub(crate) struct RedisServer {
+pub struct RedisServer {
     flavor: Flavor,
     args: Vec<String>,
     dir: TempDir,
@@ -33,19 +27,19 @@ pub(crate) struct RedisServer {
 
 impl RedisServer {
     /// Starts an empty server without persistence.
-    pub(crate) async fn start(flavor: Flavor) -> Self {
+    pub async fn start(flavor: Flavor) -> Self {
         Self::start_with(flavor, &[]).await
     }
 
     /// As [`start`](Self::start), with further arguments, which win over the harness's own.
-    pub(crate) async fn start_with(flavor: Flavor, args: &[&str]) -> Self {
+    pub async fn start_with(flavor: Flavor, args: &[&str]) -> Self {
         Self::launch(Launch::node(flavor, None, args)).await
     }
 
     /// The same for a Redis with TLS; unless an argument says so, it asks for no certificate.
     ///
     /// Only the harness itself still gets in without TLS.
-    pub(crate) async fn start_tls(pki: &Pki, args: &[&str]) -> Self {
+    pub async fn start_tls(pki: &Pki, args: &[&str]) -> Self {
         Self::launch(Launch::node(Flavor::Redis, Some(pki), args)).await
     }
 
@@ -75,7 +69,7 @@ impl RedisServer {
     }
 
     /// Starts the server again, empty, on the same port and with the same arguments.
-    pub(crate) async fn restart(&self) {
+    pub async fn restart(&self) {
         self.kill();
         let deadline = Instant::now() + START_DEADLINE;
         loop {
@@ -89,12 +83,12 @@ impl RedisServer {
     }
 
     /// The port on 127.0.0.1 for clients: the one for TLS, if there is one.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.tls_port.unwrap_or(self.plain_port)
     }
 
     /// The server's URL, without credentials.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         match self.tls_port {
             None => format!("redis://127.0.0.1:{}", self.plain_port),
             Some(port) => format!("rediss://localhost:{port}"),
@@ -102,22 +96,22 @@ impl RedisServer {
     }
 
     /// Whether the process is there and not frozen.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.process.is_running()
     }
 
     /// Stops the process with all its connections open, as if the machine hung.
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.process.freeze();
     }
 
     /// Lets a frozen server go on.
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.process.thaw();
     }
 
     /// Kills the process, frozen or not; when this returns it is gone.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.process.kill();
     }
 
@@ -177,58 +171,66 @@ impl RedisServer {
     }
 }
 
-#[tokio::test]
-async fn redis_is_redis() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let info: String = query(&mut server.client().await, &["INFO", "server"]).await;
-    assert!(!info.contains("server_name:valkey"), "{info}");
-}
+#[cfg(test)]
+mod tests {
+    use crate::{Flavor, RedisServer, admin::query};
+    use redis::Value;
+    use std::{collections::BTreeSet, net::TcpStream, pin::pin, time::Duration};
+    use tokio::time::timeout;
 
-#[tokio::test]
-async fn valkey_is_valkey() {
-    let server = RedisServer::start(Flavor::Valkey).await;
-    let info: String = query(&mut server.client().await, &["INFO", "server"]).await;
-    assert!(info.contains("server_name:valkey"), "{info}");
-}
-
-#[tokio::test]
-async fn servers_started_at_once_are_apart() {
-    let servers: Vec<_> = (0..8)
-        .map(|_| tokio::spawn(RedisServer::start(Flavor::Redis)))
-        .collect();
-    let mut ports = BTreeSet::new();
-    for server in servers {
-        let server = server.await.expect("a started server");
-        assert_eq!(server.cmd(&["INCR", "starts"]).await, Value::Int(1));
-        assert!(ports.insert(server.port()) && server.port() < 50_000);
+    #[tokio::test]
+    async fn redis_is_redis() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let info: String = query(&mut server.client().await, &["INFO", "server"]).await;
+        assert!(!info.contains("server_name:valkey"), "{info}");
     }
-}
 
-#[tokio::test]
-async fn a_killed_server_is_gone_and_comes_back_empty() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    server.cmd(&["SET", "key", "value"]).await;
-    server.kill();
-    assert!(TcpStream::connect(("127.0.0.1", server.port())).is_err());
-    server.restart().await;
-    assert_eq!(server.cmd(&["EXISTS", "key"]).await, Value::Int(0));
-}
+    #[tokio::test]
+    async fn valkey_is_valkey() {
+        let server = RedisServer::start(Flavor::Valkey).await;
+        let info: String = query(&mut server.client().await, &["INFO", "server"]).await;
+        assert!(info.contains("server_name:valkey"), "{info}");
+    }
 
-#[tokio::test]
-async fn a_frozen_server_answers_nothing_until_it_is_thawed() {
-    let server = RedisServer::start(Flavor::Redis).await;
-    let mut client = server.client().await;
-    server.freeze();
-    let mut ping = pin!(query::<String>(&mut client, &["PING"]));
-    timeout(Duration::from_millis(200), &mut ping)
-        .await
-        .expect_err("no answer");
-    server.thaw();
-    assert_eq!(ping.await, "PONG");
-    server.freeze();
-    server.restart().await;
-    assert_eq!(
-        server.cmd(&["PING"]).await,
-        Value::SimpleString("PONG".into())
-    );
+    #[tokio::test]
+    async fn servers_started_at_once_are_apart() {
+        let servers: Vec<_> = (0..8)
+            .map(|_| tokio::spawn(RedisServer::start(Flavor::Redis)))
+            .collect();
+        let mut ports = BTreeSet::new();
+        for server in servers {
+            let server = server.await.expect("a started server");
+            assert_eq!(server.cmd(&["INCR", "starts"]).await, Value::Int(1));
+            assert!(ports.insert(server.port()) && server.port() < 50_000);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_killed_server_is_gone_and_comes_back_empty() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        server.cmd(&["SET", "key", "value"]).await;
+        server.kill();
+        assert!(TcpStream::connect(("127.0.0.1", server.port())).is_err());
+        server.restart().await;
+        assert_eq!(server.cmd(&["EXISTS", "key"]).await, Value::Int(0));
+    }
+
+    #[tokio::test]
+    async fn a_frozen_server_answers_nothing_until_it_is_thawed() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let mut client = server.client().await;
+        server.freeze();
+        let mut ping = pin!(query::<String>(&mut client, &["PING"]));
+        timeout(Duration::from_millis(200), &mut ping)
+            .await
+            .expect_err("no answer");
+        server.thaw();
+        assert_eq!(ping.await, "PONG");
+        server.freeze();
+        server.restart().await;
+        assert_eq!(
+            server.cmd(&["PING"]).await,
+            Value::SimpleString("PONG".into())
+        );
+    }
 }
