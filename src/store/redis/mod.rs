@@ -32,6 +32,8 @@ mod confirm;
 mod connected;
 mod dial;
 mod errors;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod health;
 mod keys;
 mod link;

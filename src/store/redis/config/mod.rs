@@ -30,6 +30,8 @@ use crate::{
 };
 
 mod check;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod tls;
 mod url;
 
