@@ -69,7 +69,8 @@ impl<D: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> Users<D> {
     /// The detail, and whether it was loaded; `None` if there is no such user.
     fn check(&self) -> Option<(D, bool)> {
         let before = LOADS.load(Ordering::Relaxed);
-        let user = block_on(self.manager.check_token_or_update_user(ALICE, None)).expect("no fault")?;
+        let user =
+            block_on(self.manager.check_token_or_update_user(ALICE, None)).expect("no fault")?;
         assert_eq!(user.id(), "alice");
         let loads = LOADS.load(Ordering::Relaxed) - before;
         assert!(loads <= 1);
