@@ -65,6 +65,9 @@ pub use self::{
 };
 
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guide;
 mod jitter;
 #[cfg(feature = "jwt")]

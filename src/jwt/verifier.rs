@@ -1,10 +1,7 @@
-use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, fmt, str, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
-use serde::{
-    Deserialize, Deserializer,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 
 use super::{
     IgnoredKey, MAX_LEN, VerifiedClaims, VerifyingKey,
@@ -225,11 +222,7 @@ impl Checks {
         // Without padding and stray bits after the last octet, so that there is one encoding only.
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| RefusalReason::Malformed);
         let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-        if !is_object(&header) {
-            return Err(RefusalReason::Malformed);
-        }
-        let header: Header<'_> =
-            serde_json::from_slice(&header).map_err(|_| RefusalReason::Malformed)?;
+        let header: Header<'_> = json(&header).ok_or(RefusalReason::Malformed)?;
         // RFC 7515 §4.1.11: refuse critical extensions, none of which is supported.
         if header.crit || !self.rules.accept_type(header.typ.as_deref()) {
             return Err(RefusalReason::NotVerified);
@@ -261,14 +254,12 @@ pub(super) fn token_id(message: &str) -> TokenId {
     TokenId::of(message)
 }
 
-/// Reads a JSON object (RFC 7515 §5.2, RFC 7519 §7.2). Serde would also read a struct from an array.
-fn json<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
-    is_object(text).then(|| serde_json::from_slice(text).ok())?
-}
-
-/// Whether a text, if it is valid JSON, is an object.
-fn is_object(text: &[u8]) -> bool {
-    text.trim_ascii_start().first() == Some(&b'{')
+/// Reads a JSON object in UTF-8 (RFC 7515 §5.2, RFC 7519 §7.2).
+fn json<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
+    // Serde would not check the strings that it skips, and would also read a struct from an array.
+    let text = str::from_utf8(text).ok()?;
+    let is_object = text.trim_ascii_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(text).ok())?
 }
 
 impl fmt::Debug for JwtVerifier {

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use percent_encoding::percent_decode_str;
+use url::{Host, Url};
 
 use crate::{Error, ErrorKind};
 
@@ -27,6 +28,27 @@ pub(super) fn check_waits<const N: usize>(
         }
     }
     Ok(())
+}
+
+/// The host in the URL of a `server`, without the brackets of an IPv6 address.
+///
+/// Errors and logs show the host, so it must not contain control characters, or what would be another part of a URL.
+pub(super) fn host(url: &Url, server: &str) -> Result<String, Error> {
+    let host = match url.host() {
+        Some(Host::Ipv6(address)) => return Ok(address.to_string()),
+        Some(host) => decode(&host.to_string(), "host", server)?,
+        None => String::new(),
+    };
+    if host.is_empty() {
+        return Err(config_error(format!("the {server} URL names no host")));
+    }
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b":@/?#[]".contains(&byte);
+    match host.bytes().all(is_allowed) {
+        true => Ok(host),
+        false => Err(config_error(format!(
+            "the host in the {server} URL is neither a name in ASCII nor an address"
+        ))),
+    }
 }
 
 /// Percent-decodes a part of the URL of a `server`.

@@ -34,12 +34,14 @@ pub(super) fn find<B>(request: &Request<B>) -> Found<'_> {
 
 /// Removes `bearer, <token>` from the protocols that a WebSocket client offers; `None` without a `bearer`.
 pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
-    let offer = offer(request.headers());
+    let mut offer = offer(request.headers());
     let bearer = offer.bearer?;
     let hidden = match *offer.tokens {
         [token] => HiddenTokens::One(token.into()),
         _ => HiddenTokens::Several,
     };
+    // A token may also be offered without a `bearer` before it.
+    offer.others.retain(|other| !offer.tokens.contains(other));
     // The token of a client that got the order wrong is among the other protocols.
     let others = match offer.tokens.contains(&&b""[..]) {
         true => Vec::new(),

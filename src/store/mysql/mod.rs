@@ -12,6 +12,8 @@ use sqlx::mysql::MySqlRow;
 use tokio::time::timeout;
 
 pub use self::config::MySqlStoreBuilder;
+#[cfg(fuzzing)]
+pub use self::config::fuzzing;
 use self::{
     client::{Client, Done, WhenUnsure},
     errors::{Failure, timed_out},

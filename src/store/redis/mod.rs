@@ -28,6 +28,8 @@ use crate::{
 
 mod config;
 mod conn;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keys;
 mod ops;
 mod prune;

@@ -39,6 +39,14 @@ fn without(mut value: Value, name: &str) -> Value {
     value
 }
 
+/// The JSON of an object, with another member that is not UTF-8.
+fn with_invalid_utf8(object: &Value) -> Vec<u8> {
+    let json = with(object.clone(), "x", json!("~")).to_string();
+    json.bytes()
+        .map(|byte| if byte == b'~' { 0xff } else { byte })
+        .collect()
+}
+
 /// All attacks that are known against readers of JWTs, by name.
 fn attacks() -> Vec<(&'static str, String)> {
     let signed = |header: &Value, claims: &Value| hs256(header, claims, SECRET);
@@ -178,6 +186,22 @@ fn attacks() -> Vec<(&'static str, String)> {
         ),
         ("claims are a list", raw("[]")),
         ("claims are no JSON", raw("{")),
+        (
+            "claims are not UTF-8",
+            hs256_raw(
+                &BASE64URL.encode(header().to_string()),
+                &BASE64URL.encode(with_invalid_utf8(&claims())),
+                SECRET,
+            ),
+        ),
+        (
+            "header is not UTF-8",
+            hs256_raw(
+                &BASE64URL.encode(with_invalid_utf8(&header())),
+                &BASE64URL.encode(claims().to_string()),
+                SECRET,
+            ),
+        ),
         ("five parts", format!("{good}.x.y")),
         ("a leading dot", format!(".{good}")),
         ("a trailing dot", format!("{good}.")),

@@ -44,6 +44,8 @@ async fn no_token_is_left_in_an_offer() {
         (format!("bearer, {text}"), "al: nothing", "nothing"),
         (format!("a, Bearer, {text}, b"), "al: a, b", "a, b"),
         (format!("BEARER,{text}"), "al: nothing", "nothing"),
+        (format!("bearer, {text}, {text}"), "al: nothing", "nothing"),
+        (format!("{text}, a, bearer, {text}"), "al: a", "a"),
         (format!("bearer, bearer, {text}"), "400", "nothing"),
         (format!("bearer, Bearer, {text}"), "400", "nothing"),
         (format!("{text}, bearer"), "nobody: nothing", "nothing"),

@@ -12,6 +12,8 @@ use crate::{
     store::config::{check_waits, config_error},
 };
 
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(feature = "mysql-tls")]
 mod tls;
 mod url;

@@ -1,6 +1,6 @@
 //! The parser of MySQL URLs.
 
-use url::{Host, Url};
+use url::Url;
 
 use super::config_error;
 use crate::{Error, store::config};
@@ -32,11 +32,6 @@ impl Target {
             let message = "the MySQL URL has a fragment, which means nothing here";
             return Err(config_error(message));
         }
-        let host = match url.host() {
-            Some(Host::Ipv6(address)) => address.to_string(),
-            Some(host) => decode(&host.to_string(), "host")?,
-            None => return Err(config_error("the MySQL URL names no host")),
-        };
         let path = url.path();
         let database = decode(path.strip_prefix('/').unwrap_or(path), "path")?;
         if database.is_empty() || database.contains('/') {
@@ -46,7 +41,7 @@ impl Target {
         let username = Some(url.username()).filter(|name| !name.is_empty());
         let password = url.password().map(|word| decode(word, "password"));
         let mut target = Self {
-            host,
+            host: config::host(&url, "MySQL")?,
             port: url.port().unwrap_or(PORT),
             username: username.map(|name| decode(name, "user")).transpose()?,
             password: password.transpose()?,
@@ -54,8 +49,12 @@ impl Target {
             tls: false,
         };
         let query = url.query().unwrap_or_default().split('&');
-        for parameter in query.filter(|parameter| !parameter.is_empty()) {
+        for (number, parameter) in query.filter(|parameter| !parameter.is_empty()).enumerate() {
             target.set(parameter)?;
+            // Readers differ in which of two values counts.
+            if number > 0 {
+                return Err(config_error("the MySQL URL has two `ssl-mode`"));
+            }
         }
         Ok(target)
     }
@@ -130,6 +129,7 @@ mod tests {
             "localhost:hunter2",
             "redis://app:hunter2@localhost/db",
             "mysql://app:hunter2@/db",
+            "mysql:///db",
             "mysql://app:hunter2@localhost",
             "mysql://app:hunter2@localhost/",
             "mysql://app:hunter2@localhost/hunter2/db",
@@ -138,6 +138,14 @@ mod tests {
             "mysql://app:hunter2@localhost/db?ssl-mode=hunter2",
             "mysql://app:hunter2@localhost/db#hunter2",
             "mysql://app:%ffhunter2@localhost/db",
+            // A parameter that is there twice.
+            "mysql://app:hunter2@localhost/db?ssl-mode=VERIFY_IDENTITY&ssl-mode=DISABLED",
+            "mysql://app:hunter2@localhost/db?ssl-mode=DISABLED&ssl-mode=VERIFY_IDENTITY",
+            // Hosts that no address can have: errors show the host.
+            "mysql://app:hunter2@local%0Ahost/db",
+            "mysql://app:hunter2@a%40b/db",
+            "mysql://app:hunter2@a%3A1/db",
+            "mysql://app:hunter2@h%C3%B6st/db",
         ] {
             let error = Target::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");

@@ -17,6 +17,8 @@ use crate::{
 
 mod check;
 mod connect;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod tls;
 mod url;
 

@@ -1,6 +1,8 @@
 //! What a URL says: fred's conventions.
 
-use url::{Host, Url};
+use std::collections::HashSet;
+
+use url::Url;
 
 use super::config_error;
 use crate::{
@@ -67,13 +69,8 @@ impl Target {
             Place::Sentinel { .. } => SENTINEL_PORT,
             Place::Standalone | Place::Cluster => PORT,
         };
-        let host = match url.host() {
-            Some(Host::Ipv6(address)) => address.to_string(),
-            Some(host) => decode(&host.to_string(), "host")?,
-            None => return Err(config_error("the Redis URL names no host")),
-        };
         let first = Address {
-            host,
+            host: config::host(&url, "Redis")?,
             port: url.port().unwrap_or(port),
         };
         let username = Some(url.username()).filter(|name| !name.is_empty());
@@ -95,10 +92,15 @@ impl Target {
             tls,
             ..Self::new(place, vec![first])
         };
+        let mut seen = HashSet::new();
         let query = url.query().unwrap_or_default().split('&');
         for parameter in query.filter(|parameter| !parameter.is_empty()) {
             let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
             target.set(name, decode(value, "query")?, port)?;
+            // Readers differ in which of two values counts.
+            if name != "node" && !seen.insert(name) {
+                return Err(config_error(format!("the Redis URL has two `{name}`")));
+            }
         }
         if let Place::Sentinel { service, .. } = &target.place
             && service.is_empty()
@@ -281,6 +283,7 @@ mod tests {
             "redis-shard://:hunter2@localhost",
             "http-cluster://:hunter2@localhost",
             "redis://:hunter2@",
+            "redis:///0",
             "redis://:hunter2@localhost/hunter2",
             "redis://:hunter2@localhost/-1",
             "redis://:hunter2@localhost/0/1",
@@ -297,6 +300,17 @@ mod tests {
             "redis-sentinel://:hunter2@localhost",
             "redis-sentinel://:hunter2@localhost?sentinelServiceName=",
             "redis-sentinel://localhost?sentinelServiceName=m&sentinelTls=hunter2",
+            // A parameter that is there twice.
+            "redis-sentinel://:hunter2@localhost?sentinelServiceName=m&sentinelServiceName=n",
+            "redis-sentinel://localhost?sentinelServiceName=m&sentinelTls=true&sentinelTls=false",
+            "redis-sentinel://localhost?sentinelServiceName=m&sentinelPassword=hunter2&sentinelPassword=x",
+            // Hosts that no address can have: errors show the host.
+            "redis://:hunter2@local%0Ahost",
+            "redis://:hunter2@local%1B[31mhost",
+            "redis://:hunter2@a%40b",
+            "redis://:hunter2@a%3A1",
+            "redis://:hunter2@%5Ba%5D",
+            "redis://:hunter2@h%C3%B6st",
         ] {
             let error = Target::parse(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{url}");
