@@ -193,7 +193,11 @@ impl<R> Responder<R> {
         }
         let extensions = response.extensions_mut();
         extensions.remove::<PendingPostProcess>();
-        extensions.insert(rejection);
+        // Usually that of an extractor or handler is there still: an assignment allocates nothing.
+        match extensions.get_mut::<Rejection>() {
+            Some(present) => *present = rejection,
+            None => drop(extensions.insert(rejection)),
+        }
         response
     }
 
