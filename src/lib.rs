@@ -55,10 +55,11 @@ pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     error::{Error, ErrorKind},
     manager::{
-        Event, IssuedToken, LoadUser, RefreshedUsers, RefusalReason, TokenInfo, TokenManager,
-        TokenManagerBuilder, TokenOptions,
+        Event, IssuedToken, LoadUser, RefreshedUsers, TokenInfo, TokenManager, TokenManagerBuilder,
+        TokenOptions,
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},
+    refusal::RefusalReason,
     store::{MemoryStore, OnFull, SessionStore},
     token::{Token, TokenId},
     user::User,
@@ -72,6 +73,7 @@ mod jitter;
 pub mod jwt;
 mod manager;
 pub mod middleware;
+mod refusal;
 pub mod store;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
