@@ -6,7 +6,7 @@
 //! - [`TokenManager`] issues, checks, refreshes, lists and revokes tokens. It loads users by your own function, and
 //!   caches them.
 //! - [`SessionLayer`] is the tower middleware: it checks the bearer token of each request and attaches a [`User`] and a
-//!   [`Session`] to it. The module [`middleware`] tells how requests are judged and answered.
+//!   [`Session`] to it. The module [`middleware`] documents how requests are authenticated and answered.
 //! - [`Session`], [`User`], `Option` of both, and [`TokenManager`] are axum extractors (feature `axum`, on by default).
 //!   Other frameworks read the same types from the extensions of the request.
 //! - [`Event`] is for audit logs and metrics, and feature `tracing` adds spans and events.

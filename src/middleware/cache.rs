@@ -105,7 +105,7 @@ impl CachePolicy {
     }
 }
 
-/// Removes the caching headers that an inner middleware has set for all its responses: it did not mean refusals.
+/// Removes the caching headers of a refusal, which an inner middleware may have set for all its responses.
 pub(super) fn remove_caching(headers: &mut HeaderMap) {
     for name in targeted_fields(headers) {
         headers.remove(name);
@@ -114,7 +114,8 @@ pub(super) fn remove_caching(headers: &mut HeaderMap) {
     headers.remove(EXPIRES);
 }
 
-/// The fields that some caches obey in place of `Cache-Control`. The list is seldom anything but empty.
+/// The fields that some caches obey in place of `Cache-Control`. Most responses have none, and an empty
+/// list allocates nothing.
 fn targeted_fields(headers: &HeaderMap) -> Vec<HeaderName> {
     let names = headers.keys().filter(|name| is_targeted(name));
     names.cloned().collect()
