@@ -6,7 +6,7 @@
 //! - [`TokenManager`] issues, checks, refreshes, lists and revokes tokens. It loads users by your own function, and
 //!   caches them.
 //! - [`SessionLayer`] is the tower middleware: it checks the bearer token of each request and attaches a [`User`] and a
-//!   [`Session`] to it. The module [`middleware`] tells how requests are judged and answered.
+//!   [`Session`] to it. The module [`middleware`] documents how requests are authenticated and answered.
 //! - [`Session`], [`User`], `Option` of both, and [`TokenManager`] are axum extractors (feature `axum`, on by default).
 //!   Other frameworks read the same types from the extensions of the request.
 //! - [`Event`] is for audit logs and metrics, and feature `tracing` adds spans and events.
@@ -55,10 +55,11 @@ pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     error::{Error, ErrorKind},
     manager::{
-        Event, IssuedToken, LoadUser, RefreshedUsers, RefusalReason, TokenInfo, TokenManager,
-        TokenManagerBuilder, TokenOptions,
+        Event, IssuedToken, LoadUser, RefreshedUsers, TokenInfo, TokenManager, TokenManagerBuilder,
+        TokenOptions,
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},
+    refusal::RefusalReason,
     store::{MemoryStore, OnFull, SessionStore},
     token::{Token, TokenId},
     user::User,
@@ -75,6 +76,7 @@ mod jitter;
 pub mod jwt;
 mod manager;
 pub mod middleware;
+mod refusal;
 pub mod store;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]

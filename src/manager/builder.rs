@@ -5,8 +5,8 @@ use tokio::sync::Semaphore;
 use super::{
     Event, Inner, LoadUser, TokenManager,
     decoded_users::DecodedUsers,
-    event::{Hook, Listener},
     format::Format,
+    listener::{Hook, Listener},
     load::SingleFlight,
     loader::{ErasedLoadUser, Loader},
     login::MAX_UNDOS,

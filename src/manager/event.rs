@@ -1,11 +1,6 @@
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, OnceLock},
-    thread,
-    time::SystemTime,
-};
+use std::time::SystemTime;
 
-use crate::{Error, TokenId};
+use crate::{Error, RefusalReason, TokenId};
 
 /// An event in the life of the sessions of a manager, for
 /// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
@@ -91,104 +86,4 @@ pub enum Event<'a> {
         /// The error that the callers got.
         error: &'a Error,
     },
-}
-
-/// Why a token or a login was refused: the reason in an event. (The HTTP response is a
-/// [`Rejection`](crate::Rejection).)
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// The token is malformed, or two cookies of the same name differ.
-    Malformed,
-    /// The request has more than one token: in two sources, or twice in one.
-    SeveralTokens,
-    /// The token is a JWT that failed verification: an unknown key, an expired token, another audience, and so on.
-    NotVerified,
-    /// The token is unknown, expired or revoked.
-    NotLive,
-    /// The user loader found no such user.
-    NoSuchUser,
-    /// The user is at the session limit.
-    SessionLimit,
-}
-
-impl RefusalReason {
-    /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user`
-    /// or `session_limit`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::SeveralTokens => "several_tokens",
-            Self::NotVerified => "not_verified",
-            Self::NotLive => "not_live",
-            Self::NoSuchUser => "no_such_user",
-            Self::SessionLimit => "session_limit",
-        }
-    }
-}
-
-/// Receives the events of one manager and of its store.
-///
-/// The hook is set when the manager is built, after the store got a clone of the listener.
-#[derive(Clone, Default)]
-pub(super) struct Listener(Arc<OnceLock<Box<Hook>>>);
-
-pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
-
-impl Listener {
-    /// Sets the hook.
-    pub(super) fn set(&self, hook: Box<Hook>) {
-        let _the_first_one_stays = self.0.set(hook);
-    }
-
-    pub(super) fn tell(&self, event: &Event<'_>) {
-        #[cfg(feature = "tracing")]
-        super::trace::event(event);
-        let Some(hook) = self.0.get() else { return };
-        if thread::panicking() {
-            // A second panic would abort the process.
-            let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
-        } else {
-            hook(event);
-        }
-    }
-
-    /// Reports a failure of the user loader.
-    pub(super) fn load_failed(&self, user_id: &str, error: &Error) {
-        self.tell(&Event::Failed {
-            operation: "load_user",
-            user_id: Some(user_id),
-            token_id: None,
-            error,
-        });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ErrorKind;
-
-    /// Reports an event on drop, as a change does when its caller is dropped.
-    struct Report(Listener);
-
-    impl Drop for Report {
-        fn drop(&mut self) {
-            self.0
-                .load_failed("al", &Error::new(ErrorKind::LoadUser, "x"));
-        }
-    }
-
-    /// A second panic while the first one unwinds would abort the process.
-    #[test]
-    fn a_hook_that_panics_while_its_task_unwinds_aborts_nothing() {
-        let listener = Listener::default();
-        listener.set(Box::new(|_| panic!("the hook panics, as it was told")));
-        let unwind = catch_unwind(AssertUnwindSafe(|| {
-            let _report = Report(listener);
-            panic!("the first panic");
-        }));
-        let panic = unwind.unwrap_err();
-        assert_eq!(panic.downcast_ref(), Some(&"the first panic"));
-    }
 }

@@ -1,9 +1,8 @@
 use std::time::Duration;
 
-use super::RefusalReason;
 #[cfg(feature = "jwt")]
 use super::types::check_ttl;
-use crate::{Error, Token, token::ParsedToken};
+use crate::{Error, RefusalReason, Token, token::ParsedToken};
 
 /// The format of the issued tokens.
 pub(super) enum Format {

@@ -6,7 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 use tower::BoxError;
 
-use super::{background::spawn_in, event::Listener, slot};
+use super::{background::spawn_in, listener::Listener, slot};
 use crate::{Error, ErrorKind};
 
 /// Loads the details of users, for example from a database or another service.

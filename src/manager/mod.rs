@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 pub(crate) use self::users::AuthOutcome;
 pub use self::{
     builder::TokenManagerBuilder,
-    event::{Event, RefusalReason},
+    event::Event,
     loader::LoadUser,
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
@@ -21,7 +21,7 @@ use self::{
     types::{check_ttl, encode_metadata},
 };
 use crate::{
-    Error, ErrorKind, SessionStore, Token, TokenId, User,
+    Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
     store::{Checked, Lookup, NewSession, SessionLimit},
     token::{ParsedToken, check_user_id},
     user::TokenState,
@@ -33,6 +33,7 @@ mod decoded_users;
 mod ended;
 mod event;
 mod format;
+mod listener;
 mod load;
 mod loader;
 mod login;

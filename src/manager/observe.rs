@@ -1,6 +1,6 @@
 //! The interceptor between a manager and its store, which reports failures and traces every call.
 
-use super::{Event, event::Listener};
+use super::{Event, listener::Listener};
 use crate::{
     Error, ErrorKind,
     store::{Operation, StoreInterceptor},

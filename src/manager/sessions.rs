@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Event, RefusalReason, TokenManager, background::run_to_completion, event::Listener};
+use super::{Event, TokenManager, background::run_to_completion, listener::Listener};
 use crate::{
-    Error, TokenId,
+    Error, RefusalReason, TokenId,
     store::{ErasedStore, SessionChange},
     token::{ParsedToken, check_user_id},
 };

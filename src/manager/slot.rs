@@ -56,8 +56,11 @@ impl<D: DeserializeOwned> Slot<D> {
     pub(super) fn decode(user_id: &str, value: Option<&[u8]>) -> Self {
         match value {
             Some([b'-', ..]) => Self::NoSuchUser,
-            Some(value) => Self::decode_user(user_id, value).map_or(Self::Vacant, Self::User),
-            None => Self::Vacant,
+            // Serde would also read a struct from an array.
+            Some(value @ [b'{', ..]) => {
+                Self::decode_user(user_id, value).map_or(Self::Vacant, Self::User)
+            }
+            Some(_) | None => Self::Vacant,
         }
     }
 
@@ -187,6 +190,8 @@ mod tests {
             &br#"{"id":"bo","detail":1}"#[..],
             br#"{"id":"al"}"#,
             br#"{"id":"al","detail":1"#,
+            br#"["al",1]"#,
+            br#" {"id":"al","detail":1}"#,
             b"",
             b"null",
             b"\xff",

@@ -5,7 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::task::JoinSet;
 
 use super::{
-    RefreshedUsers, RefusalReason, TokenManager,
+    RefreshedUsers, TokenManager,
     background::spawn_in,
     load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
@@ -13,7 +13,7 @@ use super::{
     user,
 };
 use crate::{
-    Error, ErrorKind, User,
+    Error, ErrorKind, RefusalReason, User,
     store::{BoxFuture, Checked, PutMode},
     token::{ParsedToken, check_user_id},
 };

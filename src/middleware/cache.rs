@@ -1,11 +1,15 @@
-//! `Cache-Control` and `Vary` of responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)).
+//! `Cache-Control` and `Vary` of responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)), and the targeted fields
+//! that replace `Cache-Control` for some caches ([RFC 9213](https://www.rfc-editor.org/rfc/rfc9213)).
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, CACHE_CONTROL, VARY},
+    header::{AUTHORIZATION, CACHE_CONTROL, EXPIRES, VARY},
 };
 
 use super::{mode::Mode, source::TokenSource};
+
+/// The predecessor of targeted fields, for surrogates ([Edge Architecture](https://www.w3.org/TR/edge-arch/)).
+const SURROGATE_CONTROL: &str = "surrogate-control";
 
 /// The caching headers that a layer adds to responses.
 #[derive(Clone, Debug)]
@@ -46,9 +50,15 @@ impl CachePolicy {
 
     /// Completes the caching headers of a response of the inner service.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
-        let is_set = headers.contains_key(CACHE_CONTROL);
-        if self.private || is_set {
-            self.limit_sharing(headers);
+        let targeted = targeted_fields(headers);
+        let is_set = headers.contains_key(CACHE_CONTROL) || !targeted.is_empty();
+        // A handler that lets all shared caches store the response lets those of a targeted field do so, too.
+        let is_shared = has_directive(headers, &CACHE_CONTROL, &["public", "s-maxage"]);
+        if !is_shared {
+            self.limit_sharing(headers, CACHE_CONTROL);
+            for name in targeted {
+                self.limit_sharing(headers, name);
+            }
         }
         self.complete_vary(headers, is_set);
     }
@@ -61,7 +71,7 @@ impl CachePolicy {
         if !is_set {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
-        self.complete_vary(headers, is_set);
+        self.complete_vary(headers, is_set || headers.keys().any(is_targeted));
     }
 
     fn complete_vary(&self, headers: &mut HeaderMap, is_set: bool) {
@@ -70,34 +80,67 @@ impl CachePolicy {
         }
     }
 
-    /// Adds `private`, unless the handler has decided what shared caches may do.
-    fn limit_sharing(&self, headers: &mut HeaderMap) {
+    /// Adds `private` to `Cache-Control` or a targeted field, unless it says already what shared caches may do.
+    fn limit_sharing(&self, headers: &mut HeaderMap, name: HeaderName) {
         // These allow a shared cache to store a response to a request with `Authorization` (RFC 9111 §3.5), but a
         // handler sets them for another purpose.
-        let loosens = has_directive(headers, &["must-revalidate", "proxy-revalidate"]);
-        let is_decided = has_directive(headers, &["public", "s-maxage", "private", "no-store"]);
-        if is_decided || !self.private && !loosens {
+        let loosens = has_directive(headers, &name, &["must-revalidate", "proxy-revalidate"]);
+        let decisions = ["public", "s-maxage", "private", "no-store"];
+        if has_directive(headers, &name, &decisions) || !self.private && !loosens {
             return;
         }
-        let private = HeaderValue::from_static("private");
-        let value = match join(headers, &CACHE_CONTROL) {
-            Some(present) => HeaderValue::try_from(present + ", private").unwrap_or(private),
-            None => private,
+        // Surrogates do not know `private`.
+        let directive = match name.as_str() {
+            SURROGATE_CONTROL => "no-store",
+            _ => "private",
         };
-        headers.insert(CACHE_CONTROL, value);
+        let alone = HeaderValue::from_static(directive);
+        let value = match join(headers, &name) {
+            Some(present) => {
+                HeaderValue::try_from(format!("{present}, {directive}")).unwrap_or(alone)
+            }
+            None => alone,
+        };
+        headers.insert(name, value);
     }
 }
 
-/// Whether `Cache-Control` has one of these directives. `private` counts only without field names: with them, it
-/// applies to these fields alone (RFC 9111 §5.2.2.7).
-fn has_directive(headers: &HeaderMap, names: &[&str]) -> bool {
-    items(headers, &CACHE_CONTROL).any(|directive| {
+/// Removes the caching headers of a refusal, which an inner middleware may have set for all its responses.
+pub(super) fn remove_caching(headers: &mut HeaderMap) {
+    for name in targeted_fields(headers) {
+        headers.remove(name);
+    }
+    headers.remove(CACHE_CONTROL);
+    headers.remove(EXPIRES);
+}
+
+/// The fields that some caches obey in place of `Cache-Control`. Most responses have none, and an empty
+/// list allocates nothing.
+fn targeted_fields(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = headers.keys().filter(|name| is_targeted(name));
+    names.cloned().collect()
+}
+
+/// Whether this is a targeted field, which by convention has the suffix `-cache-control` (RFC 9213 §3.1), or its
+/// predecessor.
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("-cache-control") || name == SURROGATE_CONTROL
+}
+
+/// Whether `Cache-Control`, or a field like it, has one of these directives.
+///
+/// A restriction counts only without an argument: `private` with field names applies to these fields alone (RFC 9111
+/// §5.2.2.7), and `no-store=?0` is no restriction (RFC 8941 §3.3.6).
+fn has_directive(headers: &HeaderMap, field: &HeaderName, names: &[&str]) -> bool {
+    items(headers, field).any(|directive| {
         let (name, argument) = match directive.split_once('=') {
             Some((name, argument)) => (name.trim_end(), Some(argument)),
             None => (directive, None),
         };
-        let counts = argument.is_none() || !name.eq_ignore_ascii_case("private");
-        counts && names.iter().any(|other| name.eq_ignore_ascii_case(other))
+        let is = |other: &&str| name.eq_ignore_ascii_case(other);
+        let counts = argument.is_none() || !["private", "no-store"].iter().any(is);
+        counts && names.iter().any(is)
     })
 }
 
@@ -124,9 +167,10 @@ fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = 
     let values = headers.get_all(name).into_iter();
     let values = values.filter_map(|value| value.to_str().ok());
     let items = values.flat_map(|value| {
-        let mut quoted = false;
+        let (mut quoted, mut escaped) = (false, false);
         value.split(move |character| {
-            quoted ^= character == '"';
+            quoted ^= character == '"' && !escaped;
+            escaped = quoted && character == '\\' && !escaped;
             character == ',' && !quoted
         })
     });

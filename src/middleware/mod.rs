@@ -49,6 +49,12 @@
 //! The layer does not add `private` if the handler sets `public`, `s-maxage`, `private` or `no-store`. It does add
 //! `private` to `must-revalidate` without any of these, because that also allows shared caches to reuse the response.
 //!
+//! A targeted field, such as `CDN-Cache-Control`, replaces `Cache-Control` for some shared caches ([RFC 9213 §2]). The
+//! layer treats each field whose name ends in `-cache-control` by the same rules, so that `max-age=60` becomes
+//! `max-age=60, private` where the table says `private`; a `public` or `s-maxage` in `Cache-Control` counts for these
+//! fields, too. To `Surrogate-Control` it adds `no-store`, because surrogates do not know `private`. Refusals lose all
+//! these fields. Fields with a syntax of their own, such as `X-Accel-Expires`, are left as they are.
+//!
 //! # What a handler gets
 //!
 //! A request with a live token reaches the inner service with a [`User<D>`](crate::User) and a [`Session<D>`] among its
@@ -96,6 +102,7 @@
 //!
 //! [RFC 6750 §3]: https://www.rfc-editor.org/rfc/rfc6750#section-3
 //! [RFC 9111 §3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-3.5
+//! [RFC 9213 §2]: https://www.rfc-editor.org/rfc/rfc9213#section-2
 
 pub use self::{
     future::ResponseFuture,

@@ -1,21 +1,17 @@
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response,
-    header::{CACHE_CONTROL, CONTENT_LENGTH, EXPIRES, WWW_AUTHENTICATE},
+    HeaderValue, Method, Request, Response,
+    header::{CONTENT_LENGTH, WWW_AUTHENTICATE},
 };
 
 use super::{
     Rejection,
-    cache::CachePolicy,
+    cache::{CachePolicy, remove_caching},
     grpc,
     hook::{OnRejection, PlainResponse, remove_representation},
     reject::{MissingLayer, PendingPostProcess},
     source::OfferedBearer,
 };
 use crate::{Error, ErrorKind};
-
-/// What some caches obey before `Cache-Control` (RFC 9213, and Edge Architecture).
-const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
 
 /// Post-processes the responses of a layer and answers the requests that it refuses.
 #[derive(Clone, Debug)]
@@ -142,10 +138,7 @@ impl<R> Responder<R> {
     where
         R: OnRejection<B>,
     {
-        // An inner middleware that sets these for all its responses does not mean refusals.
-        for name in [CACHE_CONTROL, EXPIRES, CDN_CACHE_CONTROL, SURROGATE_CONTROL] {
-            response.headers_mut().remove(name);
-        }
+        remove_caching(response.headers_mut());
         let mut response = self.apply_hook(rejection, response, fixups.grpc);
         if let Some(offered) = fixups.offered {
             offered.choose(&mut response, fixups.connect);
@@ -200,7 +193,11 @@ impl<R> Responder<R> {
         }
         let extensions = response.extensions_mut();
         extensions.remove::<PendingPostProcess>();
-        extensions.insert(rejection);
+        // Usually that of an extractor or handler is there still: an assignment allocates nothing.
+        match extensions.get_mut::<Rejection>() {
+            Some(present) => *present = rejection,
+            None => drop(extensions.insert(rejection)),
+        }
         response
     }
 

@@ -16,7 +16,7 @@ use super::{
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
     pub(super) sources: TokenSources,
-    /// Sessions with less than this left are renewed.
+    /// Sessions with less than this time left are renewed.
     pub(super) refresh_below: Option<Duration>,
     pub(super) responder: Responder<R>,
 }

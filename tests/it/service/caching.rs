@@ -14,6 +14,15 @@ use tower_bearer_session::{
 
 use super::{Mood, Profile, Spy, bearer, logged_in, request};
 
+/// What CDNs obey before `Cache-Control`: targeted fields (RFC 9213), and their predecessor.
+const TARGETED: [&str; 5] = [
+    "cdn-cache-control",
+    "cloudflare-cdn-cache-control",
+    "vercel-cdn-cache-control",
+    "netlify-cdn-cache-control",
+    "surrogate-control",
+];
+
 /// All values of a header field, as one list (RFC 9110 §5.3).
 fn list<B>(response: &Response<B>, name: &HeaderName) -> String {
     let values = response.headers().get_all(name).iter();
@@ -21,13 +30,13 @@ fn list<B>(response: &Response<B>, name: &HeaderName) -> String {
     values.collect::<Vec<_>>().join(", ")
 }
 
-/// `Cache-Control` and `Vary` of the answer to a request, by a service that answers with these header fields.
-async fn answer(
+/// The response to a request, by a service that answers with these header fields.
+async fn respond(
     layer: &SessionLayer<Profile>,
     request: Request<()>,
     status: u16,
     fields: &[(HeaderName, &'static str)],
-) -> [String; 2] {
+) -> Response<()> {
     let mut prepared = Response::new(());
     *prepared.status_mut() = status.try_into().expect("a status");
     for (name, value) in fields {
@@ -36,7 +45,17 @@ async fn answer(
     }
     let inner = service_fn(move |_: Request<()>| ready(Ok::<_, Infallible>(prepared.clone())));
     let response = layer.layer(inner).oneshot(request).await;
-    let response = response.expect("an answer");
+    response.expect("an answer")
+}
+
+/// `Cache-Control` and `Vary` of [`respond`].
+async fn answer(
+    layer: &SessionLayer<Profile>,
+    request: Request<()>,
+    status: u16,
+    fields: &[(HeaderName, &'static str)],
+) -> [String; 2] {
+    let response = respond(layer, request, status, fields).await;
     [
         list(&response, &CACHE_CONTROL),
         list(&response, &VARY).to_ascii_lowercase(),
@@ -153,6 +172,11 @@ async fn the_choice_of_the_handler_stands() {
             r#"private="set-cookie", max-age=60, private"#,
         ),
         (r#"ext="a, public""#, r#"ext="a, public", private"#),
+        // So does one after an escaped quote.
+        (
+            r#"ext="a\", public, \"""#,
+            r#"ext="a\", public, \"", private"#,
+        ),
     ] {
         let answer = answer(&layer, request::<&str>([]), 200, &[(CACHE_CONTROL, said)]).await;
         assert_eq!(answer, [expected, "cookie"], "{said}");
@@ -160,6 +184,62 @@ async fn the_choice_of_the_handler_stands() {
     let two = [(CACHE_CONTROL, "max-age=1"), (CACHE_CONTROL, "public")];
     let answer = answer(&layer, request::<&str>([]), 200, &two).await;
     assert_eq!(answer[0], "max-age=1, public");
+}
+
+/// A targeted field replaces `Cache-Control` for a CDN (RFC 9213 §2), so that a page for one user is private in it, too.
+#[tokio::test]
+async fn a_targeted_field_permits_no_more_than_cache_control() {
+    let (token, [required, _]) = logged_in(&Spy::default(), "al").await;
+    let session = TokenSource::cookie("session").expect("a name");
+    let cookie = required
+        .clone()
+        .token_sources([TokenSource::authorization(), session]);
+    for name in TARGETED {
+        let field = HeaderName::from_static(name);
+        // A surrogate knows no `private` (Edge Architecture §2.3).
+        let private = match name {
+            "surrogate-control" => "no-store",
+            _ => "private",
+        };
+        for (said, of_all, kept) in [
+            ("max-age=60", None, false),
+            ("max-age=60", Some("private"), false),
+            ("max-age=60", Some("no-store"), false),
+            ("max-age=60", Some("max-age=5"), false),
+            ("max-age=60, must-revalidate", None, false),
+            (r#"max-age=60, ext="public""#, None, false),
+            ("max-age=60, no-store=?0", None, false),
+            ("public, max-age=60", None, true),
+            ("s-maxage=60", None, true),
+            ("no-store", None, true),
+            // The handler has said for all shared caches that the page is for everybody.
+            ("max-age=60", Some("public, max-age=5"), true),
+            ("max-age=60", Some("s-maxage=5"), true),
+        ] {
+            let mut fields = vec![(field.clone(), said)];
+            fields.extend(of_all.map(|said| (CACHE_CONTROL, said)));
+            let response = respond(&cookie, request([bearer(&token)]), 200, &fields).await;
+            let expected = match kept {
+                true => said.to_owned(),
+                false => format!("{said}, {private}"),
+            };
+            assert_eq!(list(&response, &field), expected, "{name}, {of_all:?}");
+            let vary = list(&response, &VARY).to_ascii_lowercase();
+            assert_eq!(vary, "authorization, cookie", "{name}");
+        }
+        // RFC 9111 §3.5 protects the response to `Authorization`, unless the field loosens that.
+        for (said, expected) in [
+            ("max-age=60", "max-age=60".to_owned()),
+            ("must-revalidate", format!("must-revalidate, {private}")),
+            ("public", "public".to_owned()),
+        ] {
+            let fields = [(field.clone(), said)];
+            let response = respond(&required, request([bearer(&token)]), 200, &fields).await;
+            assert_eq!(list(&response, &field), expected, "{name}");
+            let vary = list(&response, &VARY).to_ascii_lowercase();
+            assert_eq!(vary, "authorization", "{name}: {said}");
+        }
+    }
 }
 
 /// `Vary` gets what is missing, and nothing twice.
@@ -245,10 +325,12 @@ async fn no_refusal_keeps_what_was_said_of_the_page() {
             for (name, value) in [
                 (CACHE_CONTROL, "public, max-age=600"),
                 (EXPIRES, "Thu, 01 Jan 2099 00:00:00 GMT"),
-                (HeaderName::from_static("cdn-cache-control"), "max-age=600"),
-                (HeaderName::from_static("surrogate-control"), "max-age=600"),
             ] {
                 let value = HeaderValue::from_static(value);
+                response.headers_mut().insert(name, value);
+            }
+            for name in TARGETED {
+                let value = HeaderValue::from_static("max-age=600");
                 response.headers_mut().insert(name, value);
             }
             Ok::<_, Infallible>(response)
@@ -257,8 +339,8 @@ async fn no_refusal_keeps_what_was_said_of_the_page() {
         let response = response.expect("an answer");
         assert_eq!(response.status(), 401);
         assert_eq!(list(&response, &CACHE_CONTROL), "no-store");
-        for name in ["expires", "cdn-cache-control", "surrogate-control"] {
-            assert!(!response.headers().contains_key(name), "{name}");
+        for name in TARGETED.iter().chain(&["expires"]) {
+            assert!(!response.headers().contains_key(*name), "{name}");
         }
     }
 }

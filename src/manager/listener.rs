@@ -1,0 +1,74 @@
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    thread,
+};
+
+use super::event::Event;
+use crate::Error;
+
+/// Receives the events of one manager and of its store.
+///
+/// The hook is set when the manager is built, after the store got a clone of the listener.
+#[derive(Clone, Default)]
+pub(super) struct Listener(Arc<OnceLock<Box<Hook>>>);
+
+pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
+
+impl Listener {
+    /// Sets the hook.
+    pub(super) fn set(&self, hook: Box<Hook>) {
+        let _the_first_one_stays = self.0.set(hook);
+    }
+
+    pub(super) fn tell(&self, event: &Event<'_>) {
+        #[cfg(feature = "tracing")]
+        super::trace::event(event);
+        let Some(hook) = self.0.get() else { return };
+        if thread::panicking() {
+            // A second panic would abort the process.
+            let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
+        } else {
+            hook(event);
+        }
+    }
+
+    /// Reports a failure of the user loader.
+    pub(super) fn load_failed(&self, user_id: &str, error: &Error) {
+        self.tell(&Event::Failed {
+            operation: "load_user",
+            user_id: Some(user_id),
+            token_id: None,
+            error,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    /// Reports an event on drop, as a change does when its caller is dropped.
+    struct Report(Listener);
+
+    impl Drop for Report {
+        fn drop(&mut self) {
+            self.0
+                .load_failed("al", &Error::new(ErrorKind::LoadUser, "x"));
+        }
+    }
+
+    /// A second panic while the first one unwinds would abort the process.
+    #[test]
+    fn a_hook_that_panics_while_its_task_unwinds_aborts_nothing() {
+        let listener = Listener::default();
+        listener.set(Box::new(|_| panic!("the hook panics, as it was told")));
+        let unwind = catch_unwind(AssertUnwindSafe(|| {
+            let _report = Report(listener);
+            panic!("the first panic");
+        }));
+        let panic = unwind.unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"the first panic"));
+    }
+}

@@ -1,0 +1,33 @@
+/// Why a token or a login was refused: the reason in an event. (The HTTP response is a
+/// [`Rejection`](crate::Rejection).)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefusalReason {
+    /// The token is malformed, or two cookies of the same name differ.
+    Malformed,
+    /// The request has more than one token: in two sources, or twice in one.
+    SeveralTokens,
+    /// The token is a JWT that failed verification: an unknown key, an expired token, another audience, and so on.
+    NotVerified,
+    /// The token is unknown, expired or revoked.
+    NotLive,
+    /// The user loader found no such user.
+    NoSuchUser,
+    /// The user is at the session limit.
+    SessionLimit,
+}
+
+impl RefusalReason {
+    /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user`
+    /// or `session_limit`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::SeveralTokens => "several_tokens",
+            Self::NotVerified => "not_verified",
+            Self::NotLive => "not_live",
+            Self::NoSuchUser => "no_such_user",
+            Self::SessionLimit => "session_limit",
+        }
+    }
+}
