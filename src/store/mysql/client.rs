@@ -1,4 +1,4 @@
-//! How an operation gets a connection, and what becomes of it when something fails.
+//! Runs operations on pooled connections, with deadlines and retries.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -25,11 +25,11 @@ use super::{
 };
 use crate::Error;
 
-/// How often an operation is tried again that the server has undone because of locks.
+/// The maximum number of retries after the server rolled an operation back because of locks.
 const LOCKED: u32 = 8;
-/// The pause before the first of these tries.
+/// The backoff before the first of these retries.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How often an operation is tried again that has lost its connection.
+/// The maximum number of retries after a lost connection.
 const LOST: u32 = 1;
 
 type Outcome<T> = Result<(Link, T), Failure>;
@@ -39,25 +39,25 @@ pub(super) struct Client {
     pub(super) pool: Arc<Pool>,
     pub(super) sql: Sql,
     deadline: Duration,
-    /// Whether the tables were seen to be there.
+    /// Whether a check has found the tables.
     migrated: AtomicBool,
-    /// One of them for each transaction under way of a user; users share them. Who waits for the lock of a user on the
-    /// server, or for one that does, keeps at most one connection.
+    /// Serialize the transactions of a user, so that waiting for the user's lock takes at most one connection. Users
+    /// whose hashes collide share a queue.
     queues: Box<[Semaphore]>,
     hasher: RandomState,
 }
 
-/// What to do if the connection drops when the server may have committed already.
+/// The policy for a connection that drops when the server may have committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenUnsure {
     Repeat,
     Fail,
 }
 
-/// What an operation came to.
+/// The result of an operation.
 pub(super) struct Done<T> {
     pub(super) value: T,
-    /// An earlier try may have been done as well: its connection was lost before it was answered.
+    /// An earlier attempt may have taken effect as well: its connection was lost before the reply.
     pub(super) repeated: bool,
 }
 
@@ -73,15 +73,15 @@ impl Client {
         }
     }
 
-    /// How long one operation may take.
+    /// The time limit of one operation.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Does some work on one connection within the deadline: again, if the connection was lost. The work gives back
-    /// the connection unless it fails.
+    /// Runs work on one connection within the deadline, and retries it if the connection is lost. Successful work
+    /// returns the connection.
     ///
-    /// If the caller goes away, the work goes on until the deadline: a connection on which something is under way
+    /// If the caller is dropped, the work continues until the deadline, because a connection with a statement in flight
     /// would have to be closed.
     pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
     where
@@ -99,7 +99,7 @@ impl Client {
         self.within(start, deadline, attempts).await
     }
 
-    /// The same for what borrows from its caller, and does not go on without it.
+    /// Like [`run`](Self::run), for work that borrows from its caller: dropping the caller drops it.
     pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
     where
         F: Future<Output = Outcome<T>>,
@@ -110,8 +110,8 @@ impl Client {
         self.within(start, deadline, attempts).await
     }
 
-    /// The same for a transaction, which may have to wait for a lock, that of the user if there is one. It is tried
-    /// again, too, if the server has undone it because of locks, and rolled back if the caller goes away.
+    /// Runs a transaction that may wait for the user's lock. It is rolled back if the caller is dropped, and also
+    /// retried if the server rolls it back because of locks.
     pub(super) async fn transaction<T, F>(
         &self,
         user_id: &str,
@@ -125,7 +125,7 @@ impl Client {
         let deadline = start + self.deadline;
         let work = async {
             let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
-            // It is never closed.
+            // An error is impossible: the semaphore is never closed.
             let _queue = self.queues[queue as usize].acquire().await;
             let _turn = self.pool.turn().await?;
             self.attempts(deadline, when_unsure, work).await
@@ -133,7 +133,7 @@ impl Client {
         self.within(start, deadline, work).await
     }
 
-    /// The same for a transaction that concerns nobody in particular, within a time of its own.
+    /// Runs a transaction of no particular user, with its own time limit.
     pub(super) async fn maintenance<T, F>(
         &self,
         limit: Duration,
@@ -158,7 +158,7 @@ impl Client {
         deadline: Instant,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
-        // The connection of what is late is closed: the answer may still come.
+        // The timeout drops, and thereby closes, the connection: the reply may still arrive on it.
         timeout_at(deadline, work).await.unwrap_or_else(|_| {
             self.pool.close_silent(start);
             Err(timed_out())
@@ -178,14 +178,14 @@ impl Client {
         loop {
             let link = match self.link(deadline, late).await {
                 Ok(link) => link,
-                // Other connections may be all right.
+                // Other connections may work.
                 Err(failure) if failure.is_lost() && lost < LOST => {
                     lost += 1;
                     continue;
                 }
                 Err(failure) => {
                     if late && matches!(failure, Failure::ReadOnly) {
-                        // So that was why the server refused the write.
+                        // The server refused the write because it is read-only, not because it was late.
                         self.pool.distrust();
                     }
                     return Err(failure.into());
@@ -206,7 +206,7 @@ impl Client {
             if failure.is_lost() {
                 late = failure.is_late_or_read_only();
                 if failure.casts_doubt_on_others() {
-                    // Most likely the server has gone, and all connections with it, or it is no longer the one to ask.
+                    // Most likely the server is down, and all connections with it, or it is no longer the primary.
                     self.pool.distrust();
                 }
                 let again = failure.is_refusal()
@@ -222,8 +222,8 @@ impl Client {
         }
     }
 
-    /// A connection to a server on which the tables are those that the statements are about.
-    /// A `new` one has just asked its server whether it takes writes.
+    /// Takes a connection from the pool, or opens a `new` one, which checks that its server accepts writes. The first
+    /// one also checks the tables.
     async fn link(&self, deadline: Instant, new: bool) -> Result<Link, Failure> {
         let mut link = match new {
             true => self.pool.take_new(deadline).await?,
@@ -237,7 +237,7 @@ impl Client {
     }
 }
 
-/// Work on a connection that goes on without its caller.
+/// Work on a connection that continues in the background when it is dropped.
 struct Finish<T: Send + 'static> {
     work: Option<BoxedWork<T>>,
     pool: Arc<Pool>,
