@@ -63,7 +63,7 @@ async fn until_abandoned<T>(
     timeout(ABANDONED_CALL_TIMEOUT, work)
         .await
         .unwrap_or_else(|_| {
-            let message = "the store did not answer, and nobody waits for it any more";
+            let message = "the store did not answer a call whose caller was dropped";
             Err(Error::new(ErrorKind::Timeout, message))
         })
 }

@@ -72,7 +72,7 @@ impl Login {
     /// being ended.
     fn undo(self, runtime: &Handle, started: bool) {
         let Ok(permit) = Arc::clone(&self.undos).try_acquire_owned() else {
-            let message = "a login is not undone: too many others are being undone";
+            let message = "a login is not rolled back: too many rollbacks are in flight";
             self.sessions.listener.tell(&Event::Failed {
                 operation: "delete",
                 user_id: Some(&self.user_id),

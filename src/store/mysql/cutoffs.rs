@@ -57,8 +57,8 @@ pub(super) async fn end_all(
     Ok(deleted + left.saturating_sub(kept))
 }
 
-/// Raises the cutoff of a user, in a transaction that has locked the user; returns the number of sessions below it and
-/// the new generation.
+/// Raises the cutoff of a user, in a transaction that has locked the user; returns the number of sessions that this
+/// ends and the new generation.
 pub(super) async fn raise(
     link: &mut Link,
     sql: &Sql,

@@ -24,7 +24,7 @@ pub(super) const SLOTS: u16 = 1024;
 pub(super) const PAGE: usize = 512;
 /// The maximum number of expired rows that one transaction removes.
 pub(super) const BATCH: usize = 50;
-/// The maximum number of a user's sessions that one statement ends by id.
+/// The maximum number of a user's sessions that one statement ends.
 pub(super) const MANY: usize = 512;
 
 /// The server's idle timeout of a connection, in seconds: longer than the pool's.
@@ -316,7 +316,7 @@ fn literal(bytes: &[u8]) -> String {
     text
 }
 
-/// A statement that is cheap to clone; its only external parts are the validated table prefix and hex literals.
+/// A statement that is cheap to clone; its only external text is the validated table prefix and hex literals.
 pub(super) fn text(text: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
 }
