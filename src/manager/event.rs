@@ -28,8 +28,8 @@ pub enum Event<'a> {
     },
     /// A login ended this session to keep the session limit.
     ///
-    /// It is also reported if the login was undone because its caller disconnected. After a fault it is not known which
-    /// sessions the login ended. Of more than 512 that end at once, only the first 512 may be reported.
+    /// It is also reported if the login was undone because its caller disconnected. After a fault, or if the store did
+    /// not answer, it is not known which sessions the login ended. Of more than 512 that end at once, only the first 512 may be reported.
     #[non_exhaustive]
     Evicted {
         /// The user.
@@ -151,6 +151,22 @@ impl Listener {
         } else {
             hook(event);
         }
+    }
+
+    /// Reports a failed store call that never returned an error.
+    pub(super) fn store_failed(
+        &self,
+        operation: &'static str,
+        user_id: &str,
+        token_id: Option<&TokenId>,
+        error: &Error,
+    ) {
+        self.tell(&Event::Failed {
+            operation,
+            user_id: Some(user_id),
+            token_id,
+            error,
+        });
     }
 
     /// Reports a failure of the user loader.
