@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -54,13 +54,6 @@ pub(super) enum WhenUnsure {
     Fail,
 }
 
-/// The result of an operation.
-pub(super) struct Done<T> {
-    pub(super) value: T,
-    /// An earlier attempt may have taken effect as well: its connection was lost before the reply.
-    pub(super) repeated: bool,
-}
-
 impl Client {
     pub(super) fn new(pool: Pool, sql: Sql, deadline: Duration) -> Self {
         Self {
@@ -83,31 +76,27 @@ impl Client {
     ///
     /// If the caller is dropped, the work continues until the deadline, because a connection with a statement in flight
     /// would have to be closed.
-    pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
+    pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
+        let deadline = Instant::now() + self.deadline;
         let work = |link| Finish {
             work: Some(Box::pin(work(link)) as BoxedWork<T>),
             pool: Arc::clone(&self.pool),
             deadline,
         };
-        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
-        self.within(start, deadline, attempts).await
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
     /// Like [`run`](Self::run), for work that borrows from its caller: dropping the caller drops it.
-    pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
+    pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
-        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
-        self.within(start, deadline, attempts).await
+        let deadline = Instant::now() + self.deadline;
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
     /// Runs a transaction that may wait for the user's lock. It is rolled back if the caller is dropped, and also
@@ -117,20 +106,16 @@ impl Client {
         user_id: &str,
         when_unsure: WhenUnsure,
         work: impl Fn(Link) -> F,
-    ) -> Result<Done<T>, Error>
+    ) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
-        let work = async {
-            let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
-            // An error is impossible: the semaphore is never closed.
-            let _queue = self.queues[queue as usize].acquire().await;
-            let _turn = self.pool.turn().await?;
-            self.attempts(deadline, when_unsure, work).await
-        };
-        self.within(start, deadline, work).await
+        let deadline = Instant::now() + self.deadline;
+        let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
+        // An error is impossible: the semaphore is never closed.
+        let _queue = by(deadline, self.queues[queue as usize].acquire()).await?;
+        let _turn = by(deadline, self.pool.turn()).await??;
+        self.attempts(deadline, when_unsure, work).await
     }
 
     /// Runs a transaction of no particular user, with its own time limit.
@@ -142,27 +127,9 @@ impl Client {
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + limit;
-        let work = async {
-            let _turn = self.pool.turn().await?;
-            self.attempts(deadline, WhenUnsure::Repeat, work).await
-        };
-        let done = self.within(start, deadline, work).await?;
-        Ok(done.value)
-    }
-
-    async fn within<T>(
-        &self,
-        start: Instant,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        // The timeout drops, and thereby closes, the connection: the reply may still arrive on it.
-        timeout_at(deadline, work).await.unwrap_or_else(|_| {
-            self.pool.close_silent(start);
-            Err(timed_out())
-        })
+        let deadline = Instant::now() + limit;
+        let _turn = by(deadline, self.pool.turn()).await??;
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
     async fn attempts<T, F>(
@@ -170,14 +137,24 @@ impl Client {
         deadline: Instant,
         when_unsure: WhenUnsure,
         work: impl Fn(Link) -> F,
-    ) -> Result<Done<T>, Error>
+    ) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
         let (mut lost, mut locked, mut repeated, mut late) = (0, 0, false, false);
         loop {
-            let link = match self.link(deadline, late).await {
-                Ok(link) => link,
+            let permit = by(deadline, self.pool.permit()).await??;
+            let attempt = async {
+                let mut link = self.link(permit, deadline, late).await?;
+                link.is_retry = repeated;
+                Ok::<_, Failure>(work(link).await)
+            };
+            let failure = match self.answered_by(deadline, attempt).await? {
+                Ok(Ok((link, value))) => {
+                    self.pool.give_back(link);
+                    return Ok(value);
+                }
+                Ok(Err(failure)) => failure,
                 // Other connections may work.
                 Err(failure) if failure.is_lost() && lost < LOST => {
                     lost += 1;
@@ -191,16 +168,9 @@ impl Client {
                     return Err(failure.into());
                 }
             };
-            let failure = match work(link).await {
-                Ok((link, value)) => {
-                    self.pool.give_back(link);
-                    return Ok(Done { value, repeated });
-                }
-                Err(failure) => failure,
-            };
             if failure.is_rolled_back() && locked < LOCKED {
                 locked += 1;
-                sleep(PAUSE * locked).await;
+                by(deadline, sleep(PAUSE * locked)).await?;
                 continue;
             }
             if failure.is_lost() {
@@ -222,12 +192,34 @@ impl Client {
         }
     }
 
+    /// Waits for the server until the deadline. If it answers nothing for a long time, then connections that have
+    /// answered nothing since are closed, too.
+    async fn answered_by<T>(
+        &self,
+        deadline: Instant,
+        attempt: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let asked = Instant::now();
+        // The timeout drops, and thereby closes, the connection: the reply may still arrive on it.
+        by(deadline, attempt).await.inspect_err(|_| {
+            // Otherwise the operation waited for others, which will tell.
+            if asked.elapsed() >= self.deadline / 2 {
+                self.pool.close_silent(asked);
+            }
+        })
+    }
+
     /// Takes a connection from the pool, or opens a `new` one, which checks that its server accepts writes. The first
     /// one also checks the tables.
-    async fn link(&self, deadline: Instant, new: bool) -> Result<Link, Failure> {
+    async fn link(
+        &self,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+        new: bool,
+    ) -> Result<Link, Failure> {
         let mut link = match new {
-            true => self.pool.take_new(deadline).await?,
-            false => self.pool.take(deadline).await?,
+            true => self.pool.take_new(permit, deadline).await?,
+            false => self.pool.take(permit, deadline).await?,
         };
         if !self.migrated.load(Ordering::Relaxed) {
             schema::check(&mut link, &self.sql).await?;
@@ -235,6 +227,11 @@ impl Client {
         }
         Ok(link)
     }
+}
+
+/// Waits until the deadline of an operation.
+async fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
+    timeout_at(deadline, work).await.map_err(|_| timed_out())
 }
 
 /// Work on a connection that continues in the background when it is dropped.

@@ -73,7 +73,30 @@ pub(super) struct Link {
     pub(super) open: Open,
     /// The deadline of the operation.
     deadline: Instant,
+    /// An earlier attempt of the operation may have taken effect: its connection was lost before the reply.
+    pub(super) is_retry: bool,
     permit: OwnedSemaphorePermit,
+}
+
+/// A new connection on its way to its operation. Dropping it returns it to the pool, because it is in no use yet.
+struct Fresh {
+    link: Option<Link>,
+    pool: Arc<Pool>,
+}
+
+impl Fresh {
+    fn claim(mut self) -> Link {
+        self.link.take().expect("nobody else takes it")
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(Link { open, .. }) = self.link.take() {
+            // Not `give_back`, which needs a runtime.
+            self.pool.keep(open);
+        }
+    }
 }
 
 impl Pool {
@@ -93,48 +116,50 @@ impl Pool {
         }
     }
 
-    /// Takes an idle connection, or opens one, for an operation with this `deadline`. Waits while all are in use.
-    pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
-        let permit = self.permit().await?;
-        match self.take_idle() {
-            Some(open) => Ok(Link {
-                open,
-                deadline,
-                permit,
-            }),
-            None => self.connect(deadline, permit).await,
-        }
-    }
-
-    /// Opens a new connection for an operation with this `deadline`, even if others are idle.
-    pub(super) async fn take_new(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
-        let permit = self.permit().await?;
-        self.make_room();
-        self.connect(deadline, permit).await
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    /// Waits while all connections are in use.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.map_err(|_| lost())
     }
 
-    /// Closes an idle connection if a new one would exceed the maximum.
-    fn make_room(&self) {
-        let mut state = self.state();
-        if state.idle.len() > self.permits.available_permits() {
-            close(state.idle.remove(0).open.connection);
+    /// Takes an idle connection, or opens one, for an operation with this `deadline`.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Link, Failure> {
+        match self.take_idle() {
+            Ok(open) => Ok(Link::new(open, deadline, permit)),
+            Err(old) => self.connect(permit, deadline, old).await,
         }
     }
 
-    fn take_idle(&self) -> Option<Open> {
+    /// Opens a new connection for an operation with this `deadline`, even if others are idle.
+    pub(super) async fn take_new(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Link, Failure> {
+        let surplus = self.make_room();
+        self.connect(permit, deadline, surplus).await
+    }
+
+    /// Takes out the idle connections that must be closed before a new one is opened, because of the maximum.
+    fn make_room(&self) -> Vec<Open> {
         let mut state = self.state();
-        while let Some(Idle { open, .. }) = state.idle.pop() {
-            if !open.is_old() {
-                return Some(open);
-            }
-            close(open.connection);
+        let room = self.permits.available_permits();
+        let surplus = state.idle.len().saturating_sub(room);
+        state.idle.drain(..surplus).map(|idle| idle.open).collect()
+    }
+
+    /// Takes an idle connection, or else all those that are too old.
+    fn take_idle(&self) -> Result<Open, Vec<Open>> {
+        let mut state = self.state();
+        let young = state.idle.iter().rposition(|idle| !idle.open.is_old());
+        match young {
+            Some(young) => Ok(state.idle.remove(young).open),
+            None => Err(state.idle.drain(..).map(|idle| idle.open).collect()),
         }
-        None
     }
 
     /// Waits until another transaction may be in flight.
@@ -174,8 +199,7 @@ impl Pool {
     fn renew(self: &Arc<Self>, old: Open, permit: OwnedSemaphorePermit) {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            // Closed first, so that there are never more connections than permits.
-            let _ = timeout(CLOSE_TIMEOUT, old.connection.close()).await;
+            close_all(vec![old]).await;
             // The next operation that needs a connection reports an error.
             if let Ok(new) = pool.open().await {
                 pool.keep(new);
@@ -193,7 +217,7 @@ impl Pool {
         }
     }
 
-    /// Closes the idle connections that were last used before `since`.
+    /// Closes the idle connections that were last used before `since`, when a server that stayed silent was asked.
     pub(super) fn close_silent(&self, since: Instant) {
         self.close_if(|idle| idle.used <= since);
     }
@@ -235,26 +259,26 @@ impl Pool {
         })
     }
 
-    /// Connects in its own task, so that an attempt that outlasts its operation serves the next one.
+    /// Connects in its own task, so that an attempt that outlasts its operation serves the next one. Closes the `old`
+    /// connections first, so that there are never more connections than permits.
     async fn connect(
         self: &Arc<Self>,
-        deadline: Instant,
         permit: OwnedSemaphorePermit,
+        deadline: Instant,
+        old: Vec<Open>,
     ) -> Result<Link, Failure> {
         let (done, link) = oneshot::channel();
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            let opened = pool.open().await;
-            let link = opened.map(|open| Link {
-                open,
-                deadline,
-                permit,
+            close_all(old).await;
+            let link = pool.open().await.map(|open| Fresh {
+                link: Some(Link::new(open, deadline, permit)),
+                pool,
             });
-            if let Err(Ok(unwanted)) = done.send(link) {
-                pool.give_back(unwanted);
-            }
+            // A fresh connection that nobody waits for goes back to the pool.
+            drop(done.send(link));
         });
-        link.await.map_err(|_| lost())?
+        Ok(link.await.map_err(|_| lost())??.claim())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -276,6 +300,15 @@ impl Open {
 }
 
 impl Link {
+    fn new(open: Open, deadline: Instant, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            open,
+            deadline,
+            is_retry: false,
+            permit,
+        }
+    }
+
     /// The deadline of the operation, by the server's clock.
     pub(super) fn not_after(&self) -> i64 {
         self.open.clock.at_least(self.deadline)
@@ -289,6 +322,16 @@ fn close(connection: MySqlConnection) {
         // An error means that the connection is already closed.
         runtime.spawn(timeout(CLOSE_TIMEOUT, connection.close()));
     }
+}
+
+/// Closes connections gracefully, which needs no reply of the server.
+async fn close_all(connections: Vec<Open>) {
+    let closing = async {
+        for open in connections {
+            let _ = open.connection.close().await;
+        }
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
 }
 
 /// The failure of an operation while the runtime shuts down.

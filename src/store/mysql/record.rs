@@ -8,7 +8,7 @@ use sqlx::{Row, mysql::MySqlRow};
 
 use crate::{
     TokenId,
-    store::{Checked, SessionRecord},
+    store::{Checked, SessionRecord, SessionVersion},
 };
 
 /// The time in the first column.
@@ -53,6 +53,20 @@ pub(super) fn checked(row: &MySqlRow) -> Result<Option<Checked>, sqlx::Error> {
         session,
         user.map(Bytes::from),
     )))
+}
+
+/// Whether a refresh of this version may have made the session what it is.
+pub(super) fn may_result_from(
+    session: &SessionRecord,
+    version: SessionVersion,
+    ttl: Duration,
+) -> bool {
+    let refreshed_at = session.refreshed_at;
+    let expires_at = millis(refreshed_at).saturating_add(span(ttl));
+    let expires_at = session
+        .ends_at
+        .map_or(expires_at, |end| expires_at.min(millis(end)));
+    refreshed_at >= version.refreshed_at && millis(session.expires_at) == expires_at
 }
 
 /// The bytes of the token id in this column; `None` if there is none.
