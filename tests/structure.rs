@@ -151,8 +151,11 @@ fn every_circle_is_found() {
 fn imports_of_the_crate_are_found() {
     let imports = Sources::of_the_crate().imports();
     for (from, to) in [
-        ("store::redis::link", "store::redis::live"),
-        ("store::redis::sentinel::promotion", "store::redis::role"),
+        ("store::redis::conn::link", "store::redis::conn::live"),
+        (
+            "store::redis::source::sentinel::promotion",
+            "store::redis::wire::role",
+        ),
         ("middleware::service", "middleware::future"),
         ("manager::users", "token"),
     ] {

@@ -13,28 +13,37 @@ use tokio::{
     runtime::Handle,
     sync::oneshot,
     task::{AbortHandle, JoinSet},
-    time::timeout,
+    time::error::Elapsed,
 };
 
 use crate::{Error, ErrorKind};
 
 /// How long a store call may continue without a waiting caller. Store calls end within a bounded time anyway; this is
 /// for stores that break that rule.
-pub(super) const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(60);
+const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs work in its own task, which continues if the caller is dropped, and waits for the outcome.
 ///
-/// If the caller is dropped, then the outcome is dropped as soon as it is ready, and the work is dropped after
-/// [`ABANDONED_CALL_TIMEOUT`]. Outside of a tokio runtime the work runs in the caller.
+/// If the caller is dropped, then the outcome is dropped as soon as it is ready. After [`ABANDONED_CALL_TIMEOUT`] the
+/// work is dropped, and `report` gets the error. Outside of a tokio runtime the work runs in the caller.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    report: impl FnOnce(&Error) + Send + 'static,
 ) -> Result<T, Error> {
     let Ok(runtime) = Handle::try_current() else {
         return work.await;
     };
     // Closed when this future is dropped.
     let (_caller, gone) = oneshot::channel();
-    let work = until_abandoned(work, gone);
+    let work = async move {
+        let mut work = pin!(work);
+        match until_dropped(work.as_mut(), gone).await {
+            Some(outcome) => outcome,
+            None => unless_abandoned(work)
+                .await
+                .inspect_err(|error| report(error))?,
+        }
+    };
     match runtime.spawn(in_current_span(work)).await {
         Ok(outcome) => outcome,
         Err(error) => match error.try_into_panic() {
@@ -48,24 +57,41 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     }
 }
 
-async fn until_abandoned<T>(
-    work: impl Future<Output = Result<T, Error>>,
+/// Runs work until it is done, or returns `None` when its caller is dropped.
+async fn until_dropped<T>(
+    mut work: Pin<&mut impl Future<Output = T>>,
     mut gone: oneshot::Receiver<Infallible>,
-) -> Result<T, Error> {
-    let mut work = pin!(work);
-    let finished = poll_fn(|context| match work.as_mut().poll(context) {
+) -> Option<T> {
+    poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
         Poll::Pending => Pin::new(&mut gone).poll(context).map(|_| None),
+    })
+    .await
+}
+
+/// Runs a store call without a waiting caller, and fails after [`ABANDONED_CALL_TIMEOUT`].
+pub(super) async fn unless_abandoned<T>(call: impl Future<Output = T>) -> Result<T, Error> {
+    timeout(ABANDONED_CALL_TIMEOUT, call).await.map_err(|_| {
+        let message = "the store did not answer a call whose caller was dropped";
+        Error::new(ErrorKind::Timeout, message)
+    })
+}
+
+/// Like [`tokio::time::timeout`], but without a timer if the work is ready at once: a store in memory also works on a
+/// runtime whose timers are disabled.
+pub(super) async fn timeout<T>(
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> Result<T, Elapsed> {
+    let mut work = pin!(work);
+    let ready = poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+        Poll::Pending => Poll::Ready(None),
     });
-    if let Some(outcome) = finished.await {
-        return outcome;
+    match ready.await {
+        Some(outcome) => Ok(outcome),
+        None => tokio::time::timeout(limit, work).await,
     }
-    timeout(ABANDONED_CALL_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| {
-            let message = "the store did not answer, and nobody waits for it any more";
-            Err(Error::new(ErrorKind::Timeout, message))
-        })
 }
 
 /// Runs work in a detached task.

@@ -1,7 +1,5 @@
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
-
 use super::{
     Event, Inner, LoadUser, TokenManager,
     decoded_users::DecodedUsers,
@@ -9,7 +7,7 @@ use super::{
     listener::{Hook, Listener},
     load::SingleFlight,
     loader::{ErasedLoadUser, Loader},
-    login::MAX_UNDOS,
+    login::Undos,
     observe::Observer,
     renew::Renewals,
     sessions::Sessions,
@@ -286,7 +284,7 @@ impl<D> TokenManagerBuilder<D> {
                 limit,
                 revocation_poll,
                 renewals: Renewals::default(),
-                undos: Arc::new(Semaphore::new(MAX_UNDOS)),
+                undos: Arc::new(Undos::new()),
             }),
         })
     }

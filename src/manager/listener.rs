@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::event::Event;
-use crate::Error;
+use crate::{Error, TokenId};
 
 /// Receives the events of one manager and of its store.
 ///
@@ -31,6 +31,22 @@ impl Listener {
         } else {
             hook(event);
         }
+    }
+
+    /// Reports a failed store call that never returned an error.
+    pub(super) fn store_failed(
+        &self,
+        operation: &'static str,
+        user_id: &str,
+        token_id: Option<&TokenId>,
+        error: &Error,
+    ) {
+        self.tell(&Event::Failed {
+            operation,
+            user_id: Some(user_id),
+            token_id,
+            error,
+        });
     }
 
     /// Reports a failure of the user loader.

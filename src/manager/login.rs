@@ -2,24 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    sync::Semaphore,
-    time::{sleep, timeout},
-};
+use tokio::{runtime::Handle, sync::Semaphore, time::sleep};
 
 use super::{
     Event,
-    background::{ABANDONED_CALL_TIMEOUT, run_to_completion, spawn},
-    sessions::Sessions,
+    background::{spawn, unless_abandoned},
+    sessions::{Change, Done, Sessions},
 };
 use crate::{
     Error, ErrorKind, TokenId, jitter,
     store::{Created, NewSession, SessionLimit},
 };
 
-/// The maximum number of logins of a manager that are being undone.
-pub(super) const MAX_UNDOS: usize = 1024;
+/// The maximum number of undos in flight of each kind.
+const MAX_UNDOS: usize = 1024;
 /// The maximum number of attempts to undo a login.
 const UNDO_ATTEMPTS: u32 = 5;
 /// The backoff after the first attempt, without jitter; each further backoff is four times as long.
@@ -28,64 +24,100 @@ const UNDO_PAUSE: Duration = Duration::from_millis(70);
 /// disconnected client open.
 const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
 
+/// The permits of a manager for undos in flight.
+///
+/// An error does not tell whether the store got the call, so every login that fails is undone. In an outage these fill
+/// their places for as long as their attempts last; the sessions that are known to have started have places of their
+/// own.
+pub(super) struct Undos {
+    started: Arc<Semaphore>,
+    unknown: Arc<Semaphore>,
+}
+
+impl Undos {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Arc::new(Semaphore::new(MAX_UNDOS)),
+            unknown: Arc::new(Semaphore::new(MAX_UNDOS)),
+        }
+    }
+}
+
 /// A session that is about to begin.
 #[derive(Clone)]
 pub(super) struct Login {
     pub(super) sessions: Sessions,
-    /// One permit for each undo in flight.
-    pub(super) undos: Arc<Semaphore>,
+    pub(super) undos: Arc<Undos>,
     pub(super) user_id: Arc<str>,
     pub(super) token_id: TokenId,
 }
 
 impl Login {
-    /// Creates the session. If the caller is dropped, or a fault leaves the outcome unknown, the session is ended in
-    /// the background.
+    /// Creates the session. If the caller is dropped, or the outcome is unknown because of a fault, a panic or an
+    /// abandoned call, the session is ended in the background.
     pub(super) async fn run(
         self,
         new: NewSession,
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
-        let created = run_to_completion(async move {
-            let (user_id, token_id) = (&self.user_id, &self.token_id);
-            let creating = self.sessions.store.create(user_id, token_id, &new, limit);
-            match creating.await {
-                Ok(created) => Ok(Unclaimed(Some(Started {
-                    login: self,
+        let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
+        let (token_id, work) = (self.token_id, self.create(new, limit));
+        let creating = sessions.run_to_completion("create", user_id, Some(token_id), work);
+        Ok(creating.await?.claim())
+    }
+
+    async fn create(
+        self,
+        new: NewSession,
+        limit: Option<SessionLimit>,
+    ) -> Result<Unclaimed, Error> {
+        // Before the call, which may end by being dropped.
+        let mut undo = UndoOnDrop::new(self);
+        let Login {
+            sessions,
+            user_id,
+            token_id,
+            ..
+        } = &undo.login;
+        match sessions.store.create(user_id, token_id, &new, limit).await {
+            Ok(created) => {
+                let evictions = created.evicted.iter().map(|(evicted, _)| {
+                    sessions.done(Arc::clone(user_id), Change::Evicted(*evicted))
+                });
+                let evictions = evictions.collect();
+                undo.session = Fate::Started;
+                Ok(Unclaimed {
+                    undo,
+                    evictions,
                     created,
-                    runtime: Handle::try_current().ok(),
-                }))),
-                Err(error) => {
-                    if error.is_fault()
-                        && let Ok(runtime) = Handle::try_current()
-                    {
-                        self.undo(&runtime, false);
-                    }
-                    Err(error)
-                }
+                })
             }
-        });
-        Ok(created.await?.claim())
+            Err(error) => {
+                if !error.is_fault() {
+                    undo.session = Fate::Settled;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Ends the session in the background: nobody has its token. It is reported as a failure if too many others are
     /// being ended.
-    fn undo(self, runtime: &Handle, started: bool) {
-        let Ok(permit) = Arc::clone(&self.undos).try_acquire_owned() else {
+    fn undo(self, runtime: &Handle, is_started: bool) {
+        let undos = match is_started {
+            true => &self.undos.started,
+            false => &self.undos.unknown,
+        };
+        let Ok(permit) = Arc::clone(undos).try_acquire_owned() else {
             let message = "a login is not undone: too many others are being undone";
-            self.sessions.listener.tell(&Event::Failed {
-                operation: "delete",
-                user_id: Some(&self.user_id),
-                token_id: Some(&self.token_id),
-                error: &Error::new(ErrorKind::Unavailable, message),
-            });
+            self.undo_failed(&Error::new(ErrorKind::Unavailable, message));
             return;
         };
         spawn(runtime, async move {
             let _permit = permit;
             let was_live = self.end().await;
             // The store may not have been done with a login that failed, and a repeated call cannot tell what it ended.
-            if !started && was_live.is_some() {
+            if !is_started && was_live.is_some() {
                 sleep(LATE_LOGIN_DELAY + jitter::up_to(LATE_LOGIN_DELAY)).await;
                 self.end().await;
             }
@@ -97,9 +129,11 @@ impl Login {
         let mut pause = UNDO_PAUSE;
         for attempt in 1..=UNDO_ATTEMPTS {
             let store = &self.sessions.store;
-            let deleting = store.delete(&self.user_id, &self.token_id);
-            if let Ok(Ok(was_live)) = timeout(ABANDONED_CALL_TIMEOUT, deleting).await {
-                return Some(was_live);
+            match unless_abandoned(store.delete(&self.user_id, &self.token_id)).await {
+                Ok(Ok(was_live)) => return Some(was_live),
+                // The store has reported it.
+                Ok(Err(_)) => {}
+                Err(abandoned) => self.undo_failed(&abandoned),
             }
             if attempt < UNDO_ATTEMPTS {
                 sleep(pause + jitter::up_to(pause)).await;
@@ -108,58 +142,77 @@ impl Login {
         }
         None
     }
+
+    fn undo_failed(&self, error: &Error) {
+        let (listener, token_id) = (&self.sessions.listener, Some(&self.token_id));
+        listener.store_failed("delete", &self.user_id, token_id, error);
+    }
 }
 
-/// A created session, with what is needed to undo it.
-struct Started {
+/// A login whose token nobody has yet; dropping it ends the session, unless that is settled.
+struct UndoOnDrop {
     login: Login,
-    created: Created,
+    session: Fate,
     /// `None` outside of a runtime, where the login runs in the caller.
     runtime: Option<Handle>,
 }
 
-impl Started {
-    fn report_evicted(&self) {
-        let Sessions { listener, .. } = &self.login.sessions;
-        for (token_id, _) in &self.created.evicted {
-            let user_id = &*self.login.user_id;
-            listener.tell(&Event::Evicted { user_id, token_id });
+/// What is known about the session of a login.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Unknown,
+    Started,
+    /// It was refused, or the caller gets its token.
+    Settled,
+}
+
+impl UndoOnDrop {
+    fn new(login: Login) -> Self {
+        Self {
+            login,
+            session: Fate::Unknown,
+            runtime: Handle::try_current().ok(),
         }
     }
 }
 
-/// A created session that its caller has not claimed yet; dropping it undoes the login.
-struct Unclaimed(Option<Started>);
+impl Drop for UndoOnDrop {
+    fn drop(&mut self) {
+        if let Some(runtime) = &self.runtime
+            && self.session != Fate::Settled
+        {
+            let is_started = self.session == Fate::Started;
+            self.login.clone().undo(runtime, is_started);
+        }
+    }
+}
+
+/// A created session that its caller has not claimed yet.
+///
+/// The order of the fields is that of their drop: the undo begins before the hook hears of the evictions, because it
+/// may panic.
+struct Unclaimed {
+    undo: UndoOnDrop,
+    evictions: Vec<Done>,
+    created: Created,
+}
 
 impl Unclaimed {
-    fn claim(mut self) -> Created {
-        // Not yet taken, so that the session is ended if the hook panics.
-        let started = self.0.as_ref().expect("nobody else takes it");
-        started.report_evicted();
-        let Login {
-            sessions,
-            user_id,
-            token_id,
-            ..
-        } = &started.login;
-        sessions.listener.tell(&Event::LoggedIn {
-            user_id,
-            token_id,
-            expires_at: started.created.session.expires_at,
+    fn claim(self) -> Created {
+        let Self {
+            mut undo,
+            evictions,
+            created,
+        } = self;
+        drop(evictions);
+        let login = &undo.login;
+        login.sessions.listener.tell(&Event::LoggedIn {
+            user_id: &login.user_id,
+            token_id: &login.token_id,
+            expires_at: created.session.expires_at,
         });
-        let started = self.0.take().expect("nobody else takes it");
-        started.created
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some(started) = self.0.take() {
-            // Before the events: their hook may panic.
-            if let Some(runtime) = &started.runtime {
-                started.login.clone().undo(runtime, true);
-            }
-            started.report_evicted();
-        }
+        // Only now: the session is also ended if the hook panics.
+        undo.session = Fate::Settled;
+        created
     }
 }

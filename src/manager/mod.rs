@@ -2,8 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
-
 pub(crate) use self::users::AuthOutcome;
 pub use self::{
     builder::TokenManagerBuilder,
@@ -15,7 +13,7 @@ use self::{
     decoded_users::DecodedUsers,
     format::Format,
     load::SingleFlight,
-    login::Login,
+    login::{Login, Undos},
     renew::Renewals,
     sessions::Sessions,
     types::{check_ttl, encode_metadata},
@@ -66,7 +64,8 @@ mod users;
 /// A refresh or logout whose future is dropped is still completed, and reported to
 /// [`on_event`](TokenManagerBuilder::on_event). A login whose future is dropped is [undone](Self::set_token). The tokio
 /// runtime of the caller does this in the background, until it shuts down. Such a call is abandoned if the store has
-/// not answered 60 seconds after the future was dropped.
+/// not answered 60 seconds after the future was dropped; an abandoned call is reported as a failure, and an abandoned
+/// login is undone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -106,7 +105,7 @@ struct Inner<D> {
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
     renewals: Renewals,
-    undos: Arc<Semaphore>,
+    undos: Arc<Undos>,
 }
 
 impl TokenManager {
@@ -130,8 +129,9 @@ impl<D> TokenManager<D> {
     /// towards the [limit](TokenManagerBuilder::session_limit) nor stays in lists: when the future is dropped before it
     /// is ready (a client disconnected, or an outer timeout elapsed), and after a fault that leaves open whether the
     /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10
-    /// seconds. The undo is abandoned if the store fails for about ten seconds. At most 1,024 logins are undone at the
-    /// same time; one more is not undone, and is reported as a failed `delete`.
+    /// seconds. The undo is abandoned if the store fails for about ten seconds. A manager undoes at most 1,024 logins
+    /// that have started a session at the same time, and 1,024 of which this is unknown; one more is not undone, and is
+    /// reported as a failed `delete`. All users share these numbers: limit the rate of logins of each account.
     ///
     /// Sessions that an undone login has evicted stay ended.
     ///

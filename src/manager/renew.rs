@@ -6,9 +6,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, time::timeout};
+use tokio::runtime::Handle;
 
-use super::{Event, TokenManager, background::spawn};
+use super::{
+    TokenManager,
+    background::{spawn, timeout},
+};
 use crate::{Error, ErrorKind, TokenId, User, store::SessionChange, user::TokenState};
 
 /// The time limit of a renewal, after which a later request can retry.
@@ -76,12 +79,11 @@ impl<D> Renewal<D> {
         // No retry after a failure: the next request with the session starts another renewal.
         if timeout(RENEWAL_TIMEOUT, renewing).await.is_err() {
             let message = format!("the session was not renewed within {RENEWAL_TIMEOUT:?}");
-            sessions.listener.tell(&Event::Failed {
-                operation: "update",
-                user_id: Some(&self.user_id),
-                token_id: Some(&self.token_id),
-                error: &Error::new(ErrorKind::Timeout, message),
-            });
+            let error = Error::new(ErrorKind::Timeout, message);
+            let (user_id, token_id) = (&self.user_id, Some(&self.token_id));
+            sessions
+                .listener
+                .store_failed("update", user_id, token_id, &error);
         }
     }
 }

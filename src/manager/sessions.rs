@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Event, TokenManager, background::run_to_completion, listener::Listener};
+use super::{Event, TokenManager, background, listener::Listener};
 use crate::{
     Error, RefusalReason, TokenId,
     store::{ErasedStore, SessionChange},
@@ -43,7 +43,23 @@ impl Sessions {
         Ok((sessions, self.done(user_id, change)))
     }
 
-    fn done(&self, user_id: Arc<str>, change: Change) -> Done {
+    /// Runs work with one call of the store to its completion, even if the caller is dropped. If the call is abandoned,
+    /// it is reported as a failure.
+    pub(super) async fn run_to_completion<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        user_id: Arc<str>,
+        token_id: Option<TokenId>,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let listener = self.listener.clone();
+        let report = move |error: &Error| {
+            listener.store_failed(operation, &user_id, token_id.as_ref(), error);
+        };
+        background::run_to_completion(work, report).await
+    }
+
+    pub(super) fn done(&self, user_id: Arc<str>, change: Change) -> Done {
         Done {
             listener: self.listener.clone(),
             user_id,
@@ -52,15 +68,16 @@ impl Sessions {
     }
 }
 
-/// A change that the store has made. Dropping it reports the event: in the caller or, if the caller was dropped, in the
-/// task that completed the change.
+/// A change that the store has made. Dropping it reports the event, exactly once: in the caller or, if the caller was
+/// dropped, in the task that completed the change.
 pub(super) struct Done {
     listener: Listener,
     user_id: Arc<str>,
     change: Change,
 }
 
-enum Change {
+pub(super) enum Change {
+    Evicted(TokenId),
     Refreshed(TokenId),
     LoggedOut(TokenId),
     LoggedOutAll {
@@ -73,6 +90,7 @@ impl Drop for Done {
     fn drop(&mut self) {
         let user_id = &*self.user_id;
         self.listener.tell(&match &self.change {
+            Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
             Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
             Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
             Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
@@ -91,8 +109,12 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
         ttl: Duration,
     ) -> Result<bool, Error> {
-        let (sessions, change) = (self.inner.sessions.clone(), SessionChange::refresh(ttl));
-        let refreshing = run_to_completion(sessions.update(user_id.into(), *token_id, change));
+        let (sessions, user) = (&self.inner.sessions, Arc::<str>::from(user_id));
+        let change = SessionChange::refresh(ttl);
+        let work = sessions
+            .clone()
+            .update(Arc::clone(&user), *token_id, change);
+        let refreshing = sessions.run_to_completion("update", user, Some(*token_id), work);
         let refreshed = refreshing.await?.is_some();
         if !refreshed {
             self.refused(Some((user_id, Some(token_id))), RefusalReason::NotLive);
@@ -105,8 +127,9 @@ impl<D> TokenManager<D> {
         user_id: &str,
         token_id: &TokenId,
     ) -> Result<bool, Error> {
-        let sessions = self.inner.sessions.clone();
-        let deleting = run_to_completion(sessions.delete(user_id.into(), *token_id));
+        let (sessions, user_id) = (&self.inner.sessions, Arc::<str>::from(user_id));
+        let work = sessions.clone().delete(Arc::clone(&user_id), *token_id);
+        let deleting = sessions.run_to_completion("delete", user_id, Some(*token_id), work);
         Ok(deleting.await?.is_some())
     }
 
@@ -116,8 +139,11 @@ impl<D> TokenManager<D> {
         kept: Option<&TokenId>,
     ) -> Result<u64, Error> {
         check_user_id(user_id)?;
-        let sessions = self.inner.sessions.clone();
-        let deleting = run_to_completion(sessions.delete_all(user_id.into(), kept.copied()));
+        let (sessions, user_id) = (&self.inner.sessions, Arc::<str>::from(user_id));
+        let work = sessions
+            .clone()
+            .delete_all(Arc::clone(&user_id), kept.copied());
+        let deleting = sessions.run_to_completion("delete_all", user_id, None, work);
         Ok(deleting.await?.0)
     }
 

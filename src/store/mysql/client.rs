@@ -1,4 +1,4 @@
-//! How an operation gets a connection, and what becomes of it when something fails.
+//! Runs operations on pooled connections, with deadlines and retries.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -25,11 +25,11 @@ use super::{
 };
 use crate::Error;
 
-/// How often an operation is tried again that the server has undone because of locks.
+/// The maximum number of retries after the server rolled an operation back because of locks.
 const LOCKED: u32 = 8;
-/// The pause before the first of these tries.
+/// The backoff before the first of these retries.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How often an operation is tried again that has lost its connection.
+/// The maximum number of retries after a lost connection.
 const LOST: u32 = 1;
 
 type Outcome<T> = Result<(Link, T), Failure>;
@@ -39,26 +39,19 @@ pub(super) struct Client {
     pub(super) pool: Arc<Pool>,
     pub(super) sql: Sql,
     deadline: Duration,
-    /// Whether the tables were seen to be there.
+    /// Whether a check has found the tables.
     migrated: AtomicBool,
-    /// One of them for each transaction under way of a user; users share them. Who waits for the lock of a user on the
-    /// server, or for one that does, keeps at most one connection.
+    /// Serialize the transactions of a user, so that waiting for the user's lock takes at most one connection. Users
+    /// whose hashes collide share a queue.
     queues: Box<[Semaphore]>,
     hasher: RandomState,
 }
 
-/// What to do if the connection drops when the server may have committed already.
+/// The policy for a connection that drops when the server may have committed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum WhenUnsure {
     Repeat,
     Fail,
-}
-
-/// What an operation came to.
-pub(super) struct Done<T> {
-    pub(super) value: T,
-    /// An earlier try may have been done as well: its connection was lost before it was answered.
-    pub(super) repeated: bool,
 }
 
 impl Client {
@@ -73,67 +66,59 @@ impl Client {
         }
     }
 
-    /// How long one operation may take.
+    /// The time limit of one operation.
     pub(super) fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Does some work on one connection within the deadline: again, if the connection was lost. The work gives back
-    /// the connection unless it fails.
+    /// Runs work on one connection within the deadline, and retries it if the connection is lost. Successful work
+    /// returns the connection.
     ///
-    /// If the caller goes away, the work goes on until the deadline: a connection on which something is under way
+    /// If the caller is dropped, the work continues until the deadline, because a connection with a statement in flight
     /// would have to be closed.
-    pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
+    pub(super) async fn run<T, F>(&self, work: impl Fn(Link) -> F) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
+        let deadline = Instant::now() + self.deadline;
         let work = |link| Finish {
             work: Some(Box::pin(work(link)) as BoxedWork<T>),
             pool: Arc::clone(&self.pool),
             deadline,
         };
-        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
-        self.within(start, deadline, attempts).await
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
-    /// The same for what borrows from its caller, and does not go on without it.
-    pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<Done<T>, Error>
+    /// Like [`run`](Self::run), for work that borrows from its caller: dropping the caller drops it.
+    pub(super) async fn borrowing<T, F>(&self, work: impl Fn(Link) -> F) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
-        let attempts = self.attempts(deadline, WhenUnsure::Repeat, work);
-        self.within(start, deadline, attempts).await
+        let deadline = Instant::now() + self.deadline;
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
-    /// The same for a transaction, which may have to wait for a lock, that of the user if there is one. It is tried
-    /// again, too, if the server has undone it because of locks, and rolled back if the caller goes away.
+    /// Runs a transaction that may wait for the user's lock. It is rolled back if the caller is dropped, and also
+    /// retried if the server rolls it back because of locks.
     pub(super) async fn transaction<T, F>(
         &self,
         user_id: &str,
         when_unsure: WhenUnsure,
         work: impl Fn(Link) -> F,
-    ) -> Result<Done<T>, Error>
+    ) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + self.deadline;
-        let work = async {
-            let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
-            // It is never closed.
-            let _queue = self.queues[queue as usize].acquire().await;
-            let _turn = self.pool.turn().await?;
-            self.attempts(deadline, when_unsure, work).await
-        };
-        self.within(start, deadline, work).await
+        let deadline = Instant::now() + self.deadline;
+        let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
+        // An error is impossible: the semaphore is never closed.
+        let _queue = by(deadline, self.queues[queue as usize].acquire()).await?;
+        let _turn = by(deadline, self.pool.turn()).await??;
+        self.attempts(deadline, when_unsure, work).await
     }
 
-    /// The same for a transaction that concerns nobody in particular, within a time of its own.
+    /// Runs a transaction of no particular user, with its own time limit.
     pub(super) async fn maintenance<T, F>(
         &self,
         limit: Duration,
@@ -142,27 +127,9 @@ impl Client {
     where
         F: Future<Output = Outcome<T>>,
     {
-        let start = Instant::now();
-        let deadline = start + limit;
-        let work = async {
-            let _turn = self.pool.turn().await?;
-            self.attempts(deadline, WhenUnsure::Repeat, work).await
-        };
-        let done = self.within(start, deadline, work).await?;
-        Ok(done.value)
-    }
-
-    async fn within<T>(
-        &self,
-        start: Instant,
-        deadline: Instant,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        // The connection of what is late is closed: the answer may still come.
-        timeout_at(deadline, work).await.unwrap_or_else(|_| {
-            self.pool.close_silent(start);
-            Err(timed_out())
-        })
+        let deadline = Instant::now() + limit;
+        let _turn = by(deadline, self.pool.turn()).await??;
+        self.attempts(deadline, WhenUnsure::Repeat, work).await
     }
 
     async fn attempts<T, F>(
@@ -170,43 +137,46 @@ impl Client {
         deadline: Instant,
         when_unsure: WhenUnsure,
         work: impl Fn(Link) -> F,
-    ) -> Result<Done<T>, Error>
+    ) -> Result<T, Error>
     where
         F: Future<Output = Outcome<T>>,
     {
         let (mut lost, mut locked, mut repeated, mut late) = (0, 0, false, false);
         loop {
-            let link = match self.link(deadline, late).await {
-                Ok(link) => link,
-                // Other connections may be all right.
+            let permit = by(deadline, self.pool.permit()).await??;
+            let attempt = async {
+                let mut link = self.link(permit, deadline, late).await?;
+                link.is_retry = repeated;
+                Ok::<_, Failure>(work(link).await)
+            };
+            let failure = match self.answered_by(deadline, attempt).await? {
+                Ok(Ok((link, value))) => {
+                    self.pool.give_back(link);
+                    return Ok(value);
+                }
+                Ok(Err(failure)) => failure,
+                // Other connections may work.
                 Err(failure) if failure.is_lost() && lost < LOST => {
                     lost += 1;
                     continue;
                 }
                 Err(failure) => {
                     if late && matches!(failure, Failure::ReadOnly) {
-                        // So that was why the server refused the write.
+                        // The server refused the write because it is read-only, not because it was late.
                         self.pool.distrust();
                     }
                     return Err(failure.into());
                 }
             };
-            let failure = match work(link).await {
-                Ok((link, value)) => {
-                    self.pool.give_back(link);
-                    return Ok(Done { value, repeated });
-                }
-                Err(failure) => failure,
-            };
             if failure.is_rolled_back() && locked < LOCKED {
                 locked += 1;
-                sleep(PAUSE * locked).await;
+                by(deadline, sleep(PAUSE * locked)).await?;
                 continue;
             }
             if failure.is_lost() {
                 late = failure.is_late_or_read_only();
                 if failure.casts_doubt_on_others() {
-                    // Most likely the server has gone, and all connections with it, or it is no longer the one to ask.
+                    // Most likely the server is down, and all connections with it, or it is no longer the primary.
                     self.pool.distrust();
                 }
                 let again = failure.is_refusal()
@@ -222,12 +192,34 @@ impl Client {
         }
     }
 
-    /// A connection to a server on which the tables are those that the statements are about.
-    /// A `new` one has just asked its server whether it takes writes.
-    async fn link(&self, deadline: Instant, new: bool) -> Result<Link, Failure> {
+    /// Waits for the server until the deadline. If it answers nothing for a long time, then connections that have
+    /// answered nothing since are closed, too.
+    async fn answered_by<T>(
+        &self,
+        deadline: Instant,
+        attempt: impl Future<Output = T>,
+    ) -> Result<T, Error> {
+        let asked = Instant::now();
+        // The timeout drops, and thereby closes, the connection: the reply may still arrive on it.
+        by(deadline, attempt).await.inspect_err(|_| {
+            // Otherwise the operation waited for others, which will tell.
+            if asked.elapsed() >= self.deadline / 2 {
+                self.pool.close_silent(asked);
+            }
+        })
+    }
+
+    /// Takes a connection from the pool, or opens a `new` one, which checks that its server accepts writes. The first
+    /// one also checks the tables.
+    async fn link(
+        &self,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+        new: bool,
+    ) -> Result<Link, Failure> {
         let mut link = match new {
-            true => self.pool.take_new(deadline).await?,
-            false => self.pool.take(deadline).await?,
+            true => self.pool.take_new(permit, deadline).await?,
+            false => self.pool.take(permit, deadline).await?,
         };
         if !self.migrated.load(Ordering::Relaxed) {
             schema::check(&mut link, &self.sql).await?;
@@ -237,7 +229,12 @@ impl Client {
     }
 }
 
-/// Work on a connection that goes on without its caller.
+/// Waits until the deadline of an operation.
+async fn by<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Error> {
+    timeout_at(deadline, work).await.map_err(|_| timed_out())
+}
+
+/// Work on a connection that continues in the background when it is dropped.
 struct Finish<T: Send + 'static> {
     work: Option<BoxedWork<T>>,
     pool: Arc<Pool>,

@@ -1,11 +1,11 @@
-//! What a client knows of the server's clock.
+//! A client's estimate of the server's clock.
 
 use tokio::time::Instant;
 
 /// A lower bound of a server's clock, in milliseconds since the Unix epoch.
 ///
-/// A write carries the time after which it must not be done. That is no later, by the server's clock, than the moment
-/// at which its caller is told that it has failed, because the bound is a lower one.
+/// A write carries its deadline by the server's clock. Because the bound is a lower one, that deadline is never later
+/// than the moment at which the caller gets the timeout.
 #[derive(Clone, Copy)]
 pub(super) struct Clock {
     millis: i64,
@@ -13,7 +13,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// The server showed `millis` at some moment before now.
+    /// A clock that read `millis` at some moment before now.
     pub(super) fn new(millis: i64) -> Self {
         Self {
             millis,
@@ -21,18 +21,18 @@ impl Clock {
         }
     }
 
-    /// What the server's clock shows at least at this moment.
+    /// The lower bound of the server's clock at this moment.
     pub(super) fn at_least(&self, moment: Instant) -> i64 {
         self.millis
             .saturating_add(millis(moment.saturating_duration_since(self.at)))
     }
 
-    /// Takes a reading into account that was asked for at `asked`: the higher bound counts, unless it cannot be right
+    /// Updates the bound with a reading that was requested at `asked`. The higher bound wins, unless it cannot be right
     /// because the server's clock was set back.
     pub(super) fn learn(&mut self, reading: i64, asked: Instant) {
         let new = Self::new(reading);
         let known = self.at_least(new.at);
-        // Readings are cut to the millisecond.
+        // Readings are truncated to milliseconds.
         let most = reading.saturating_add(millis(new.at - asked) + 2);
         if !(reading..=most).contains(&known) {
             *self = new;

@@ -1,12 +1,12 @@
-//! How very many sessions of a user end at once.
+//! Cutoffs, which end very many sessions of a user at once.
 //!
-//! To delete them takes longer than an operation may. Instead each session has a generation, and its user may have a
-//! cutoff: sessions of a lower generation have ended. Raising the cutoff is one small write. A session that is to stay
-//! gets the generation of the new cutoff in the same transaction, and new sessions begin with that of the cutoff.
+//! Deleting that many rows takes longer than the deadline. Instead each session has a generation, and its user may have
+//! a cutoff: sessions of a lower generation have ended. Raising the cutoff is one small write. A session that is kept
+//! gets the generation of the new cutoff in the same transaction, and new sessions get the generation of the cutoff.
 //!
-//! The purge removes what is below the cutoff and then the cutoff itself: without one, all generations live. Only
-//! logins and logouts of all sessions, which run one after the other, read the cutoff to write; the purge locks its
-//! row.
+//! The purge removes the sessions below the cutoff and then the cutoff itself: without a cutoff, all generations are
+//! live. Only logins and logouts of all sessions, which run one after the other, read the cutoff in order to write; the
+//! purge locks its row.
 
 use sqlx::Row;
 
@@ -17,7 +17,7 @@ use super::{
     statement::query,
 };
 
-/// Ends all sessions of a user but one, in a transaction that has locked the user; how many.
+/// Ends all sessions of a user except `except`, in a transaction that has locked the user; returns their number.
 pub(super) async fn end_all(
     link: &mut Link,
     sql: &Sql,
@@ -28,7 +28,7 @@ pub(super) async fn end_all(
     let rows = cutoff.fetch_all(&mut link.open.connection).await?;
     let cutoff = rows.first().map(|row| row.try_get(0)).transpose()?;
     let mut deleted = 0;
-    // With a cutoff there are very many, or have been a moment ago.
+    // A cutoff means that the user has, or just had, very many sessions: too many to delete here.
     if cutoff.is_none() {
         let delete = match &except {
             None => query(&sql.delete_all).bind(user_id.as_bytes()),
@@ -57,8 +57,8 @@ pub(super) async fn end_all(
     Ok(deleted + left.saturating_sub(kept))
 }
 
-/// Ends all sessions of a user, in a transaction that has locked the user; how many were left, and the generation of
-/// those that live on.
+/// Raises the cutoff of a user, in a transaction that has locked the user; returns the number of sessions that this
+/// ends and the new generation.
 pub(super) async fn raise(
     link: &mut Link,
     sql: &Sql,
@@ -78,11 +78,11 @@ pub(super) async fn raise(
     Ok((u64::try_from(left).unwrap_or(0), raised))
 }
 
-/// Removes a few of the sessions that are below a cutoff, and the cutoff with the last of them; whether there may be
+/// Removes a batch of the sessions below a cutoff, and the cutoff with the last of them; returns whether there may be
 /// more.
 pub(super) async fn purge(link: &mut Link, sql: &Sql) -> Result<bool, Failure> {
     link.begin(sql).await?;
-    // Nobody raises it meanwhile; and other instances leave it to this one.
+    // The row lock keeps the cutoff from being raised, and makes other instances skip it.
     let cutoffs = query(&sql.any_cutoff)
         .fetch_all(&mut link.open.connection)
         .await?;

@@ -1,4 +1,4 @@
-//! Errors of the driver become ours: no type of it, no secret and no user id gets out.
+//! Converts driver errors into crate errors, without driver types, secrets and user ids.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -7,17 +7,17 @@ use crate::{Error, ErrorKind};
 /// Why work on a connection failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// As it is to be reported; nothing is to be tried again.
+    /// An error to report without a retry.
     Final(Error),
     Driver(sqlx::Error),
-    /// The same after the server was told to commit: it may have done so.
+    /// A driver error during a commit, which may have taken effect.
     Unsure(sqlx::Error),
-    /// The server is read-only: most likely a replica, which may know less than the server that takes the writes.
+    /// The server is read-only: most likely a replica, which may lag behind the primary.
     ReadOnly,
 }
 
 impl Failure {
-    /// Why one of our reads failed: they have no deadline that the server knows.
+    /// The failure of a read. Reads carry no deadline, so "out of range" means that the server is read-only.
     pub(super) fn of_read(error: sqlx::Error) -> Self {
         match number(&error) {
             Some(OUT_OF_RANGE) => Self::ReadOnly,
@@ -25,17 +25,17 @@ impl Failure {
         }
     }
 
-    /// Deadlock, and a lock that took too long: the server has undone the statement, and the rest of a transaction is
-    /// undone when its connection closes.
+    /// Whether the server rolled back the statement because of a deadlock or a lock timeout. The rest of the transaction
+    /// is rolled back when its connection closes.
     pub(super) fn is_rolled_back(&self) -> bool {
         matches!(self.number(), Some(1205 | 1213))
     }
 
-    /// Whether the connection is of no use any more, so that the same may work on another one.
+    /// Whether the connection is unusable, so that a retry on another one may work.
     pub(super) fn is_lost(&self) -> bool {
         match self {
             Self::Driver(sqlx::Error::Io(_)) | Self::Unsure(sqlx::Error::Io(_)) => true,
-            // The server shuts down, or has closed a connection that was idle or killed.
+            // The server is shutting down, or closed an idle or killed connection.
             _ => {
                 self.is_refusal()
                     || matches!(
@@ -46,21 +46,21 @@ impl Failure {
         }
     }
 
-    /// Whether the server certainly did nothing, because it is read-only, or because what it knows to be the deadline
-    /// has passed: then the time that this connection knows may be wrong, too.
+    /// Whether the server certainly changed nothing, because it is read-only or the deadline of the write has passed. In
+    /// the latter case the clock of this connection may also be wrong.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::ReadOnly)
             || matches!(self.number(), Some(1290 | OUT_OF_RANGE | 1792 | 1836))
     }
 
-    /// Whether a write was refused because its deadline had passed, or because the server is read-only. The next
-    /// connection tells: it asks its server for the latter.
+    /// Whether a write was refused because its deadline had passed or because the server is read-only. A new connection
+    /// tells the two apart, because it checks whether its server is read-only.
     pub(super) fn is_late_or_read_only(&self) -> bool {
         self.number() == Some(OUT_OF_RANGE)
     }
 
-    /// Whether other connections are in doubt, too: the server has gone, or takes no writes any more. Under load, a
-    /// late write alone says nothing about them.
+    /// Whether other connections may be unusable as well: the server is down, or no longer accepts writes. A late write
+    /// alone is no sign of that, because it may be due to load.
     pub(super) fn casts_doubt_on_others(&self) -> bool {
         self.is_lost() && !self.is_late_or_read_only()
     }
@@ -99,14 +99,14 @@ impl From<Failure> for Error {
     }
 }
 
-/// What our statements fail with if the server gets to them after their deadline, or is read-only. See `sql`.
+/// The error number of statements that the server executes after their deadline, or while it is read-only. See `sql`.
 const OUT_OF_RANGE: u16 = 1690;
 
 pub(super) fn no_such_table(error: &sqlx::Error) -> bool {
     number(error) == Some(1146)
 }
 
-/// Whether a row with the same key is there already.
+/// Whether a row with the same key already exists.
 pub(super) fn duplicate(error: &sqlx::Error) -> bool {
     number(error) == Some(1062)
 }
@@ -133,7 +133,7 @@ fn convert(error: &sqlx::Error) -> Error {
                 1146 => not_migrated(),
                 _ => match misconfigured(number) {
                     Some(message) => Error::with_source(ErrorKind::Config, message, text()),
-                    // About the account or the state of the server; others may quote what was to be stored.
+                    // These messages concern the account or the server; others may quote stored data.
                     None if refuses_to_serve(number) => {
                         unavailable(format!("{}: {}", text(), database.message()))
                     }
@@ -143,7 +143,7 @@ fn convert(error: &sqlx::Error) -> Error {
                 },
             }
         }
-        // Of the mechanisms that the account may have, the driver lacks one: RSA for a password without TLS.
+        // The driver lacks one login mechanism: RSA encryption of the password without TLS.
         sqlx::Error::Configuration(_) => Error::new(
             ErrorKind::Config,
             "this MySQL account cannot log in without TLS (`caching_sha2_password`, `sha256_password`)",
@@ -153,7 +153,7 @@ fn convert(error: &sqlx::Error) -> Error {
             "this MySQL account logs in by an authentication plugin that is not supported: \
              use `caching_sha2_password` with TLS, or `mysql_native_password`",
         ),
-        // What it met may be data.
+        // Without the source, which may quote stored data.
         _ => Error::new(
             ErrorKind::Store,
             "MySQL answered with something that makes no sense",
@@ -161,7 +161,7 @@ fn convert(error: &sqlx::Error) -> Error {
     }
 }
 
-/// The driver has no error of its own for it.
+/// Whether the account needs an unsupported authentication plugin, for which the driver has no error of its own.
 fn wants_unknown_login(text: &str) -> bool {
     [
         "unknown authentication plugin",
@@ -171,18 +171,18 @@ fn wants_unknown_login(text: &str) -> bool {
     .any(|start| text.starts_with(start))
 }
 
-/// What somebody has to change about the server, the account or our configuration before it can work.
+/// The error text for a server, account or configuration that has to be changed before the store can work.
 fn misconfigured(number: u16) -> Option<&'static str> {
     Some(match number {
         1049 => "there is no such database on this MySQL server",
-        // On the database, a table, a column; for a statement.
+        // Denied for a database, a table, a column, a statement.
         1044 | 1142 | 1143 | 1227 => {
             "this MySQL account lacks a privilege: it needs SELECT, INSERT, UPDATE and DELETE, and CREATE to migrate"
         }
         1054 => {
             "the tables of the session store lack a column: they are not those that `MySqlStore::migrate()` makes"
         }
-        // What is not supported, a syntax, a variable, a function.
+        // An unknown syntax, variable, feature, function.
         1064 | 1193 | 1235 | 1305 => {
             "this server does not understand the session store: it needs MySQL 8.0 or MariaDB 10.6, or later"
         }
@@ -201,8 +201,7 @@ pub(super) fn not_migrated() -> Error {
 
 const UNAVAILABLE: &str = "MySQL is unavailable";
 
-/// Whether the server is not there for us at the moment: it starts, stops, is full or read-only, or does not
-/// let us in.
+/// Whether the server is currently unavailable: it starts, stops, is full or read-only, or denies the login.
 fn refuses_to_serve(number: u16) -> bool {
     let refusals = [
         1021, // disk full

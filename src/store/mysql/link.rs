@@ -12,10 +12,10 @@ use super::{
 use crate::{Error, ErrorKind};
 
 impl Link {
-    /// The rows of a read, each of which begins with the time.
+    /// Runs a read and returns its rows; the first column of each is the server's time.
     pub(super) async fn read(&mut self, query: Statement) -> Result<Vec<MySqlRow>, Failure> {
         let asked = Instant::now();
-        // All of them, so that nothing is left to be read by the next operation.
+        // Fetches all rows, so that the next operation finds none of them on the connection.
         let rows = query.fetch_all(&mut self.open.connection).await;
         let rows = rows.map_err(Failure::of_read)?;
         if let Some(row) = rows.first() {
@@ -24,7 +24,7 @@ impl Link {
         Ok(rows)
     }
 
-    /// How many rows a statement found and did its work on.
+    /// Runs a write and returns the number of affected rows.
     pub(super) async fn affected(&mut self, query: Statement) -> Result<u64, Failure> {
         let done = query.execute(&mut self.open.connection).await?;
         Ok(done.rows_affected())
@@ -34,7 +34,7 @@ impl Link {
         self.run(&sql.begin).await
     }
 
-    /// Begins a transaction that no other such one of this user's runs beside.
+    /// Begins a transaction and locks the user's slot, which excludes other such transactions of this user.
     pub(super) async fn begin_alone(&mut self, sql: &Sql, user_id: &str) -> Result<(), Failure> {
         self.begin(sql).await?;
         let lock = query(&sql.lock).bind(user_id.as_bytes());
@@ -45,10 +45,10 @@ impl Link {
         Ok(())
     }
 
-    /// Commits, unless the server reads this after the deadline.
+    /// Commits, unless the server executes this after the deadline.
     ///
-    /// A server that stops between the look at its clock and the commit, or is held up in the commit itself, may still
-    /// commit later. Until then the transaction has its locks: nothing that they exclude was acknowledged in between.
+    /// A server that stops between the clock check and the commit, or is delayed in the commit itself, may still commit
+    /// later. Until then the transaction holds its locks: nothing that they exclude is acknowledged in between.
     pub(super) async fn commit(&mut self, sql: &Sql) -> Result<(), Failure> {
         match self.run(&sql.commit(self.not_after())).await {
             Err(Failure::Driver(error)) => Err(Failure::Unsure(error)),
@@ -56,7 +56,7 @@ impl Link {
         }
     }
 
-    /// Without preparing it.
+    /// Runs statements without preparing them.
     pub(super) async fn run(&mut self, sql: &SqlStr) -> Result<(), Failure> {
         sqlx::raw_sql(sql.clone())
             .execute(&mut self.open.connection)

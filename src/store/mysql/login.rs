@@ -19,7 +19,7 @@ use crate::{
 
 type Sessions = Vec<(TokenId, SessionRecord)>;
 
-/// A login and what it has found out about its user.
+/// A login and the state of its user.
 struct Login<'a> {
     link: &'a mut Link,
     sql: &'a Sql,
@@ -29,7 +29,7 @@ struct Login<'a> {
     cutoff: i64,
 }
 
-/// `None` if the limit does not allow another session.
+/// Creates a session; `None` if the limit does not allow another one.
 pub(super) async fn create(
     link: &mut Link,
     sql: &Sql,
@@ -72,7 +72,7 @@ pub(super) async fn create(
     Ok(Some(Created::new(session, evicted)))
 }
 
-/// The column by which sessions go, lowest first.
+/// The column that determines the order of eviction, lowest first.
 #[derive(Clone, Copy, PartialEq)]
 enum Order {
     CreatedAt,
@@ -88,7 +88,7 @@ impl Order {
         }
     }
 
-    /// What the server orders sessions by.
+    /// The sort key that the server uses.
     fn key(self, (id, session): &(TokenId, SessionRecord)) -> (i64, [u8; 16]) {
         let time = match self {
             Self::CreatedAt => session.created_at,
@@ -99,7 +99,7 @@ impl Order {
 }
 
 impl Login<'_> {
-    /// Ends `surplus` sessions, those that go first; of more than [`MANY`] it may return the first ones only.
+    /// Evicts the first `surplus` sessions; if these are more than [`MANY`], it may return only the first of them.
     async fn make_room(
         &mut self,
         order: Order,
@@ -115,7 +115,7 @@ impl Login<'_> {
             }
             return Ok(evicted);
         }
-        // It is less work to keep the others than to delete these.
+        // Keeping the other sessions is less work than deleting these.
         let evicted = self.first(order, MANY as i64).await?;
         let keepers = &self.sql.keepers[order as usize];
         let kept = self
@@ -131,10 +131,10 @@ impl Login<'_> {
         Ok(evicted)
     }
 
-    /// The live sessions that go first, and locks them; fewer, if some of them have been logged out meanwhile.
+    /// Locks and returns the first `count` live sessions; fewer if some of them were logged out concurrently.
     async fn first(&mut self, order: Order, count: i64) -> Result<Sessions, Failure> {
         loop {
-            // Locks nothing: there may be very many to choose from.
+            // Selects without locks, because there may be very many candidates.
             let victims = &self.sql.victims[order as usize];
             let chosen = self.in_order(victims, count).await?;
             let mut first = Vec::with_capacity(chosen.len());
@@ -151,7 +151,7 @@ impl Login<'_> {
                 }
             }
             first.sort_by_key(|session| order.key(session));
-            // None of them was refreshed before it was locked.
+            // Starts over if one of them was refreshed before it was locked.
             if order == Order::CreatedAt
                 || first.iter().all(|session| {
                     let key = order.key(session);
@@ -165,7 +165,7 @@ impl Login<'_> {
         }
     }
 
-    /// The first so many of the user's live sessions in this order.
+    /// The first `count` live sessions of the user, in the order of the statement.
     async fn in_order(
         &mut self,
         statement: &sqlx::SqlStr,

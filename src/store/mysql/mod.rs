@@ -15,7 +15,7 @@ pub use self::config::MySqlStoreBuilder;
 #[cfg(fuzzing)]
 pub use self::config::fuzzing;
 use self::{
-    client::{Client, Done, WhenUnsure},
+    client::{Client, WhenUnsure},
     errors::{Failure, timed_out},
     pool::Link,
     purge::Background,
@@ -165,6 +165,12 @@ impl MySqlStore {
         Ok(sessions)
     }
 
+    fn check_statement(&self, user_id: &str, id: &[u8; 16]) -> Statement {
+        query(&self.client.sql.check)
+            .bind(user_id.as_bytes())
+            .bind(&id[..])
+    }
+
     /// Runs one read and returns its rows.
     async fn read(&self, statement: impl Fn() -> Statement) -> Result<Vec<MySqlRow>, Error> {
         let read = |mut link: Link| {
@@ -174,19 +180,7 @@ impl MySqlStore {
                 Ok((link, rows))
             }
         };
-        Ok(self.client.run(read).await?.value)
-    }
-
-    /// Runs one write statement, built with its deadline; returns whether it affected a row.
-    async fn found(&self, statement: impl Fn(i64) -> Statement) -> Result<Done<bool>, Error> {
-        let write = |mut link: Link| {
-            let statement = statement(link.not_after());
-            async move {
-                let affected = link.affected(statement).await?;
-                Ok((link, affected > 0))
-            }
-        };
-        self.client.run(write).await
+        self.client.run(read).await
     }
 }
 
@@ -219,16 +213,12 @@ impl SessionStore for MySqlStore {
         };
         // A retried login could revive a session that was logged out in between.
         let created = self.client.transaction(user_id, WhenUnsure::Fail, create);
-        created.await?.value.ok_or_else(Error::session_limit)
+        created.await?.ok_or_else(Error::session_limit)
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let id = record::bytes(token_id);
-        let check = || {
-            query(&self.client.sql.check)
-                .bind(user_id.as_bytes())
-                .bind(&id[..])
-        };
+        let check = || self.check_statement(user_id, &id);
         let rows = self.read(check).await?;
         let checked = rows.first().map(record::checked).transpose();
         Ok(checked.map_err(Failure::Driver)?.flatten())
@@ -244,7 +234,7 @@ impl SessionStore for MySqlStore {
         let version = change
             .if_version
             .map(|version| [version.refreshed_at, version.expires_at].map(record::millis));
-        let update = |not_after| {
+        let work = |mut link: Link| {
             let sql = &self.client.sql;
             let text = if version.is_some() {
                 &sql.update_version
@@ -253,27 +243,45 @@ impl SessionStore for MySqlStore {
             };
             let update = query(text).bind(ttl).bind(ttl);
             let update = update.bind(user_id.as_bytes()).bind(&id[..]);
-            let update = update.bind(user_id.as_bytes()).bind(not_after);
-            version
+            let update = update.bind(user_id.as_bytes()).bind(link.not_after());
+            let update = version
                 .iter()
                 .flatten()
-                .fold(update, |update, &time| update.bind(time))
+                .fold(update, |update, &time| update.bind(time));
+            // A retry finds the version that the first attempt has set.
+            let retried = change.if_version.filter(|_| link.is_retry);
+            let retried = retried.map(|version| (version, self.check_statement(user_id, &id)));
+            let ttl = change.ttl;
+            async move {
+                let mut is_done = link.affected(update).await? > 0;
+                if !is_done && let Some((version, check)) = retried {
+                    let rows = link.read(check).await?;
+                    let checked = rows.first().map(record::checked).transpose()?.flatten();
+                    is_done = checked.is_some_and(|checked| {
+                        record::may_result_from(&checked.session, version, ttl)
+                    });
+                }
+                Ok((link, is_done))
+            }
         };
-        Ok(self.found(update).await?.value)
+        self.client.run(work).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
         let id = record::bytes(token_id);
-        let delete = |not_after| {
-            query(&self.client.sql.delete)
+        let work = |mut link: Link| {
+            let delete = query(&self.client.sql.delete)
                 .bind(user_id.as_bytes())
                 .bind(&id[..])
                 .bind(user_id.as_bytes())
-                .bind(not_after)
+                .bind(link.not_after());
+            async move {
+                // If a retry finds no session, the first attempt may have ended it.
+                let is_done = link.affected(delete).await? > 0 || link.is_retry;
+                Ok((link, is_done))
+            }
         };
-        let deleted = self.found(delete).await?;
-        // If the retry finds no session, the first attempt may have ended it.
-        Ok(deleted.value || deleted.repeated)
+        self.client.run(work).await
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
@@ -293,7 +301,7 @@ impl SessionStore for MySqlStore {
         };
         let client = &self.client;
         let done = client.transaction(user_id, WhenUnsure::Repeat, delete_all);
-        Ok(done.await?.value.max(unsure.load(Ordering::Relaxed)))
+        Ok(done.await?.max(unsure.load(Ordering::Relaxed)))
     }
 
     /// Each page has its own [deadline](MySqlStoreBuilder::deadline), and all pages together have twenty deadlines.
@@ -325,7 +333,7 @@ impl SessionStore for MySqlStore {
             let done = users::put(&mut link, sql, user_id, value, ttl, mode).await?;
             Ok((link, done))
         };
-        Ok(self.client.borrowing(put).await?.value)
+        self.client.borrowing(put).await
     }
 
     /// Fails with [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are not of this version.
@@ -335,7 +343,6 @@ impl SessionStore for MySqlStore {
             schema::check(&mut link, sql).await?;
             Ok((link, ()))
         };
-        self.client.borrowing(ping).await?;
-        Ok(())
+        self.client.borrowing(ping).await
     }
 }

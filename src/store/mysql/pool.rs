@@ -1,15 +1,15 @@
-//! Connections, kept for the next operation.
+//! A connection pool.
 //!
-//! sqlx's own pool asks the server again whenever a connection comes back to it, which would double the round
-//! trips of a check, and its waiting is not bounded by our deadlines.
+//! sqlx's own pool pings the server whenever a connection is returned, which would double the round trips of a check,
+//! and its waiting is not bounded by our deadlines.
 //!
-//! A name or an address may begin to lead to another server while the old one goes on. That shows in three ways:
+//! A host name or address may move to another server while the old one still runs. There are three cases:
 //!
-//! - The old server is read-only. Each new connection asks for that, and so does each read; see [`Failure::ReadOnly`].
-//! - A connection to it is lost, or it refuses a write because it is read-only. Then the pool
-//!   [distrusts](Pool::distrust) all connections that were opened before. What is under way on them is answered: it
-//!   began before anything that the new server does for this process. But none of them is used again.
-//! - Not at all. Then the age of the connections bounds how long the old server is asked.
+//! - The old server is read-only. Each new connection and each read checks for that; see [`Failure::ReadOnly`].
+//! - A connection to the old server is lost, or it refuses a write because it is read-only. Then the pool
+//!   [distrusts](Pool::distrust) all connections that were opened before. Operations in flight on them complete, because
+//!   they began before any operation of this process on the new server, but no connection is used again.
+//! - There is no sign. Then the age of the connections bounds how long the old server is used.
 
 use std::{
     io,
@@ -27,30 +27,30 @@ use tokio::{
 use super::{clock::Clock, errors::Failure, setup};
 use crate::jitter;
 
-/// No operation begins on a connection that is older.
+/// The maximum age of a connection on which an operation begins.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(5);
-/// A connection in use is replaced in the background when it comes back at this age, or a little later.
+/// The age, without jitter, at which a returned connection is replaced in the background.
 const RENEWAL_AGE: Duration = Duration::from_secs(3);
-/// How much later, at most: connections that were opened at once are not replaced at once.
+/// The jitter of [`RENEWAL_AGE`], so that connections that were opened together are not replaced together.
 const RENEWAL_SPREAD: Duration = Duration::from_secs(1);
-/// How long a server may take to hear that a connection is closed.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// The time limit for closing a connection gracefully.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Pool {
     options: MySqlConnectOptions,
     setup: SqlStr,
     connect_timeout: Duration,
     permits: Arc<Semaphore>,
-    /// For what may wait for locks: checks always find connections that do not.
+    /// Permits for operations that may wait for locks, so that checks always find a connection that does not.
     turns: Semaphore,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The one that was used last comes last.
+    /// The idle connections, most recently used last.
     idle: Vec<Idle>,
-    /// What was opened before is not used again.
+    /// Connections that were opened before this moment are not used again.
     distrusted: Option<Instant>,
 }
 
@@ -63,17 +63,40 @@ struct Idle {
 pub(super) struct Open {
     pub(super) connection: MySqlConnection,
     pub(super) clock: Clock,
-    /// When the attempt to connect began, and with it the search for the server.
+    /// When the connection attempt began, including the name lookup.
     since: Instant,
     renew: Instant,
 }
 
-/// A connection in use. Dropping it closes it, which is right whenever it may be in the middle of something.
+/// A connection in use. Dropping it closes it, because a statement may be in flight.
 pub(super) struct Link {
     pub(super) open: Open,
-    /// When its operation is given up.
+    /// The deadline of the operation.
     deadline: Instant,
+    /// An earlier attempt of the operation may have taken effect: its connection was lost before the reply.
+    pub(super) is_retry: bool,
     permit: OwnedSemaphorePermit,
+}
+
+/// A new connection on its way to its operation. Dropping it returns it to the pool, because it is in no use yet.
+struct Fresh {
+    link: Option<Link>,
+    pool: Arc<Pool>,
+}
+
+impl Fresh {
+    fn claim(mut self) -> Link {
+        self.link.take().expect("nobody else takes it")
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Some(Link { open, .. }) = self.link.take() {
+            // Not `give_back`, which needs a runtime.
+            self.pool.keep(open);
+        }
+    }
 }
 
 impl Pool {
@@ -93,64 +116,65 @@ impl Pool {
         }
     }
 
-    /// A connection for an operation that ends by `deadline`: one that worked a moment ago, or a new one. Waits while
-    /// all are in use.
-    pub(super) async fn take(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
-        let permit = self.permit().await?;
-        match self.take_idle() {
-            Some(open) => Ok(Link {
-                open,
-                deadline,
-                permit,
-            }),
-            None => self.connect(deadline, permit).await,
-        }
-    }
-
-    /// A new connection for an operation that ends by `deadline`, although others may be idle.
-    pub(super) async fn take_new(self: &Arc<Self>, deadline: Instant) -> Result<Link, Failure> {
-        let permit = self.permit().await?;
-        self.make_room();
-        self.connect(deadline, permit).await
-    }
-
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+    /// Waits while all connections are in use.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         permit.map_err(|_| lost())
     }
 
-    /// Closes an idle connection if one more, for which there is a permit, would be too many.
-    fn make_room(&self) {
-        let mut state = self.state();
-        if state.idle.len() > self.permits.available_permits() {
-            close(state.idle.remove(0).open.connection);
+    /// Takes an idle connection, or opens one, for an operation with this `deadline`.
+    pub(super) async fn take(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Link, Failure> {
+        match self.take_idle() {
+            Ok(open) => Ok(Link::new(open, deadline, permit)),
+            Err(old) => self.connect(permit, deadline, old).await,
         }
     }
 
-    fn take_idle(&self) -> Option<Open> {
-        let mut state = self.state();
-        while let Some(Idle { open, .. }) = state.idle.pop() {
-            if !open.is_old() {
-                return Some(open);
-            }
-            close(open.connection);
-        }
-        None
+    /// Opens a new connection for an operation with this `deadline`, even if others are idle.
+    pub(super) async fn take_new(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Link, Failure> {
+        let surplus = self.make_room();
+        self.connect(permit, deadline, surplus).await
     }
 
-    /// Waits until one more transaction may be under way.
+    /// Takes out the idle connections that must be closed before a new one is opened, because of the maximum.
+    fn make_room(&self) -> Vec<Open> {
+        let mut state = self.state();
+        let room = self.permits.available_permits();
+        let surplus = state.idle.len().saturating_sub(room);
+        state.idle.drain(..surplus).map(|idle| idle.open).collect()
+    }
+
+    /// Takes an idle connection, or else all those that are too old.
+    fn take_idle(&self) -> Result<Open, Vec<Open>> {
+        let mut state = self.state();
+        let young = state.idle.iter().rposition(|idle| !idle.open.is_old());
+        match young {
+            Some(young) => Ok(state.idle.remove(young).open),
+            None => Err(state.idle.drain(..).map(|idle| idle.open).collect()),
+        }
+    }
+
+    /// Waits until another transaction may be in flight.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.turns.acquire().await.map_err(|_| lost())
     }
 
-    /// The first connection, so that what is wrong shows at once.
+    /// Opens the first connection, so that errors surface at once.
     pub(super) async fn connect_first(&self) -> Result<(), Failure> {
         let open = self.open().await?;
         self.keep(open);
         Ok(())
     }
 
-    /// Takes back a connection on which the last operation has ended well.
+    /// Takes back a connection after a successful operation.
     pub(super) fn give_back(self: &Arc<Self>, link: Link) {
         let Link { open, permit, .. } = link;
         if Instant::now() < open.renew {
@@ -160,7 +184,7 @@ impl Pool {
         }
     }
 
-    /// Makes a connection available, unless it is distrusted.
+    /// Adds a connection to the idle ones, unless it is distrusted.
     fn keep(&self, open: Open) {
         let mut state = self.state();
         if state.distrusted.is_some_and(|since| open.since <= since) {
@@ -171,13 +195,12 @@ impl Pool {
         }
     }
 
-    /// Opens another connection in place of an old one, so that no operation has to wait for it.
+    /// Replaces an old connection in the background, so that no operation waits for it.
     fn renew(self: &Arc<Self>, old: Open, permit: OwnedSemaphorePermit) {
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            // First, so that there never are more connections than permits.
-            let _ = timeout(GOODBYE, old.connection.close()).await;
-            // What is wrong is found out by the next operation that needs a connection.
+            close_all(vec![old]).await;
+            // The next operation that needs a connection reports an error.
             if let Ok(new) = pool.open().await {
                 pool.keep(new);
             }
@@ -185,7 +208,7 @@ impl Pool {
         });
     }
 
-    /// From now on no connection is used that was opened before: its server may have gone, or may have been deposed.
+    /// Stops using all connections that are open now: their server may be down, or no longer the primary.
     pub(super) fn distrust(&self) {
         let mut state = self.state();
         state.distrusted = Some(Instant::now());
@@ -194,12 +217,12 @@ impl Pool {
         }
     }
 
-    /// Closes the connections that have shown no sign of life since then.
+    /// Closes the idle connections that were last used before `since`, when a server that stayed silent was asked.
     pub(super) fn close_silent(&self, since: Instant) {
         self.close_if(|idle| idle.used <= since);
     }
 
-    /// Closes the connections that nobody used before they became too old.
+    /// Closes the idle connections that are too old.
     pub(super) fn close_old(&self) {
         self.close_if(|idle| idle.open.is_old());
     }
@@ -211,7 +234,7 @@ impl Pool {
         }
     }
 
-    /// A new connection that belongs to no operation.
+    /// Opens a connection outside of the pool.
     pub(super) async fn open_alone(&self) -> Result<MySqlConnection, Failure> {
         Ok(self.open().await?.connection)
     }
@@ -236,30 +259,30 @@ impl Pool {
         })
     }
 
-    /// Connects in a task of its own: an attempt that takes longer than the operation that needs it serves the next.
+    /// Connects in its own task, so that an attempt that outlasts its operation serves the next one. Closes the `old`
+    /// connections first, so that there are never more connections than permits.
     async fn connect(
         self: &Arc<Self>,
-        deadline: Instant,
         permit: OwnedSemaphorePermit,
+        deadline: Instant,
+        old: Vec<Open>,
     ) -> Result<Link, Failure> {
         let (done, link) = oneshot::channel();
         let pool = Arc::clone(self);
         tokio::spawn(async move {
-            let opened = pool.open().await;
-            let link = opened.map(|open| Link {
-                open,
-                deadline,
-                permit,
+            close_all(old).await;
+            let link = pool.open().await.map(|open| Fresh {
+                link: Some(Link::new(open, deadline, permit)),
+                pool,
             });
-            if let Err(Ok(unwanted)) = done.send(link) {
-                pool.give_back(unwanted);
-            }
+            // A fresh connection that nobody waits for goes back to the pool.
+            drop(done.send(link));
         });
-        link.await.map_err(|_| lost())?
+        Ok(link.await.map_err(|_| lost())??.claim())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing that holds the lock can panic between two halves of a change.
+        // No code that holds the lock can panic in the middle of a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -277,22 +300,41 @@ impl Open {
 }
 
 impl Link {
-    /// The time, by the server's clock, after which the operation must not be done any more.
+    fn new(open: Open, deadline: Instant, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            open,
+            deadline,
+            is_retry: false,
+            permit,
+        }
+    }
+
+    /// The deadline of the operation, by the server's clock.
     pub(super) fn not_after(&self) -> i64 {
         self.open.clock.at_least(self.deadline)
     }
 }
 
-/// Closes a connection on which nothing is under way, and says so: otherwise the server warns of it in its log.
+/// Closes an idle connection gracefully: otherwise the server logs a warning.
 fn close(connection: MySqlConnection) {
-    // Without a runtime it just ends.
+    // Without a runtime, the connection is just dropped.
     if let Ok(runtime) = Handle::try_current() {
-        // An error means that it is closed already.
-        runtime.spawn(timeout(GOODBYE, connection.close()));
+        // An error means that the connection is already closed.
+        runtime.spawn(timeout(CLOSE_TIMEOUT, connection.close()));
     }
 }
 
-/// The runtime ends.
+/// Closes connections gracefully, which needs no reply of the server.
+async fn close_all(connections: Vec<Open>) {
+    let closing = async {
+        for open in connections {
+            let _ = open.connection.close().await;
+        }
+    };
+    let _ = timeout(CLOSE_TIMEOUT, closing).await;
+}
+
+/// The failure of an operation while the runtime shuts down.
 fn lost() -> Failure {
     sqlx::Error::Io(io::ErrorKind::NotConnected.into()).into()
 }

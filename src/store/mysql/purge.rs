@@ -1,4 +1,4 @@
-//! The end of what has expired, and of what has ended with very many others.
+//! The background purge of expired and ended sessions, expired users and old connections.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::Error;
 
-/// How long a batch of the purge may take: nobody waits for it, but it holds locks.
+/// The time limit of a batch of the purge, which holds locks.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// A task that ends with this.
+/// A background task, which is aborted on drop.
 pub(super) struct Background(JoinHandle<()>);
 
 impl Drop for Background {
@@ -27,7 +27,7 @@ impl Drop for Background {
     }
 }
 
-/// Removes what is dead, if there is an interval for it.
+/// Starts the purge of dead rows, if it has an interval.
 pub(super) fn purge(client: &Arc<Client>, interval: Option<Duration>) -> Option<Background> {
     let (client, interval) = (Arc::clone(client), interval?);
     Some(Background(tokio::spawn(async move {
@@ -38,7 +38,7 @@ pub(super) fn purge(client: &Arc<Client>, interval: Option<Duration>) -> Option<
     })))
 }
 
-/// Closes connections that nobody needs.
+/// Starts a task that closes idle connections when they are too old.
 pub(super) fn close_old(client: &Arc<Client>) -> Background {
     let pool = Arc::clone(&client.pool);
     Background(tokio::spawn(async move {
@@ -49,7 +49,7 @@ pub(super) fn close_old(client: &Arc<Client>) -> Background {
     }))
 }
 
-/// Removes a few rows; whether there may be more.
+/// Removes a batch of rows; returns whether there may be more.
 async fn batch(client: &Client) -> Result<bool, Error> {
     let sql = &client.sql;
     let remove = |find, remove| {
@@ -68,9 +68,9 @@ async fn batch(client: &Client) -> Result<bool, Error> {
     Ok(sessions? == BATCH || users? == BATCH || ended?)
 }
 
-/// Removes the rows that `find` finds, by their keys; how many.
+/// Removes the rows that `find` selects, by their keys; returns their number.
 ///
-/// It leaves out what others have locked: another instance removes it, or a login replaces it.
+/// It skips locked rows: another instance removes them, or a login replaces them.
 async fn remove(
     link: &mut Link,
     sql: &Sql,
@@ -80,7 +80,7 @@ async fn remove(
     link.begin(sql).await?;
     let dead = query(find).fetch_all(&mut link.open.connection).await?;
     for row in &dead {
-        // One by one, so that no other row is looked at, and locked.
+        // One statement per row, so that no other row is scanned and locked.
         let mut remove = query(remove);
         for column in 0..row.len() {
             remove = remove.bind(row.try_get::<&[u8], _>(column)?);

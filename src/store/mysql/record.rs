@@ -1,4 +1,4 @@
-//! Rows, times and ids.
+//! Conversions of rows, times and ids.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use sqlx::{Row, mysql::MySqlRow};
 
 use crate::{
     TokenId,
-    store::{Checked, SessionRecord},
+    store::{Checked, SessionRecord, SessionVersion},
 };
 
 /// The time in the first column.
@@ -16,7 +16,7 @@ pub(super) fn now(row: &MySqlRow) -> Result<SystemTime, sqlx::Error> {
     time(row.try_get(0)?).ok_or_else(|| sqlx::Error::Decode("a time before 1970".into()))
 }
 
-/// The session in the columns after the time; `None` if there is none, or none that makes sense.
+/// The session in the columns after the time; `None` if there is none, or if it cannot be decoded.
 pub(super) fn session(row: &MySqlRow) -> Result<Option<(TokenId, SessionRecord)>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else {
         return Ok(None);
@@ -55,6 +55,20 @@ pub(super) fn checked(row: &MySqlRow) -> Result<Option<Checked>, sqlx::Error> {
     )))
 }
 
+/// Whether a refresh of this version may have made the session what it is.
+pub(super) fn may_result_from(
+    session: &SessionRecord,
+    version: SessionVersion,
+    ttl: Duration,
+) -> bool {
+    let refreshed_at = session.refreshed_at;
+    let expires_at = millis(refreshed_at).saturating_add(span(ttl));
+    let expires_at = session
+        .ends_at
+        .map_or(expires_at, |end| expires_at.min(millis(end)));
+    refreshed_at >= version.refreshed_at && millis(session.expires_at) == expires_at
+}
+
 /// The bytes of the token id in this column; `None` if there is none.
 pub(super) fn id(row: &MySqlRow, column: usize) -> Result<Option<[u8; 16]>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<&[u8]>, _>(column)? else {
@@ -71,7 +85,7 @@ pub(super) fn value(row: &MySqlRow) -> Result<Option<Bytes>, sqlx::Error> {
     Ok(value.map(Bytes::from))
 }
 
-/// The 16 bytes of a token id, the first one the most significant.
+/// The 16 bytes of a token id, most significant first.
 pub(super) fn bytes(token_id: &TokenId) -> [u8; 16] {
     let mut bytes = [0; 18];
     let len = BASE64URL.decode_slice(token_id.as_str(), &mut bytes);
@@ -87,13 +101,13 @@ fn token_id(bytes: [u8; 16]) -> TokenId {
         .expect("16 bytes in base64url are the text of a token id")
 }
 
-/// As a column has it.
+/// A time in milliseconds since the Unix epoch, as in the columns.
 pub(super) fn millis(time: SystemTime) -> i64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     span(since.unwrap_or_default())
 }
 
-/// Whole milliseconds; those of the longest duration fit.
+/// A duration in whole milliseconds, saturating.
 pub(super) fn span(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! The tables, and how they come to be.
+//! The tables and their migrations.
 
 use sqlx::{Connection, MySqlConnection, Row, mysql::MySqlRow};
 
@@ -12,10 +12,11 @@ use crate::{Error, ErrorKind};
 
 /// The version of the schema that this code works with.
 const VERSION: u32 = 1;
-/// How many seconds to wait for another instance that migrates.
-const PATIENCE: u32 = 30;
+/// How long to wait for the migration of another instance, in seconds.
+const MIGRATION_LOCK_TIMEOUT: u32 = 30;
 
-/// What leads to each version from the one before; each may be repeated. `{prefix}` is the table prefix.
+/// The statements that migrate to each version from the previous one; all can be repeated. `{prefix}` is the table
+/// prefix.
 const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
     "CREATE TABLE IF NOT EXISTS `{prefix}sessions` (
         user_id VARBINARY(255) NOT NULL,
@@ -54,7 +55,7 @@ const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
         PRIMARY KEY (id)
     ) ENGINE = InnoDB";
 
-/// Whether the tables are of the version that this code works with.
+/// Checks that the tables are of the version that this code works with.
 pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
     let rows = link.read(query(&sql.version)).await;
     match found(rows)? {
@@ -70,7 +71,7 @@ pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
     }
 }
 
-/// Brings the tables to the version of this code; one instance after the other.
+/// Migrates the tables to the version of this code; one instance at a time.
 pub(super) async fn migrate(
     mut connection: MySqlConnection,
     sql: &Sql,
@@ -81,7 +82,7 @@ pub(super) async fn migrate(
     );
     let locked = lock
         .bind(prefix)
-        .bind(PATIENCE)
+        .bind(MIGRATION_LOCK_TIMEOUT)
         .fetch_all(&mut connection)
         .await?;
     let locked = locked.first().map(|row| row.try_get::<Option<i64>, _>(0));
@@ -89,7 +90,7 @@ pub(super) async fn migrate(
         let message = "another instance has been migrating the tables for too long";
         return Err(Error::new(ErrorKind::Timeout, message).into());
     }
-    // A busy table gets free for a moment in the end.
+    // A busy table eventually becomes free for a moment.
     execute(
         &mut connection,
         "SET SESSION lock_wait_timeout = 60",
@@ -115,12 +116,12 @@ pub(super) async fn migrate(
         );
         execute(&mut connection, &noted, prefix).await?;
     }
-    // The end of the connection gives up the lock.
+    // Closing the connection releases the lock.
     connection.close().await?;
     Ok(())
 }
 
-/// `None` if there are no tables at all.
+/// The version of the tables; `None` if there are no tables.
 fn found(rows: Result<Vec<MySqlRow>, Failure>) -> Result<Option<u32>, Failure> {
     match rows {
         Ok(rows) => {

@@ -1,23 +1,23 @@
-//! What is asked of each new connection.
+//! The setup and the checks of a new connection.
 
 use sqlx::{MySqlConnection, Row, SqlStr, mysql::MySqlRow};
 
 use super::{clock::Clock, errors::Failure};
 use crate::{Error, ErrorKind};
 
-/// Prepares a connection for our statements, and makes sure that its server is fit for them.
+/// Prepares a connection for our statements, and checks that its server supports them.
 pub(super) async fn run(
     connection: &mut MySqlConnection,
     setup: &SqlStr,
 ) -> Result<Clock, Failure> {
     let rows = sqlx::raw_sql(setup.clone()).fetch_all(connection).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    judge(row)?;
+    check_server(row)?;
     Ok(Clock::new(row.try_get("now")?))
 }
 
-/// Whether the server takes writes, and is one that we know how to talk to.
-fn judge(row: &MySqlRow) -> Result<(), Failure> {
+/// Checks that the server accepts writes and has a supported version.
+fn check_server(row: &MySqlRow) -> Result<(), Failure> {
     if row.try_get::<i64, _>("read_only")? != 0 {
         return Err(Failure::ReadOnly);
     }
@@ -34,7 +34,7 @@ fn judge(row: &MySqlRow) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says no if the version is written in a way that is not known.
+/// Whether the server's version is too old; `false` for an unknown version format.
 fn is_too_old(version: &str) -> bool {
     let needed = if version.contains("MariaDB") {
         (10, 6)

@@ -1,16 +1,16 @@
-//! The text of every statement.
+//! The SQL statements.
 //!
 //! | table | content |
 //! |---|---|
 //! | `<prefix>sessions` | the sessions, by user id and the 16 bytes of the token id |
-//! | `<prefix>cutoffs` | of users with very many sessions that ended at once: those of a lower generation have ended |
+//! | `<prefix>cutoffs` | the cutoffs of users with very many sessions: those of a lower generation have ended |
 //! | `<prefix>users` | the cached users |
-//! | `<prefix>slots` | rows to lock: every login and every logout of all sessions locks the one of its user |
+//! | `<prefix>slots` | lock rows: every login and every logout of all sessions locks the slot of its user |
 //! | `<prefix>schema` | one row with the version of the schema |
 //!
 //! Times are milliseconds since the Unix epoch. The server's clock is read in two ways: [`BEGUN`] is the time at which
-//! the statement began, so that what a read then finds was live at that time; [`REACHED`] is the time at
-//! which a statement that may have waited for a row gets to it, so that it revives nothing that expired meanwhile.
+//! the statement began, so the sessions that a read finds were live at that time; [`REACHED`] is the time at which a
+//! statement that may have waited for a row reaches it, so it does not revive a session that expired during the wait.
 //!
 //! A session is live if it has not expired and its generation is not below the cutoff of its user. See `cutoffs`.
 
@@ -18,36 +18,38 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-/// Rows in the table of slots; users share them. A part of the schema.
+/// The number of slots, which users share. A part of the schema.
 pub(super) const SLOTS: u16 = 1024;
-/// How many sessions a page of a list has.
+/// The number of sessions in a page of a list.
 pub(super) const PAGE: usize = 512;
-/// How many expired rows are removed in one transaction.
+/// The maximum number of expired rows that one transaction removes.
 pub(super) const BATCH: usize = 50;
-/// How many sessions of one user one statement ends at most.
+/// The maximum number of a user's sessions that one statement ends.
 pub(super) const MANY: usize = 512;
 
-/// After how many seconds without use the server closes a connection: more than we let pass until we do.
+/// The server's idle timeout of a connection, in seconds: longer than the pool's.
 const UNUSED: u32 = 30;
-/// Whatever the time zone of the session is.
+/// The time at which the statement began, independent of the connection's time zone.
 const BEGUN: &str =
     "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)";
-/// There is no such function for UTC, which is the time zone of our sessions.
+/// The time at which the statement reaches a row. Our connections use UTC, because `SYSDATE` has no UTC variant.
 const REACHED: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', SYSDATE(3)) DIV 1000)";
-/// Servers write the setting as a number or as a word. `innodb_read_only` is that of the readers in Amazon Aurora.
+/// Whether the server is read-only. Servers report the setting as a number or as a word; readers in Amazon Aurora set
+/// `innodb_read_only`.
 macro_rules! read_only {
     () => {
         "(CONCAT(@@global.read_only) NOT IN ('0', 'OFF') OR @@global.innodb_read_only)"
     };
 }
-/// True, and an error on a server that is read-only, whether there are rows or not: an unsigned number is out of range.
-/// There is no other way to raise an error within a statement, and a column would tell nothing where there is no row.
+/// True, or an error on a read-only server, even without rows: an unsigned number is out of range. A statement has no
+/// other way to raise an error, and a column would be missing without rows.
 const WRITABLE: &str = concat!("CAST(NOT ", read_only!(), " AS UNSIGNED) - 1 >= 0");
-/// Of a session, in the order in which `record` reads them.
+/// The columns of a session, in the order in which `record` reads them.
 const COLUMNS: &str =
     "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata";
 
-/// At least 0 if the server gets here by this time and takes writes; otherwise an error that undoes the statement.
+/// At least 0 if the server evaluates this by `not_after` and accepts writes; otherwise an error that rolls back the
+/// statement.
 fn in_time(not_after: &str) -> String {
     let read_only = read_only!();
     format!("CAST(IF({read_only}, 0, {not_after}) AS UNSIGNED) - {REACHED}")
@@ -55,17 +57,17 @@ fn in_time(not_after: &str) -> String {
 
 /// The statements of a store with one table prefix.
 pub(super) struct Sql {
-    /// What a connection begins with. A statement that waits for a lock does not outlive its operation by much.
+    /// The setup of a connection. Its lock timeout keeps a waiting statement from outliving its operation by much.
     pub(super) setup: SqlStr,
-    /// In a transaction the server ends a connection soon that says nothing, and undoes the transaction: a client that
-    /// is cut off must not keep what it has locked.
+    /// Begins a transaction with a short idle timeout, after which the server rolls it back: a disconnected client must
+    /// not keep its locks.
     pub(super) begin: SqlStr,
     pub(super) version: SqlStr,
     pub(super) lock: SqlStr,
     pub(super) check: SqlStr,
-    /// The session if it is live, which is locked, and the cutoff.
+    /// The session if it is live, with a lock, and the cutoff.
     pub(super) live: SqlStr,
-    /// The same with the number of live sessions of the user.
+    /// Like `live`, with the number of live sessions of the user.
     pub(super) live_of: SqlStr,
     pub(super) victims: [SqlStr; 2],
     pub(super) keepers: [SqlStr; 2],
@@ -97,14 +99,14 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    /// `prefix` is a part of an identifier, `deadline` that of every operation.
+    /// Builds the statements. `prefix` is a part of an identifier, `deadline` is the deadline of an operation.
     pub(super) fn new(prefix: &str, deadline: Duration) -> Self {
-        // More than an operation takes, so that nothing ends that somebody still waits for.
+        // Longer than an operation, so that the server does not cancel a statement whose caller still waits.
         let patience = deadline.as_secs() + 1;
         let [sessions, users, cutoffs, slots, schema] =
             ["sessions", "users", "cutoffs", "slots", "schema"]
                 .map(|table| format!("`{prefix}{table}`"));
-        // Never by the other index, on which a locking read would meet the rows of other users.
+        // Never by the other index, where a locking read would scan the rows of other users.
         let by_key = format!("{sessions} AS s FORCE INDEX (PRIMARY)");
         let mine = "s.user_id = ? AND s.token_id = ?";
         let of_user = format!("LEFT JOIN {cutoffs} AS c ON c.user_id = s.user_id");
@@ -135,18 +137,18 @@ impl Sql {
             "WHERE expires_at <= {BEGUN} ORDER BY expires_at LIMIT {BATCH} FOR UPDATE SKIP LOCKED"
         );
         let (read_only, in_time) = (read_only!(), in_time("?"));
-        // The generation of a session that is kept only grows: it is live, too, by a cutoff that was read before.
+        // The generation of a kept session only grows, so it is also live by a cutoff that was read earlier.
         let not_ended = format!(
             "expires_at > {REACHED} AND generation >= \
              IFNULL((SELECT c.generation FROM {cutoffs} AS c WHERE c.user_id = ?), 0)"
         );
-        // Assignments are done from left to right.
+        // Assignments are evaluated from left to right.
         let update = format!(
             "UPDATE {sessions} SET refreshed_at = {REACHED}, \
              expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
              WHERE user_id = ? AND token_id = ? AND {not_ended} AND {WRITABLE} AND {in_time} >= 0"
         );
-        // A session that has expired is not kept.
+        // An expired session is not kept.
         let others = format!("(token_id <> ? OR expires_at <= {REACHED})");
         Self {
             setup: text(format!(
@@ -175,7 +177,7 @@ impl Sql {
             live_of: live(&count),
             victims: ["created_at", "refreshed_at"].map(|column| in_order(column, "ASC")),
             keepers: ["created_at", "refreshed_at"].map(|column| in_order(column, "DESC")),
-            // What is there already has expired, or has ended with many others.
+            // An existing row has expired, or has ended together with many others.
             insert: text(format!(
                 "INSERT INTO {sessions} \
                  (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata, generation) \
@@ -255,16 +257,16 @@ impl Sql {
         }
     }
 
-    /// Commits by this time, or fails.
+    /// Commits by `not_after`, or fails.
     pub(super) fn commit(&self, not_after: i64) -> SqlStr {
-        // When the first statement fails, the others are not done.
+        // If the first statement fails, the others are not executed.
         let in_time = in_time(&not_after.to_string());
         text(format!(
             "SELECT {in_time}; COMMIT; SET SESSION wait_timeout = {UNUSED}"
         ))
     }
 
-    /// Those of these sessions that are live, and locks them.
+    /// Selects and locks the live ones of these sessions.
     pub(super) fn lock_live(
         &self,
         user_id: &[u8],
@@ -303,7 +305,7 @@ fn these(user_id: &[u8], ids: &[[u8; 16]]) -> String {
     )
 }
 
-/// Bytes in a statement, whatever they are.
+/// A literal of arbitrary bytes.
 fn literal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(3 + 2 * bytes.len());
     text.push_str("X'");
@@ -314,7 +316,7 @@ fn literal(bytes: &[u8]) -> String {
     text
 }
 
-/// A text that is cheap to clone; nothing but the table prefix, which is checked, is not ours in it.
+/// A statement that is cheap to clone; its only external text is the validated table prefix and hex literals.
 pub(super) fn text(text: String) -> SqlStr {
     AssertSqlSafe(Arc::<str>::from(text)).into_sql_str()
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::store::PutMode;
 
-/// Whether the condition held; every statement is a transaction of its own.
+/// Writes a cached user; returns whether the condition held. Every statement is its own transaction.
 pub(super) async fn put(
     link: &mut Link,
     sql: &Sql,
@@ -44,7 +44,7 @@ pub(super) async fn put(
             if link.affected(put_over).await? > 0 {
                 return Ok(true);
             }
-            // If there is a row now, there was a live one a moment ago.
+            // A duplicate row means that the user had a live one a moment ago.
             match link.affected(put(&sql.put_new_user)).await {
                 Ok(_) => Ok(true),
                 Err(Failure::Driver(error)) if duplicate(&error) => Ok(false),

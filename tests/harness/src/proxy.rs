@@ -74,6 +74,11 @@ impl Proxy {
         lock(&self.shared.flows)[index].send_replace(Fate::BlackHoled);
     }
 
+    /// What the clients have sent on black-holed flows.
+    pub fn swallowed(&self) -> Vec<u8> {
+        lock(&self.shared.swallowed).clone()
+    }
+
     /// Closes the flows of this moment, black-holed ones too; when this returns they are closed.
     pub async fn drop_connections(&self) {
         let flows = mem::take(&mut *lock(&self.shared.flows));
@@ -104,6 +109,8 @@ struct Shared {
     delay: Mutex<Duration>,
     refuse: AtomicBool,
     flows: Mutex<Vec<watch::Sender<Fate>>>,
+    /// What the clients have sent on black-holed flows.
+    swallowed: Mutex<Vec<u8>>,
 }
 
 /// What becomes of a flow.
@@ -146,8 +153,8 @@ async fn flow(
             return;
         };
         let _ended = tokio::select! {
-            ended = pump(&client, &upstream, &shared, &watched) => ended,
-            ended = pump(&upstream, &client, &shared, &watched) => ended,
+            ended = pump(&client, &upstream, &shared, &watched, Some(&shared.swallowed)) => ended,
+            ended = pump(&upstream, &client, &shared, &watched, None) => ended,
         };
         swallow_if_black_holed(&watched).await;
     };
@@ -164,6 +171,7 @@ async fn pump(
     to: &TcpStream,
     shared: &Shared,
     fate: &watch::Receiver<Fate>,
+    swallowed: Option<&Mutex<Vec<u8>>>,
 ) -> io::Result<()> {
     to.set_nodelay(true)?;
     let (queue, mut due) = mpsc::unbounded_channel();
@@ -178,6 +186,11 @@ async fn pump(
                 Err(error) => return Err(error),
             };
             chunk.truncate(length);
+            if *fate.borrow() == Fate::BlackHoled
+                && let Some(swallowed) = swallowed
+            {
+                lock(swallowed).extend(&chunk);
+            }
             let delay = *lock(&shared.delay);
             let delay = (!delay.is_zero()).then(|| Instant::now() + delay);
             // Nobody receives any more: the other half of `try_join` has failed.

@@ -78,25 +78,24 @@ async fn a_conditional_renewal_whose_reply_is_lost_is_done() {
 /// But what somebody else has made of the session is no renewal of this one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_conditional_renewal_that_came_too_late_is_not_done() {
-    let change_otherwise = async |store: &RedisStore, id: &TokenId| {
-        assert!(store.refresh("al", id, 3 * HOUR).await.unwrap());
-    };
-    let log_out = async |store: &RedisStore, id: &TokenId| {
-        assert!(store.delete("al", id).await.unwrap());
-    };
     for logs_out in [false, true] {
         let scene = Scene::new().await;
         let (id, change) = scene.session_to_renew(None).await;
         let direct = patient_store(&scene.redis.url()).await;
-        scene.proxy.set_delay(Duration::from_millis(500));
+        assert!(match logs_out {
+            true => direct.delete("al", &id).await.unwrap(),
+            false => direct.refresh("al", &id, 3 * HOUR).await.unwrap(),
+        });
+        // The first attempt reaches nobody.
+        scene.proxy.black_hole_existing();
         let store = scene.store.clone();
         let renewal = tokio::spawn(async move { store.update("al", &id, &change).await });
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        match logs_out {
-            true => log_out(&direct, &id).await,
-            false => change_otherwise(&direct, &id).await,
-        }
-        scene.proxy.set_delay(Duration::ZERO);
+        eventually("the first attempt", async || {
+            let sent = scene.proxy.swallowed();
+            let mut parts = sent.windows(id.as_str().len());
+            parts.any(|part| part == id.as_str().as_bytes())
+        })
+        .await;
         scene.proxy.drop_connections().await;
         assert!(!renewal.await.unwrap().unwrap(), "{logs_out}");
     }

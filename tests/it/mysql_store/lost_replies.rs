@@ -1,46 +1,76 @@
-//! Logouts that were done although their replies got lost.
+//! Writes that were done although their replies got lost.
 
 use std::time::Duration;
 
-use tower_bearer_session::{Error, MySqlStore, SessionStore};
+use tower_bearer_session::{Error, MySqlStore, SessionStore, TokenId, store::SessionChange};
 
 use super::eventually;
 use crate::{
     harness::{MariaDb, Proxy},
-    stores::{is_live, log_in, token_id},
+    stores::{HOUR, is_live, live, log_in, session, tick, token_id},
 };
 
-/// Lets the server do a write on a session of "al" and then loses the reply; returns what the caller is told.
+/// A store that gives up late.
+async fn patient(port: u16) -> MySqlStore {
+    let url = format!("mysql://app:hunter2@127.0.0.1:{port}/sessions");
+    let builder = MySqlStore::builder(url).deadline(Duration::from_secs(30));
+    let builder = builder.connect_timeout(Duration::from_secs(30));
+    builder.connect().await.unwrap()
+}
+
+/// A server, a proxy in front of it, and a store through each.
+async fn stores() -> (MariaDb, Proxy, MySqlStore, MySqlStore) {
+    let mysql = MariaDb::start().await;
+    let proxy = Proxy::start(mysql.port()).await;
+    let (store, direct) = (patient(proxy.port()).await, patient(mysql.port()).await);
+    direct.migrate().await.unwrap();
+    (mysql, proxy, store, direct)
+}
+
+/// Lets the server do a write and then loses the reply; returns what the caller is told.
+async fn losing_the_reply<T>(
+    proxy: &Proxy,
+    write: impl Future<Output = T>,
+    is_done: impl AsyncFnMut() -> bool,
+) -> T {
+    proxy.set_delay(Duration::from_millis(300));
+    let (answer, ()) = tokio::join!(write, async {
+        eventually("it is done", is_done).await;
+        proxy.set_delay(Duration::ZERO);
+        proxy.drop_connections().await;
+    });
+    answer
+}
+
+/// The same for a write that ends a session of "al".
 async fn without_its_reply<T>(
     write: impl AsyncFn(&MySqlStore) -> Result<T, Error>,
 ) -> Result<T, Error> {
-    let mysql = MariaDb::start().await;
-    let proxy = Proxy::start(mysql.port()).await;
-    let patient = |url: String| {
-        let builder = MySqlStore::builder(url).deadline(Duration::from_secs(30));
-        builder.connect_timeout(Duration::from_secs(30)).connect()
-    };
-    let url = format!("mysql://app:hunter2@127.0.0.1:{}/sessions", proxy.port());
-    let (store, direct) = (
-        patient(url).await.unwrap(),
-        patient(mysql.url()).await.unwrap(),
-    );
-    direct.migrate().await.unwrap();
+    let (_mysql, proxy, store, direct) = stores().await;
     // Prepares the statements.
     write(&store).await?;
     for n in 1..4 {
         log_in(&direct, "al", &token_id(n)).await;
     }
-    proxy.set_delay(Duration::from_millis(300));
-    let (answer, ()) = tokio::join!(write(&store), async {
-        eventually("it is done", async || {
-            !is_live(&direct, "al", &token_id(1)).await
-        })
-        .await;
-        proxy.set_delay(Duration::ZERO);
-        proxy.drop_connections().await;
-    });
-    answer
+    let is_done = async || !is_live(&direct, "al", &token_id(1)).await;
+    losing_the_reply(&proxy, write(&store), is_done).await
+}
+
+/// A session of "al", and its renewal if it has not changed; the statement is prepared.
+async fn session_to_renew(
+    store: &MySqlStore,
+    max_lifetime: Option<Duration>,
+) -> (TokenId, SessionChange) {
+    let id = token_id(7);
+    let mut new = session(HOUR / 2);
+    new.max_lifetime = max_lifetime;
+    store.create("al", &id, &new, None).await.unwrap();
+    tick().await;
+    let version = live(store, "al", &id).await.session.version();
+    let mut change = SessionChange::refresh(2 * HOUR);
+    change.if_version = Some(version);
+    assert!(!store.update("al", &token_id(8), &change).await.unwrap());
+    (id, change)
 }
 
 /// The caller is told of a logout, because the store cannot tell that there was none.
@@ -54,4 +84,46 @@ async fn a_logout_whose_reply_was_lost_counts_as_one() {
 async fn a_logout_of_all_sessions_whose_reply_was_lost_keeps_its_count() {
     let logout = async |store: &MySqlStore| store.delete_all("al", None).await;
     assert_eq!(without_its_reply(logout).await.unwrap(), 3);
+}
+
+/// A renewal that depends on the version of the session finds, when it is repeated, the version that it has made
+/// itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conditional_renewal_whose_reply_was_lost_is_done() {
+    for max_lifetime in [None, Some(HOUR)] {
+        let (_mysql, proxy, store, direct) = stores().await;
+        let (id, change) = session_to_renew(&store, max_lifetime).await;
+        let is_done =
+            async || Some(live(&direct, "al", &id).await.session.version()) != change.if_version;
+        let renewal = losing_the_reply(&proxy, store.update("al", &id, &change), is_done);
+        assert!(renewal.await.unwrap(), "{max_lifetime:?}");
+    }
+}
+
+/// But what somebody else has made of the session is no renewal of this one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_conditional_renewal_that_came_too_late_is_not_done() {
+    for logs_out in [false, true] {
+        let (_mysql, proxy, store, direct) = stores().await;
+        let (id, change) = session_to_renew(&store, None).await;
+        assert!(match logs_out {
+            true => direct.delete("al", &id).await.unwrap(),
+            false => direct.refresh("al", &id, 3 * HOUR).await.unwrap(),
+        });
+        // The first attempt reaches nobody.
+        proxy.black_hole_existing();
+        let renewal = tokio::spawn(async move { store.update("al", &id, &change).await });
+        eventually("the first attempt", async || !proxy.swallowed().is_empty()).await;
+        proxy.drop_connections().await;
+        assert!(!renewal.await.unwrap().unwrap(), "{logs_out}");
+    }
+}
+
+/// Nor is a renewal done that another one has come before, without a lost reply.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_equal_renewals_one_is_done() {
+    let (_mysql, _proxy, store, _) = stores().await;
+    let (id, change) = session_to_renew(&store, None).await;
+    assert!(store.update("al", &id, &change).await.unwrap());
+    assert!(!store.update("al", &id, &change).await.unwrap());
 }

@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod clock;
+mod connections;
 mod late_writes;
 mod locks;
 mod lost_replies;

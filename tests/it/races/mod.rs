@@ -12,6 +12,7 @@ mod abandoned;
 mod limits;
 mod logouts;
 mod renewals;
+mod unclaimed;
 mod undos;
 
 /// Two managers, each with a connection of its own and a loader that takes a moment.

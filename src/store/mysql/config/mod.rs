@@ -120,7 +120,7 @@ impl MySqlStoreBuilder {
     /// The interval between two purges of expired rows, at most an hour; `None`: leave them to other instances.
     /// Default: 1 minute.
     ///
-    /// A purge removes, in small batches, all sessions that have expired or that ended together with very many others.
+    /// A purge removes, in small batches, all rows that have expired or that ended together with very many others.
     /// Any number of instances may purge concurrently.
     pub fn purge_interval(mut self, interval: impl Into<Option<Duration>>) -> Self {
         self.purge_interval = interval.into();
