@@ -226,8 +226,9 @@ impl RedisStoreBuilder {
     /// A name, a virtual address or a load balancer can lead to another primary while the old one goes on serving those
     /// who are still connected to it. So a new connection takes the place of one that has reached this age, whether or
     /// not the store is busy; what is in flight on the old one is finished there. **No operation that begins later than
-    /// this after the address has moved goes to the old server**, provided that the new one accepts the connection: as
-    /// long as no new connection can be made, the old one stays in use, and
+    /// this after the address has moved goes to the old server**, provided that the new one accepts connections without
+    /// delay: until a new connection is there, the old one stays in use. A store connects to a server up to three times
+    /// in turn, for checks and writes, for lists, and for replicas to confirm. If it cannot,
     /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) tells why.
     ///
     /// A server that is demoted in place is noticed within about a second, whatever this age.
