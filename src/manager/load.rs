@@ -40,7 +40,7 @@ struct Source<D> {
 /// A user's detail, if there is such a user.
 type Loaded<D> = Result<Option<Arc<D>>, Error>;
 type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
-/// A user, and the cached value that was of no use. Loads that saw different values do not share: one of them
+/// A user, and the cached value that was missing or outdated. Loads that saw different values do not share: one of them
 /// began before an invalidation, the other after it.
 type FlightKey = (Arc<str>, Option<Bytes>);
 type Flights<D> = Mutex<HashMap<FlightKey, InFlight<D>>>;
@@ -67,7 +67,7 @@ impl<D> Clone for SingleFlight<D> {
 }
 
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
-    /// Loads a user whose cached value was `seen`, of no use, and caches the answer unless the cached
+    /// Loads a user whose cached value `seen` was missing or outdated, and caches the answer unless the cached
     /// value has changed since. Joins a load that is in flight for the same, and is then cached for the shortest `ttl`
     /// of those who joined: nobody's user is kept longer than asked for.
     pub(super) async fn fill(

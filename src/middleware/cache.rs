@@ -85,15 +85,17 @@ impl CachePolicy {
         // These allow a shared cache to store a response to a request with `Authorization` (RFC 9111 §3.5), but a
         // handler sets them for another purpose.
         let loosens = has_directive(headers, &name, &["must-revalidate", "proxy-revalidate"]);
-        let decisions = ["public", "s-maxage", "private", "no-store"];
-        if has_directive(headers, &name, &decisions) || !self.private && !loosens {
+        // Surrogates do not know `private`.
+        let (directive, decisions) = match name.as_str() {
+            SURROGATE_CONTROL => ("no-store", &["public", "s-maxage", "no-store"][..]),
+            _ => (
+                "private",
+                &["public", "s-maxage", "private", "no-store"][..],
+            ),
+        };
+        if has_directive(headers, &name, decisions) || !self.private && !loosens {
             return;
         }
-        // Surrogates do not know `private`.
-        let directive = match name.as_str() {
-            SURROGATE_CONTROL => "no-store",
-            _ => "private",
-        };
         let alone = HeaderValue::from_static(directive);
         let value = match join(headers, &name) {
             Some(present) => {

@@ -1,5 +1,7 @@
 //! Tokens in the WebSocket subprotocols `bearer, <token>`.
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::SEC_WEBSOCKET_PROTOCOL};
 
 use super::{
@@ -41,9 +43,11 @@ pub(super) fn hide<B>(request: &mut Request<B>) -> Option<OfferedBearer> {
         _ => HiddenTokens::Several,
     };
     // A token may also be offered without a `bearer` before it.
-    offer.others.retain(|other| !offer.tokens.contains(other));
+    // A set, so that the cost is linear in the length of the field, which may have very many of either.
+    let tokens: HashSet<&[u8]> = offer.tokens.iter().copied().collect();
+    offer.others.retain(|other| !tokens.contains(other));
     // The token of a client that got the order wrong is among the other protocols.
-    let others = match offer.tokens.contains(&&b""[..]) {
+    let others = match tokens.contains(&b""[..]) {
         true => Vec::new(),
         false => offer.others.join(&b", "[..]),
     };

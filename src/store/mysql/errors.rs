@@ -154,10 +154,7 @@ fn convert(error: &sqlx::Error) -> Error {
              use `caching_sha2_password` with TLS, or `mysql_native_password`",
         ),
         // Without the source, which may quote stored data.
-        _ => Error::new(
-            ErrorKind::Store,
-            "MySQL answered with something that makes no sense",
-        ),
+        _ => Error::new(ErrorKind::Store, "MySQL gave an unexpected reply"),
     }
 }
 

@@ -36,12 +36,12 @@ impl Keys {
         key(&self.user_prefix, user_id)
     }
 
-    /// A key of no user, to try a connection with: no user id is empty.
+    /// A key that no user has, for trying a connection: user ids are not empty.
     pub(super) fn probe(&self) -> String {
         self.user("")
     }
 
-    /// A key of no user that is as wanted: the keys of users end with a brace.
+    /// A key that no user has and that `wanted` accepts: the keys of users end with a brace.
     pub(super) fn unused_key(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         // A cluster has 16,384 slots, and a node at least one of them.
         let keys = (0..1_000_000).map(|number| format!("{}:{{{number}}}:", self.user_prefix));

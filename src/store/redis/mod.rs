@@ -120,7 +120,7 @@ impl RedisStore {
         self.health().is_connected()
     }
 
-    /// What is known of the servers and the connections to them; asks nobody.
+    /// What is known of the servers and the connections to them, without asking them.
     pub fn health(&self) -> RedisHealth {
         self.client.health()
     }

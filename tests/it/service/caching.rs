@@ -212,6 +212,7 @@ async fn a_targeted_field_permits_no_more_than_cache_control() {
             ("public, max-age=60", None, true),
             ("s-maxage=60", None, true),
             ("no-store", None, true),
+            ("max-age=60, private", None, name != "surrogate-control"),
             // The handler has said for all shared caches that the page is for everybody.
             ("max-age=60", Some("public, max-age=5"), true),
             ("max-age=60", Some("s-maxage=5"), true),

@@ -22,7 +22,7 @@ pub(super) mod fuzzing;
 mod tls;
 mod url;
 
-/// Configures a [`RedisStore`]; made by [`RedisStore::builder`], or by
+/// Configures a [`RedisStore`](crate::RedisStore); made by [`RedisStore::builder`](crate::RedisStore::builder), or by
 /// [`standalone`](Self::standalone), [`sentinel`](Self::sentinel) or [`cluster`](Self::cluster).
 ///
 /// Mistakes are reported by [`connect`](Self::connect) and [`connect_lazy`](Self::connect_lazy).

@@ -206,7 +206,7 @@ impl Link {
 
     /// The connection over which commands would be sent now.
     pub(crate) fn in_use(&self) -> Option<Arc<Live>> {
-        // It fails when nobody keeps the connection any more, because the runtime has ended.
+        // Fails when the supervisor is gone, because its runtime has ended.
         self.state.has_changed().ok()?;
         match &*self.state.borrow() {
             State::Up(live) if !live.is_lost() => Some(Arc::clone(live)),
@@ -288,7 +288,7 @@ fn deposed() -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// What operations get when nobody connects any more.
+/// The error of operations whose supervisor is gone.
 pub(crate) fn runtime_is_gone() -> Error {
     let message = "the runtime in which the Redis store was made is gone";
     Error::new(ErrorKind::Unavailable, message)

@@ -107,15 +107,15 @@ impl<C: Connect> Supervisor<C> {
     }
 
     /// After an attempt that failed: leaves the connection in use that there is, unless it is lost or silent; returns
-    /// whether there is one. A silent one stays in use if nobody knows where to connect to.
+    /// whether there is one. A silent one stays in use if it is not known where to connect to.
     fn report_and_continue(&self, error: Error) -> bool {
-        let nobody_knows = self.source.address().is_none();
+        let is_unknown = self.source.address().is_none();
         let mut works = false;
         self.state.send_if_modified(|state| {
             works = match state {
                 State::Up(live) => {
                     self.use_on(live);
-                    !live.is_lost() && (!live.is_silent() || nobody_knows)
+                    !live.is_lost() && (!live.is_silent() || is_unknown)
                 }
                 State::Connecting | State::Down(_) => false,
             };

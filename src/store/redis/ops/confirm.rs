@@ -1,9 +1,8 @@
-//! Waiting until replicas have what was done.
+//! Waiting until replicas have a write.
 //!
-//! `WAIT` stops its connection, for all that share it, so it has one of its own. There it is preceded by a
-//! *fence*: a write that changes nothing, and that replicas receive after everything that the server did
-//! before. Who comes while others wait waits for the next round, together with all who come by then: what is missing
-//! replicas costs everybody one or two timeouts, and never a queue of them.
+//! `WAIT` blocks its connection for all who share it, so it has a connection of its own. A *fence* precedes it: a write
+//! that changes nothing, and that replicas receive after all earlier writes. Callers that arrive during a round share
+//! the next one, so missing replicas cost each caller at most two timeouts.
 
 use std::{
     sync::{
@@ -71,7 +70,8 @@ impl Confirmer {
         }
     }
 
-    /// Waits until replicas have what `done` has answered. `keys` are such that its server should hold one of them.
+    /// Waits until replicas have a write that was answered on the connection `done`, whose server should hold one of
+    /// `keys`.
     pub(crate) async fn confirm(
         &self,
         wanted: Confirm,

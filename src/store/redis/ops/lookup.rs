@@ -1,8 +1,8 @@
-//! Looking sessions up: the one thing that is done for every request.
+//! Session lookups, one for every request.
 //!
-//! A lookup is the pipeline `TIME`, `HGET`, `GET`. The time comes first: what is live at that moment, and still there
-//! afterwards, is live. Lookups that begin while others are under way share a pipeline with each other, and its
-//! `TIME`. It is sent as soon as the tasks that are ready have had their turn; no lookup waits for the answer to
+//! A lookup is the pipeline `TIME`, `HGET`, `GET`. `TIME` comes first: a session that has not expired at that time, and
+//! is still in the hash afterwards, is live. Lookups that begin while others are in flight share a pipeline and its
+//! `TIME`. The pipeline is sent as soon as all tasks that are ready have run once; no lookup waits for the reply to
 //! another one.
 
 use std::{
@@ -30,12 +30,12 @@ use crate::{
     },
 };
 
-/// The most lookups that share a pipeline: the first answer must not be late for the sake of the last.
+/// The maximum number of lookups in a pipeline: the first reply must not be late because of the last.
 const MAX_BATCH: usize = 128;
-/// A batch that is older need not wait for its turn, whatever keeps its task.
+/// The age at which a batch is sent even if its flush task has not run yet.
 const MAX_AGE: Duration = Duration::from_millis(1);
 
-/// Where to look.
+/// The keys of a lookup.
 pub(crate) struct LookupKeys<'a> {
     /// The key of the user's sessions.
     pub(crate) sessions: &'a str,
@@ -44,21 +44,21 @@ pub(crate) struct LookupKeys<'a> {
     pub(crate) user: &'a str,
 }
 
-/// What was there: a string, nil or an error each.
+/// The reply to a lookup: a string, nil or an error for each read.
 pub(crate) struct LookupReply {
     now: Time,
     session: Value,
     user: Value,
 }
 
-/// A connection for lookups, with those that wait to share a pipeline.
+/// A link for lookups, and the batch that is sent next.
 pub(crate) struct Lookups {
     pub(crate) link: Link,
     in_flight: AtomicUsize,
     next: Mutex<Batch>,
 }
 
-/// Who waits for a lookup.
+/// Receives the reply to a lookup.
 type Waiting = oneshot::Sender<Result<LookupReply, Error>>;
 
 /// Lookups that will share a pipeline.
@@ -66,14 +66,14 @@ type Waiting = oneshot::Sender<Result<LookupReply, Error>>;
 struct Batch {
     commands: Pipeline,
     waiting: Vec<Waiting>,
-    /// The first and the last one.
+    /// The deadlines of the first and the last lookup.
     deadlines: Option<[Instant; 2]>,
 }
 
-/// Whose turn it is to send the next batch of a link; if it is dropped before, those who wait hear that nobody will.
+/// Sends the next batch; dropping it earlier fails the lookups in that batch.
 struct FlushGuard(Option<Arc<Lookups>>);
 
-/// Counts a lookup for as long as it is there.
+/// Counts a lookup in flight until it is dropped.
 struct InFlight<'a>(&'a AtomicUsize);
 
 impl Lookups {
@@ -85,7 +85,7 @@ impl Lookups {
         }
     }
 
-    /// Looks a session and its user up, in one round trip.
+    /// Looks up a session and its user, in one round trip.
     pub(crate) async fn look_up(
         self: &Arc<Self>,
         deadline: Instant,
@@ -106,7 +106,7 @@ impl Lookups {
         }
     }
 
-    /// Puts a lookup into the next batch, and sees to it that this is sent.
+    /// Adds a lookup to the next batch, and makes sure that the batch is sent.
     fn enqueue(self: &Arc<Self>, deadline: Instant, keys: &LookupKeys<'_>, waiting: Waiting) {
         let mut next = self.next();
         keys.add_to(&mut next.commands);
@@ -135,7 +135,7 @@ impl Lookups {
 }
 
 impl LookupKeys<'_> {
-    /// The pipeline of this lookup alone.
+    /// The pipeline for this lookup alone.
     pub(crate) fn commands(&self) -> Pipeline {
         let mut commands = Pipeline::with_capacity(3);
         self.add_to(&mut commands);
@@ -152,7 +152,7 @@ impl LookupKeys<'_> {
 }
 
 impl LookupReply {
-    /// The answer to a lookup alone.
+    /// Reads the reply to a pipeline with one lookup.
     fn of(answer: Answer) -> Result<Self, Failure> {
         let mut found = Self::all_of(answer, 1)?;
         found
@@ -160,7 +160,7 @@ impl LookupReply {
             .ok_or_else(|| Failure::Down(unexpected_reply("check")))
     }
 
-    /// The same, put together from what two nodes returned: its time may be that of the other one.
+    /// Reads a reply that was assembled from those of two nodes: its time may be that of either node.
     pub(crate) fn of_two_nodes(answer: Answer) -> Result<Self, Failure> {
         let mut found = Self::read_all(answer.values, 1)?;
         found
@@ -168,7 +168,7 @@ impl LookupReply {
             .ok_or_else(|| Failure::Down(unexpected_reply("check")))
     }
 
-    /// The answers to so many lookups, in their order.
+    /// Reads the replies to this number of lookups, in their order.
     fn all_of(answer: Answer, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
         let mut found = Self::read_all(answer.values, lookups)?.peekable();
         if let Some(first) = found.peek() {
@@ -178,7 +178,7 @@ impl LookupReply {
     }
 
     fn read_all(values: Vec<Value>, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
-        // Nobody may get the answer to somebody else.
+        // No lookup may get the reply to another one.
         if values.len() != 1 + 2 * lookups {
             return Err(Failure::Down(unexpected_reply("check")));
         }
@@ -192,7 +192,7 @@ impl LookupReply {
         }))
     }
 
-    /// Whether the server refused a part of it.
+    /// Whether the server answered a read with an error.
     pub(crate) fn has_error(&self) -> bool {
         let mut replies = self.replies().into_iter();
         replies.any(|reply| matches!(reply, Value::ServerError(_)))
@@ -221,8 +221,8 @@ impl LookupReply {
 
 impl FlushGuard {
     async fn run(mut self) {
-        // Whoever is ready gets on board. Tokio's `yield_now` would bind the task to this worker, whatever that one
-        // does next; this one goes to the back of the queue, from where other workers take tasks.
+        // Lookups of tasks that are ready join the batch. Tokio's `yield_now` would bind this task to its worker,
+        // whatever the worker does next; waking itself puts the task at the back of a queue that all workers take from.
         let mut yielded = false;
         poll_fn(|cx| {
             if mem::replace(&mut yielded, true) {
@@ -242,7 +242,7 @@ impl FlushGuard {
 impl Batch {
     async fn send(self, queue: Arc<Lookups>) {
         let Some([_, deadline]) = self.deadlines else {
-            // It did not wait for its turn, and has been sent.
+            // The batch was full or old, and has been sent.
             return;
         };
         let lookups = self.waiting.len();
@@ -251,7 +251,7 @@ impl Batch {
         match found {
             Ok(found) => {
                 for (waiting, found) in self.waiting.into_iter().zip(found) {
-                    // Nobody may be waiting any more.
+                    // The caller may be gone.
                     let _ = waiting.send(Ok(found));
                 }
             }
@@ -279,7 +279,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// A command that has room for its parts from the beginning.
+/// A command, allocated once for all its parts.
 fn command<const PARTS: usize>(parts: [&str; PARTS]) -> Cmd {
     let len = parts.iter().map(|part| part.len()).sum();
     let mut command = Cmd::with_capacity(PARTS, len);

@@ -83,7 +83,7 @@ impl Node {
         self.source.address()
     }
 
-    /// `None` as long as nobody knows where it is.
+    /// `None` as long as the address of the server is unknown.
     pub(crate) fn health(&self) -> Option<RedisPrimary> {
         let live = self.requests().in_use();
         let address = match &live {

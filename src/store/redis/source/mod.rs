@@ -40,7 +40,7 @@ pub(crate) enum Source {
     Sentinels(Arc<Sentinels>),
 }
 
-/// A connection that was tried out.
+/// A new connection whose server has been asked who it is.
 struct Dialed {
     address: Address,
     connection: MultiplexedConnection,
@@ -148,8 +148,8 @@ async fn dial(
     dialed.map_err(|error| config.errors.convert_at(address, &error))
 }
 
-/// Asks who the server is, and reads a key: a connection that is not logged in, or whose server is loading its data, is
-/// of no use, and the client does not tell.
+/// Asks who the server is, and reads a key. The client does not notice that it is not logged in, or that the server is
+/// still loading its data.
 async fn probe(
     config: &LinkConfig,
     address: &Address,

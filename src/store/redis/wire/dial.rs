@@ -19,7 +19,7 @@ use super::address::Address;
 /// A peer that has not acknowledged data or keepalive probes for this long is gone.
 const DEAD_PEER: Duration = Duration::from_secs(2);
 
-/// Who logs in.
+/// The credentials of a login.
 #[derive(Clone, Default)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(crate) struct Credentials {

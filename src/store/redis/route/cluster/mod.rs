@@ -185,7 +185,7 @@ impl Shared {
         Arc::clone(node)
     }
 
-    /// Notes where the slot of `key` has moved to, so that nobody is sent there by way of its old primary; the next
+    /// Notes where the slot of `key` has moved to, so that later operations do not go to its old primary first; the next
     /// map tells all the rest.
     fn note_move(&self, key: &str, to: &Address, node: &Arc<Node>) {
         let slot = slot_of(key);
@@ -201,7 +201,7 @@ impl Shared {
         });
     }
 
-    /// Puts a new map in place; connects to those in it that are new, and forgets those that nobody needs.
+    /// Puts a new map in place; connects to new primaries, and drops those that are no longer in it.
     fn adopt(&self, ranges: &[Range]) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let map = SlotMap::new(ranges, |primary| {

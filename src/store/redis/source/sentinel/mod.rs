@@ -1,9 +1,8 @@
-//! Who the master is, by the word of the sentinels.
+//! Finding the master through sentinels.
 //!
-//! Every sentinel is asked at all times, over a connection of its own: at once when it announces a step of a failover
-//! or somebody could not connect, and else once a second. The answer of the highest *configuration epoch* counts,
-//! because every failover raises it: a sentinel that was cut off, or has not heard of the failover yet, says what is no
-//! more.
+//! Every sentinel is polled over a connection of its own: once a second, and at once when it announces a step of a
+//! failover or a link could not connect. The answer with the highest *configuration epoch* counts, because every
+//! failover raises the epoch: a sentinel that is cut off, or that has not learned of a failover yet, has a lower one.
 //!
 //! A replica that the sentinel of such an answer has told to become the master is the master as soon as it says so
 //! itself, and for as long as it does and the sentinel has not given the failover up.
@@ -64,7 +63,7 @@ struct Shared {
     again: watch::Sender<()>,
 }
 
-/// Who the master is.
+/// What is known of the master.
 #[derive(Clone)]
 enum View {
     Asking,
@@ -103,7 +102,7 @@ impl Sentinels {
         }
     }
 
-    /// Waits until it is known who the master is, or that nobody knows.
+    /// Waits until the master is known, or known to be unknown.
     pub(crate) async fn master(&self) -> Result<Address, Error> {
         let mut view = self.shared.view.subscribe();
         let known = view.wait_for(|view| !matches!(view, View::Asking)).await;
@@ -242,7 +241,7 @@ impl Shared {
                 let fault = Fault::of(&error);
                 let error = self.errors.convert_at(address, &error);
                 Err(match fault {
-                    // Who may not ask has no master, as who cannot log in.
+                    // Without this right the master cannot be found, as without a login.
                     Fault::NoPermission => Error::with_source(
                         ErrorKind::Unavailable,
                         format!("the sentinel at {address} refuses"),
