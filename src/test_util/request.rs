@@ -57,12 +57,18 @@ impl<B> LoggedIn for Request<B> {
 
 /// Logs a user in, and returns the value of the `Authorization` header that carries the token.
 ///
-/// ```no_run
-/// # use tower_bearer_session::{TokenManager, test_util::bearer};
-/// # async fn f(manager: TokenManager) -> Result<(), reqwest::Error> {
-/// let request = reqwest::Client::new().get("http://127.0.0.1:3000/me");
-/// let response = request.header("authorization", bearer(&manager, "alice").await).send().await?;
-/// # let _ = response;
+/// HTTP clients take it as the value of a header.
+///
+/// ```
+/// use http::{Request, header::AUTHORIZATION};
+/// # use tower_bearer_session::{MemoryStore, TokenManager, test_util::bearer};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+/// let request = Request::get("http://127.0.0.1:3000/me")
+///     .header(AUTHORIZATION, bearer(&manager, "alice").await)
+///     .body(String::new())?;
+/// # assert!(request.headers()[AUTHORIZATION].to_str()?.starts_with("Bearer tbs1."));
 /// # Ok(()) }
 /// ```
 ///

@@ -47,7 +47,7 @@ impl Flavor {
                     .map(|dir| dir.join("valkey-server"))
                     .find(|file| file.is_file())
                     .unwrap_or_else(|| {
-                        missing("`test-servers/valkey-server`, in the target directory,")
+                        missing("`test-servers/valkey-server`, in the target directory")
                     })
             }
         }
@@ -274,7 +274,7 @@ pub(super) fn on_path(program: &str, package: &str) -> PathBuf {
         .chain(["/usr/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|file| file.is_file())
-        .unwrap_or_else(|| missing(&format!("`{program}`, of the Debian package `{package}`,")))
+        .unwrap_or_else(|| missing(&format!("`{program}`, of the Debian package `{package}`")))
 }
 
 /// Panics: a missing server is never a reason to skip a test.
