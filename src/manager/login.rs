@@ -20,8 +20,9 @@ const MAX_UNDOS: usize = 1024;
 const UNDO_ATTEMPTS: u32 = 5;
 /// The backoff after the first attempt, without jitter; each further backoff is four times as long.
 const UNDO_PAUSE: Duration = Duration::from_millis(70);
-/// After this time a failed login can no longer take effect: it is longer than a server keeps the transaction of a
-/// disconnected client open.
+/// After this time a login that failed within the default deadline can no longer take effect: it is longer than a server
+/// keeps the transaction of a disconnected client open. (With a longer deadline the lock on the row of the session makes
+/// the undo wait for that transaction.)
 const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
 
 /// The permits of a manager for undos in flight.

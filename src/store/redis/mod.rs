@@ -1,3 +1,15 @@
+//! Sessions in Redis. From the ground up, each room imports from those before it:
+//!
+//! - `wire`: commands, replies and errors of one server;
+//! - `conn`: supervised connections, which know no topology;
+//! - `source`: finds the server to connect to, with sentinels or without;
+//! - `ops`: lookups, writes and confirmations over one link;
+//! - `route`: which server an operation goes to: the only one, or a node of a cluster.
+//!
+//! A check goes through `route`, `ops` and `conn` to `wire`. The supervisor in `conn` calls `source`, by the trait
+//! `Connect`, when it connects. A new topology with one server to find belongs into `source`, one that spreads keys over
+//! several servers into `route`.
+
 use std::{
     fmt,
     time::{Duration, SystemTime},
