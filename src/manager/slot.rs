@@ -2,7 +2,7 @@
 //!
 //! | first byte | meaning |
 //! |---|---|
-//! | `{` | a user: the JSON `{"id":…,"detail":…,"v":"<nonce>"}` |
+//! | `{`, also after white space | a user: the JSON `{"id":…,"detail":…,"v":"<nonce>"}` |
 //! | `-` | there is no such user |
 //! | anything else | a cache miss |
 //!
@@ -57,7 +57,7 @@ impl<D: DeserializeOwned> Slot<D> {
         match value {
             Some([b'-', ..]) => Self::NoSuchUser,
             // Serde would also read a struct from an array.
-            Some(value @ [b'{', ..]) => {
+            Some(value) if value.trim_ascii_start().starts_with(b"{") => {
                 Self::decode_user(user_id, value).map_or(Self::Vacant, Self::User)
             }
             Some(_) | None => Self::Vacant,
@@ -172,6 +172,8 @@ mod tests {
         assert_eq!(nonce.unwrap().len(), 16 + r#""}"#.len());
         assert_eq!(decode(&value), Some(json!({"name": "Al"})));
         assert_eq!(decode(br#"{"id":"al","detail":1}"#), Some(json!(1)));
+        let spaced = b" \t\r\n{ \"id\": \"al\", \"detail\": 1 } ";
+        assert_eq!(decode(spaced), Some(json!(1)));
     }
 
     /// Compare-and-set relies on unique values.
@@ -191,7 +193,7 @@ mod tests {
             br#"{"id":"al"}"#,
             br#"{"id":"al","detail":1"#,
             br#"["al",1]"#,
-            br#" {"id":"al","detail":1}"#,
+            br#" ["al",1]"#,
             b"",
             b"null",
             b"\xff",
