@@ -24,7 +24,8 @@ pub enum Event<'a> {
     /// A login ended this session to keep the session limit.
     ///
     /// It is also reported if the login was undone because its caller disconnected. After a fault, or if the store did
-    /// not answer, it is not known which sessions the login ended. Of more than 512 that end at once, only the first 512 may be reported.
+    /// not answer, it is not known which sessions the login ended. Of more than 512 that end at once, only the first
+    /// 512 may be reported.
     #[non_exhaustive]
     Evicted {
         /// The user.

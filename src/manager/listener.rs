@@ -33,28 +33,18 @@ impl Listener {
         }
     }
 
-    /// Reports a failed store call that never returned an error.
-    pub(super) fn store_failed(
+    /// Reports a failed operation.
+    pub(super) fn failed(
         &self,
         operation: &'static str,
-        user_id: &str,
+        user_id: Option<&str>,
         token_id: Option<&TokenId>,
         error: &Error,
     ) {
         self.tell(&Event::Failed {
             operation,
-            user_id: Some(user_id),
+            user_id,
             token_id,
-            error,
-        });
-    }
-
-    /// Reports a failure of the user loader.
-    pub(super) fn load_failed(&self, user_id: &str, error: &Error) {
-        self.tell(&Event::Failed {
-            operation: "load_user",
-            user_id: Some(user_id),
-            token_id: None,
             error,
         });
     }
@@ -70,8 +60,8 @@ mod tests {
 
     impl Drop for Report {
         fn drop(&mut self) {
-            self.0
-                .load_failed("al", &Error::new(ErrorKind::LoadUser, "x"));
+            let error = Error::new(ErrorKind::LoadUser, "x");
+            self.0.failed("load_user", Some("al"), None, &error);
         }
     }
 

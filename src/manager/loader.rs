@@ -101,7 +101,10 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
             let detail = detail.map(Arc::new);
             Ok(UserToCache { detail, value })
         });
-        loaded.inspect_err(|error| self.listener.load_failed(user_id, error))
+        loaded.inspect_err(|error| {
+            self.listener
+                .failed("load_user", Some(user_id), None, error);
+        })
     }
 
     async fn call(&self, user_id: &str) -> Result<Option<D>, Error> {

@@ -145,8 +145,9 @@ impl Login {
     }
 
     fn undo_failed(&self, error: &Error) {
-        let (listener, token_id) = (&self.sessions.listener, Some(&self.token_id));
-        listener.store_failed("delete", &self.user_id, token_id, error);
+        let (user_id, token_id) = (Some(&*self.user_id), Some(&self.token_id));
+        let listener = &self.sessions.listener;
+        listener.failed("delete", user_id, token_id, error);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The interceptor between a manager and its store, which reports failures and traces every call.
 
-use super::{Event, listener::Listener};
+use super::listener::Listener;
 use crate::{
     Error, ErrorKind,
     store::{Operation, StoreInterceptor},
@@ -19,12 +19,12 @@ impl Observer {
     fn report(&self, operation: Operation<'_>, error: &Error) {
         // A rejected login is not a failure; the login reports it as a refusal.
         if error.kind() != ErrorKind::SessionLimit {
-            self.listener.tell(&Event::Failed {
-                operation: operation.name,
-                user_id: operation.user_id,
-                token_id: operation.token_id,
-                error,
-            });
+            let Operation {
+                name,
+                user_id,
+                token_id,
+            } = operation;
+            self.listener.failed(name, user_id, token_id, error);
         }
     }
 }

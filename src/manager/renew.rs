@@ -83,7 +83,7 @@ impl<D> Renewal<D> {
             let (user_id, token_id) = (&self.user_id, Some(&self.token_id));
             sessions
                 .listener
-                .store_failed("update", user_id, token_id, &error);
+                .failed("update", Some(user_id), token_id, &error);
         }
     }
 }

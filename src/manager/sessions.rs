@@ -54,7 +54,7 @@ impl Sessions {
     ) -> Result<T, Error> {
         let listener = self.listener.clone();
         let report = move |error: &Error| {
-            listener.store_failed(operation, &user_id, token_id.as_ref(), error);
+            listener.failed(operation, Some(&user_id), token_id.as_ref(), error);
         };
         background::run_to_completion(work, report).await
     }

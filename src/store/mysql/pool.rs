@@ -260,7 +260,7 @@ impl Pool {
     }
 
     /// Connects in its own task, so that an attempt that outlasts its operation serves the next one. Closes the `old`
-    /// connections first, so that there are never more connections than permits.
+    /// connections before that, because they count towards the maximum.
     async fn connect(
         self: &Arc<Self>,
         permit: OwnedSemaphorePermit,

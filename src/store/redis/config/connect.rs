@@ -29,10 +29,10 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be, [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be
-    /// reached or refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store)
-    /// for other errors that a server answers with: there is no such database, this user must not read keys with these
-    /// prefixes.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be,
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be reached or
+    /// refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store) for other
+    /// errors that a server answers with: there is no such database, this user must not read keys with these prefixes.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let store = self.connect_lazy()?;
         store.client.ready().await?;

@@ -8,6 +8,7 @@ use std::{
 
 use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
 
+use self::sentinel::Sentinels;
 use super::{
     conn::{
         Connect,
@@ -16,7 +17,6 @@ use super::{
         reports::Reporter,
         watch::{PrimaryWatch, Watched},
     },
-    source::sentinel::Sentinels,
     wire::{
         address::Address,
         clock::{ServerClock, micros},
@@ -179,7 +179,7 @@ async fn probe(
     let clock = ServerClock::new();
     clock.note(micros(redis::from_redis_value(next().extract_error()?)?));
     match next().extract_error() {
-        Err(error) if is_of_another_node(Fault::of(&error)) => {}
+        Err(error) if Fault::of(&error).is_of_another_node() => {}
         read => drop(read?),
     }
     let run_id = match asks_run {
@@ -202,11 +202,6 @@ async fn probe(
         role,
         run_id,
     })
-}
-
-/// Whether a node of a cluster answers so that does not hold the key.
-fn is_of_another_node(fault: Fault) -> bool {
-    matches!(fault, Fault::Moved | Fault::Ask | Fault::ClusterDown)
 }
 
 /// Reads the reply to `INFO server`.

@@ -89,6 +89,11 @@ impl Fault {
         matches!(self, Self::Moved | Self::Ask | Self::TryAgain)
     }
 
+    /// Whether a node of a cluster answers a read so because it does not hold the key.
+    pub(crate) fn is_of_another_node(self) -> bool {
+        matches!(self, Self::Moved | Self::Ask | Self::ClusterDown)
+    }
+
     /// Whether the same operation may succeed later.
     pub(crate) fn is_temporary(self) -> bool {
         !matches!(self, Self::UnknownScript | Self::NoPermission | Self::Other)
@@ -96,7 +101,7 @@ impl Fault {
 }
 
 /// The code of an error, such as `LOADING`.
-pub(crate) fn code(error: &ServerError) -> &str {
+fn code(error: &ServerError) -> &str {
     // Redis 6 wraps the error of a command in a script: "ERR Error running script …: -OOM …".
     let inner = error
         .details()
