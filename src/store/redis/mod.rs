@@ -260,7 +260,12 @@ impl SessionStore for RedisStore {
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
-            .arg(except.map_or("", TokenId::as_str));
+            .arg(except.map_or("", TokenId::as_str))
+            .arg(if self.client.is_cluster() {
+                "cluster"
+            } else {
+                ""
+            });
         let done: Done<u64> = self.client.write(&call, OnDrop::Retry).await?;
         self.client.confirm(call.key(), &done.live).await?;
         Ok(done.reply.max(done.repeated.into()))

@@ -205,6 +205,11 @@ impl Client {
         }
     }
 
+    /// Whether the servers are a cluster, whose slots may move.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.0.servers, Servers::Cluster(_))
+    }
+
     pub(crate) fn health(&self) -> RedisHealth {
         let primaries = match &self.0.servers {
             Servers::One(node) => node.health().into_iter().collect(),
