@@ -248,6 +248,24 @@ async fn background_work_is_in_the_span_of_its_request() {
     };
     let text = written_by("undone", &work).await;
     assert!(text.contains("operation=\"delete\""), "{text}");
+
+    let work = || -> Work {
+        let (manager, faults) = (manager.clone(), faults.clone());
+        Box::pin(async move {
+            faults.heal();
+            faults.delay_replies(Duration::from_secs(2));
+            let login = manager.set_token("bo", None);
+            let abandoned = tokio::time::timeout(Duration::from_secs(1), login).await;
+            abandoned.unwrap_err();
+            let logout = manager.delete_user_tokens("al");
+            let abandoned = tokio::time::timeout(Duration::from_secs(1), logout).await;
+            abandoned.unwrap_err();
+        })
+    };
+    let text = written_by("abandoned", &work).await;
+    for expected in ["operation=\"delete\"", "logged out everywhere"] {
+        assert!(text.contains(expected), "no {expected} in\n{text}");
+    }
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;

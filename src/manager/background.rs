@@ -24,8 +24,8 @@ const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs work in its own task, which continues if the caller is dropped, and waits for the outcome.
 ///
-/// If the caller is dropped, then the outcome is dropped as soon as it is ready. After [`ABANDONED_CALL_TIMEOUT`] the
-/// work is dropped, and `report` gets the error. Outside of a tokio runtime the work runs in the caller.
+/// If the caller is dropped, then the task drops the outcome as soon as it is ready. After [`ABANDONED_CALL_TIMEOUT`]
+/// the work is dropped, and `report` gets the error. Outside of a tokio runtime the work runs in the caller.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
     report: impl FnOnce(&Error) + Send + 'static,
@@ -39,9 +39,14 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
         let mut work = pin!(work);
         match until_dropped(work.as_mut(), gone).await {
             Some(outcome) => outcome,
-            None => unless_abandoned(work)
-                .await
-                .inspect_err(|error| report(error))?,
+            None => {
+                match unless_abandoned(work).await {
+                    // Here, in the caller's span: its drop reports events and undoes logins.
+                    Ok(outcome) => drop(outcome),
+                    Err(error) => report(&error),
+                }
+                Err(abandoned())
+            }
         }
     };
     match runtime.spawn(in_current_span(work)).await {
@@ -71,10 +76,13 @@ async fn until_dropped<T>(
 
 /// Runs a store call without a waiting caller, and fails after [`ABANDONED_CALL_TIMEOUT`].
 pub(super) async fn unless_abandoned<T>(call: impl Future<Output = T>) -> Result<T, Error> {
-    timeout(ABANDONED_CALL_TIMEOUT, call).await.map_err(|_| {
-        let message = "the store did not answer a call whose caller was dropped";
-        Error::new(ErrorKind::Timeout, message)
-    })
+    let outcome = timeout(ABANDONED_CALL_TIMEOUT, call).await;
+    outcome.map_err(|_| abandoned())
+}
+
+fn abandoned() -> Error {
+    let message = "the store did not answer a call in the background in time";
+    Error::new(ErrorKind::Timeout, message)
 }
 
 /// Like [`tokio::time::timeout`], but without a timer if the work is ready at once: a store in memory also works on a

@@ -9,7 +9,7 @@ use tower_bearer_session::{
 /// What an interceptor may add to the future of a call.
 const MAX_OF_AN_INTERCEPTOR: usize = 256;
 /// Two thirds of it are the client's.
-const MAX_OF_A_CHECK_ON_REDIS: usize = 2304;
+const MAX_OF_A_CHECK_ON_REDIS: usize = 3072;
 
 struct Passing;
 
