@@ -26,6 +26,9 @@ const ROOMS: [&str; 10] = [
     "test_util",
 ];
 
+/// The rooms of the Redis store, in the same order. Its other files put them together and are in no room.
+const REDIS_ROOMS: [&str; 5] = ["wire", "conn", "source", "ops", "route"];
+
 /// The maximum number of lines of a file, without its tests.
 const MAX_LINES: usize = 350;
 
@@ -45,6 +48,18 @@ fn no_room_imports_from_a_room_above_it() {
     }
     let above = above(&imports);
     assert!(above.is_empty(), "{above:#?}");
+}
+
+/// Only what calls them knows the topology: see `src/store/redis/mod.rs`.
+#[test]
+fn no_room_of_the_redis_store_imports_from_a_room_above_it() {
+    let imports = Sources::of_the_crate().imports();
+    for room in REDIS_ROOMS {
+        let is_there = imports.contains_key(&module(&format!("store::redis::{room}")));
+        assert!(is_there, "store::redis::{room} is no module");
+    }
+    let above = above_in_redis(&imports);
+    assert!(above.is_empty(), "the order is {REDIS_ROOMS:?}: {above:#?}");
 }
 
 /// The parts of a module do not import one another in a circle. (What a file takes from the module that it is a part
@@ -151,6 +166,21 @@ fn every_circle_is_found() {
     assert_eq!(circles(&parent.imports()), BTreeMap::new());
 }
 
+#[test]
+fn an_import_from_a_room_of_the_redis_store_above_is_found() {
+    let mut sources = Sources::default();
+    for (file, text) in [
+        ("store::redis::wire", ""),
+        ("store::redis::conn", "use super::route::X;"),
+        ("store::redis::route", "use super::wire::X;"),
+    ] {
+        sources.texts.insert(module(file), text.to_owned());
+    }
+    sources.texts.insert(Vec::new(), String::new());
+    let above = above_in_redis(&sources.imports());
+    assert_eq!(above, ["store::redis::conn imports store::redis::route"]);
+}
+
 /// The sources are read, and not found empty.
 #[test]
 fn imports_of_the_crate_are_found() {
@@ -202,9 +232,26 @@ fn planted(files: &[(&str, &str)]) -> Sources {
 
 /// The imports of each room from rooms above it.
 fn above(imports: &Imports) -> Vec<String> {
-    let floor = |module: &Module| ROOMS.iter().position(|room| *room == module[0]);
+    imports_upwards(imports, |module| {
+        let room = module.first()?;
+        ROOMS.iter().position(|name| name == room)
+    })
+}
+
+/// The imports of each room of the Redis store from rooms above it.
+fn above_in_redis(imports: &Imports) -> Vec<String> {
+    imports_upwards(imports, |module| match module {
+        [store, redis, room, ..] if store == "store" && redis == "redis" => {
+            REDIS_ROOMS.iter().position(|name| name == room)
+        }
+        _ => None,
+    })
+}
+
+/// The imports from a lower to a higher floor.
+fn imports_upwards(imports: &Imports, floor: impl Fn(&[String]) -> Option<usize>) -> Vec<String> {
     let mut above = Vec::new();
-    for (file, imported) in imports.iter().filter(|(file, _)| !file.is_empty()) {
+    for (file, imported) in imports {
         for other in imported {
             if floor(file)
                 .zip(floor(other))

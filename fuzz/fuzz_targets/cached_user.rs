@@ -1,6 +1,7 @@
 //! Cached users, as any program may have left them in the store.
 //!
-//! - A value is this user if and only if it is a JSON object with this user's id and a detail, which is then the detail.
+//! - A value is this user if and only if it is a JSON object with this user's id and a detail. That is the user's
+//!   detail then.
 //! - A value that begins with `-` means that there is no such user; with any other value the user is loaded.
 //! - A second check has the same result as the first one, which may be remembered.
 //! - No value makes a check fail.

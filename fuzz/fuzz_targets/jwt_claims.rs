@@ -1,6 +1,6 @@
 //! Signed JWTs with any header and claims.
 //!
-//! The first byte selects a key and the rules; then come the header, a line feed, and the claims. The target signs them.
+//! The first byte selects a key and the rules; then come the header, a line feed, and the claims; both are signed.
 //!
 //! - A token is accepted if and only if header and claims obey the rules, as this file states them once more. The
 //!   verifier, which returns all claims, also refuses those that it cannot represent.

@@ -84,7 +84,7 @@ impl<S, A> InterceptedStore<S, A> {
     }
 }
 
-// An interceptor gets a pinned reference to the call: to move the future of a call is to copy all that it may ever hold.
+// An interceptor gets a pinned reference to the call: moving the future of a call would copy all that it may ever hold.
 impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, A> {
     async fn create(
         &self,

@@ -50,7 +50,7 @@ pub(super) fn header(session: &SessionRecord) -> Vec<u8> {
     [expires, vec![version], created, refreshed].concat()
 }
 
-/// Whether a record of any version, or what is none, is dead at this time.
+/// Whether a record of any version has expired at this time; a value that is not a record counts as expired.
 pub(super) fn is_dead(record: &[u8], now: SystemTime) -> bool {
     record.len() < 7 || time(record, 0).is_none_or(|expires_at| expires_at <= now)
 }

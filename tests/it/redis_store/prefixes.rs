@@ -88,7 +88,7 @@ async fn databases_are_apart(backend: &impl Server) {
     assert!(format!("{error:?}").contains("DB index"), "{error:?}");
 }
 
-/// The README specifies the keys: other services and languages use them.
+/// The guide specifies the keys on its page `layout`: services in other languages use them.
 async fn keys_are_the_documented_ones(backend: &impl Server) {
     let store = backend.store().await;
     for (user, escaped) in [

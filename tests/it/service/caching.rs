@@ -186,7 +186,7 @@ async fn the_choice_of_the_handler_stands() {
     assert_eq!(answer[0], "max-age=1, public");
 }
 
-/// A targeted field replaces `Cache-Control` for a CDN (RFC 9213 §2), so that a page for one user is private in it, too.
+/// A targeted field replaces `Cache-Control` for a CDN (RFC 9213 §2): a page for one user is private in it as well.
 #[tokio::test]
 async fn a_targeted_field_permits_no_more_than_cache_control() {
     let (token, [required, _]) = logged_in(&Spy::default(), "al").await;

@@ -1,6 +1,9 @@
 //! What a service sees of the protocols that a WebSocket client offers: never a token.
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use http::{
     HeaderValue, Request, Response,
@@ -107,4 +110,35 @@ async fn a_layer_further_in_sees_as_many_tokens() {
             response.body()
         );
     }
+}
+
+/// A client may offer as many protocols and tokens as fit into a header: hiding the tokens compares no protocol with
+/// every token.
+#[tokio::test]
+async fn very_many_offered_tokens_are_hidden_in_linear_time() {
+    const TOKENS: usize = 150_000;
+    let (token, [_, optional]) = logged_in(&Spy::default(), "al").await;
+    let first = [
+        TokenSource::authorization(),
+        TokenSource::websocket_protocol(),
+    ];
+    let layer = optional.token_sources(first).first_source_decides();
+    // Long common beginnings make each comparison expensive.
+    let others: Vec<_> = (0..TOKENS).map(|n| format!("p{n:0>60}")).collect();
+    let tokens: String = (0..TOKENS)
+        .map(|n| format!("bearer, t{n:0>60}, "))
+        .collect();
+    let mut request = offer(&format!("{tokens}{}", others.join(", ")));
+    let header = HeaderValue::try_from(bearer(&token)).unwrap();
+    request.headers_mut().insert(AUTHORIZATION, header);
+    let started = Instant::now();
+    let response = layer
+        .layer(service_fn(show))
+        .oneshot(request)
+        .await
+        .unwrap();
+    let took = started.elapsed();
+    assert_eq!(response.body(), &format!("al: {}", others.join(", ")));
+    // Comparing each protocol with every token takes minutes.
+    assert!(took < Duration::from_secs(30), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! Puts a store together.
+//! Builds a store from its configuration.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
@@ -29,7 +29,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be,
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an invalid configuration,
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server or all sentinels cannot be reached or
     /// refuse the login, or no sentinel knows the service; and [`ErrorKind::Store`](crate::ErrorKind::Store) for other
     /// errors that a server answers with: there is no such database, this user must not read keys with these prefixes.
@@ -44,7 +44,7 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an invalid configuration.
     ///
     /// # Panics
     ///

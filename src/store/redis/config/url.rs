@@ -1,4 +1,4 @@
-//! What a URL says: fred's conventions.
+//! The parser of Redis URLs, which follow fred's conventions.
 
 use std::collections::HashSet;
 
@@ -19,7 +19,7 @@ use crate::{
 pub(super) const PORT: u16 = 6379;
 pub(super) const SENTINEL_PORT: u16 = 26379;
 
-/// Where the sessions are, and who may get there.
+/// The servers and the credentials in a URL.
 #[derive(Clone)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Target {
@@ -162,7 +162,7 @@ impl Place {
     }
 }
 
-/// Whether it says TLS, and where the sessions are.
+/// Reads a scheme: whether it means TLS, and the kind of servers.
 fn scheme(scheme: &str) -> Result<(bool, Place), Error> {
     let (server, place) = match scheme.split_once('-') {
         None => (scheme, Some(Place::Standalone)),
@@ -180,10 +180,11 @@ fn scheme(scheme: &str) -> Result<(bool, Place), Error> {
     match (server, place) {
         ("redis" | "valkey", Some(place)) => Ok((false, place)),
         ("rediss" | "valkeys", Some(place)) => Ok((true, place)),
-        _ => Err(config_error(format!(
-            "the scheme `{scheme}` of the Redis URL is not supported; use `redis`, `redis-sentinel` or \
-             `redis-cluster`, or with TLS `rediss`, `rediss-sentinel` or `rediss-cluster`"
-        ))),
+        // Not quoted: a text that is not a URL, such as `password:host`, may have a secret in this place.
+        _ => Err(config_error(
+            "the scheme of the Redis URL is not supported; use `redis`, `redis-sentinel` or `redis-cluster`, or with \
+             TLS `rediss`, `rediss-sentinel` or `rediss-cluster`",
+        )),
     }
 }
 
@@ -282,6 +283,11 @@ mod tests {
             "http://:hunter2@localhost",
             "redis-shard://:hunter2@localhost",
             "http-cluster://:hunter2@localhost",
+            // A secret where the scheme should be.
+            "hunter2:x@localhost:6379",
+            "hunter2://localhost",
+            "hunter2-cluster://localhost",
+            "redis-hunter2://localhost",
             "redis://:hunter2@",
             "redis:///0",
             "redis://:hunter2@localhost/hunter2",

@@ -12,6 +12,6 @@ pub(crate) struct Connected {
     pub(crate) run_id: Option<String>,
     /// Whether a demotion of the server is noticed.
     pub(crate) role_watched: bool,
-    /// Ends with the connection.
+    /// Watches the server; dropped with the connection.
     pub(crate) _watch: PrimaryWatch,
 }

@@ -53,14 +53,14 @@ pub(crate) struct Done<T> {
     pub(crate) repeated: bool,
 }
 
-/// Why one connection gave no answer.
+/// The reason why an attempt on one connection failed.
 pub(crate) enum Lost {
-    /// The next one may do better.
+    /// Another connection may succeed.
     Connection(Failure),
     Answer(Failure),
 }
 
-/// Why there is no answer.
+/// The reason why an operation failed.
 pub(crate) enum Failure {
     Redis(RedisError),
     Down(Error),
@@ -109,7 +109,7 @@ impl Link {
             .await
     }
 
-    /// The same on this very connection, even if it has been replaced, unless it is lost.
+    /// Like the method above, but on this connection, even if it has been replaced. Fails if it is lost.
     pub(crate) async fn send_on(
         &self,
         live: &Arc<Live>,
@@ -270,7 +270,7 @@ impl Answer {
 }
 
 impl LinkConfig {
-    /// What to tell the caller.
+    /// The error for the caller.
     pub(crate) fn error(&self, failure: Failure) -> Error {
         match failure {
             Failure::Redis(error) => self.errors.convert(&error),

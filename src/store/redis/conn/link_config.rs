@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 use super::health::Status;
 use crate::store::redis::wire::{dial::Dialer, errors::ErrorText};
 
-/// What all connections of a store have in common, whatever the server.
+/// The configuration that all connections of a store share.
 pub(crate) struct LinkConfig {
-    /// Where the supervisor runs, whoever happens to need the link first.
+    /// The runtime of the supervisors, whichever task needs a link first.
     pub(crate) runtime: Handle,
     pub(crate) dialer: Dialer,
     /// A key to read before a connection is used.

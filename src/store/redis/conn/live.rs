@@ -16,7 +16,7 @@ use crate::Error;
 /// A connection that is reported sooner than this is not replaced without a pause.
 pub(crate) const STABLE: Duration = Duration::from_secs(1);
 
-/// What operations need to know of the connection.
+/// The state of the connection, for operations.
 pub(crate) enum State {
     /// An attempt runs, and none has failed since the last connection was lost.
     Connecting,
@@ -25,7 +25,7 @@ pub(crate) enum State {
     Down(Error),
 }
 
-/// A connection that works, as far as is known.
+/// A connection without a known fault.
 pub(crate) struct Live {
     pub(crate) connected: Connected,
     /// When it was made.
@@ -84,7 +84,7 @@ impl Live {
         self.reporter.has_lost()
     }
 
-    /// Whether it has been there for a while.
+    /// Whether it is older than a short time.
     pub(crate) fn is_stable(&self) -> bool {
         self.made.elapsed() >= STABLE
     }

@@ -28,9 +28,9 @@ pub(crate) trait Connect: Send + Sync + 'static {
         max_block: Duration,
     ) -> impl Future<Output = Result<Connected, Error>> + Send;
 
-    /// Returns the address of the server that is meant at the moment, if that is known.
+    /// Returns the current address of the server, if it is known.
     fn address(&self) -> Option<Address>;
 
-    /// Returns the greatest age of a connection, if nobody else tells when the server is another one.
+    /// Returns the maximum age of a connection; `None` if another way tells when the address leads to another server.
     fn max_age(&self, config: &LinkConfig) -> Option<Duration>;
 }

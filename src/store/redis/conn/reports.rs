@@ -1,4 +1,4 @@
-//! What is found out about connections, and reported to who replaces them.
+//! Reports of faults on connections to the supervisor, which replaces them.
 
 use std::sync::{
     Arc,
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// What [`Condition::silent_ticks`] is for a silent connection.
 const SILENT: u32 = u32::MAX;
 
-/// What is found out about a connection while it is in use.
+/// The condition of a connection that is in use.
 #[derive(Default)]
 struct Condition {
     lost: AtomicBool,

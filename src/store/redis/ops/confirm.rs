@@ -1,4 +1,4 @@
-//! Waiting until replicas have a write.
+//! Confirmation of writes by replicas.
 //!
 //! `WAIT` blocks its connection for all who share it, so it has a connection of its own. A *fence* precedes it: a write
 //! that changes nothing, and that replicas receive after all earlier writes. Callers that arrive during a round share

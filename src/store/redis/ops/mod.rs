@@ -1,4 +1,4 @@
-//! What is done over one link.
+//! Operations over one link: lookups, writes, pings and confirmations.
 
 pub(crate) mod confirm;
 pub(crate) mod lookup;

@@ -35,7 +35,7 @@ pub(crate) struct Write<'a> {
     asking: bool,
 }
 
-/// What goes to the server that holds a key.
+/// A request to the server that holds a key.
 #[derive(Clone, Copy)]
 pub(crate) enum Request<'a> {
     /// Commands that change nothing: doing them twice, or late, does no harm.

@@ -1,4 +1,4 @@
-//! Which server an operation goes to.
+//! Routing of operations to servers.
 
 pub(crate) mod client;
 pub(crate) mod cluster;

@@ -12,9 +12,9 @@ use crate::store::redis::{
     wire::address::Address,
 };
 
-/// The connections to a server: to always the same, or to whichever is the master.
+/// The connections to one server: a fixed one, or the current master.
 pub(crate) struct Node {
-    /// For what requests wait for.
+    /// The link for operations that requests wait for.
     pub(crate) lookups: Arc<Lookups>,
     lists: OnceLock<Link>,
     confirmer: OnceLock<Confirmer>,
@@ -24,12 +24,12 @@ pub(crate) struct Node {
     dialing: Arc<Mutex<()>>,
 }
 
-/// Which connection to take.
+/// The connection that an operation uses.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// What requests wait for.
+    /// Operations that requests wait for.
     Requests,
-    /// What may take long, and must not stall a check.
+    /// Operations that may take long and must not stall a check.
     Lists,
 }
 
@@ -53,7 +53,7 @@ impl Node {
         node
     }
 
-    /// The connection for what requests wait for.
+    /// The connection for operations that requests wait for.
     pub(crate) fn requests(&self) -> &Link {
         &self.lookups.link
     }
@@ -78,7 +78,7 @@ impl Node {
         self.confirmer.get_or_init(start)
     }
 
-    /// The address of the server that is meant at the moment, if that is known.
+    /// The current address of the server, if it is known.
     pub(crate) fn address(&self) -> Option<Address> {
         self.source.address()
     }

@@ -1,4 +1,4 @@
-//! Where the server is that a link connects to.
+//! The sources of the address that a link connects to.
 
 use std::{
     future::pending,
@@ -28,19 +28,18 @@ use crate::{Error, ErrorKind};
 
 pub(crate) mod sentinel;
 
-/// Where the server is that a link connects to.
+/// The source of the address that a link connects to.
 #[derive(Clone)]
 pub(crate) enum Source {
     /// The primary behind one address, which may lead to another server at any time.
     Standalone(Address),
-    /// The server at one address, primary or not: whoever needs it knows. A host name may lead to another server at any
-    /// time.
+    /// The server at one address, in any role. A host name may lead to another server at any time.
     Fixed(Address),
-    /// Where the sentinels say.
+    /// The master that the sentinels name.
     Sentinels(Arc<Sentinels>),
 }
 
-/// A new connection whose server has been asked who it is.
+/// A new connection, and what its server has reported about itself.
 struct Dialed {
     address: Address,
     connection: MultiplexedConnection,
@@ -87,7 +86,7 @@ impl Connect for Source {
             Self::Sentinels(sentinels) => loop {
                 let master = sentinels.master().await?;
                 tokio::select! {
-                    // A server that is the master no more may let us wait.
+                    // A former master may keep the connection waiting.
                     () = sentinels.moved_from(&master) => {}
                     connected = dial_master(config, &master, reporter, sentinels, max_block) => {
                         if connected.is_err() {
@@ -102,7 +101,7 @@ impl Connect for Source {
 }
 
 impl Dialed {
-    /// Watches the connection from now on.
+    /// Starts to watch the connection.
     fn watch(
         self,
         must_be_primary: bool,
@@ -148,8 +147,8 @@ async fn dial(
     dialed.map_err(|error| config.errors.convert_at(address, &error))
 }
 
-/// Asks who the server is, and reads a key. The client does not notice that it is not logged in, or that the server is
-/// still loading its data.
+/// Asks the server for its role and time, and reads a key: without the read, the client would not notice a missing
+/// login or a server that is still loading its data.
 async fn probe(
     config: &LinkConfig,
     address: &Address,
@@ -192,7 +191,7 @@ async fn probe(
             .iter()
             .any(Result::is_err)
     {
-        // Old servers do not know the command, and small accounts may not call it: there is no need to ask each time.
+        // Old servers do not know the command, and restricted accounts may not call it: do not repeat it each time.
         config.is_nameless.store(true, Ordering::Relaxed);
     }
     Ok(Dialed {
@@ -238,7 +237,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_age_where_nobody_tells_that_the_server_is_another_one() {
+    async fn connections_have_a_maximum_age_where_no_sentinel_announces_another_server() {
         let config = LinkConfig::for_test();
         let max_age = |source: Source| source.max_age(&config);
         let ages = Some(config.max_connection_age);

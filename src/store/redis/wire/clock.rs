@@ -1,4 +1,4 @@
-//! What is known of a server's clock.
+//! A lower bound of a server's clock.
 
 use std::{
     sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},

@@ -27,7 +27,7 @@ pub(crate) struct Credentials {
     pub(crate) password: Option<String>,
 }
 
-/// How to connect to one server, wherever it is.
+/// Connects to servers at any address.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     redis: RedisConnectionInfo,

@@ -1,4 +1,4 @@
-//! What the errors of the client and the server mean.
+//! Classification of errors of the client and the server.
 
 use redis::{ErrorKind as RedisErrorKind, RedisError, ServerError, Value};
 

@@ -1,4 +1,4 @@
-//! What is said to one server, and how it is reached.
+//! Commands, replies and errors of one server, and connections to it.
 
 use crate::{Error, ErrorKind};
 

@@ -46,12 +46,12 @@ impl Script {
     }
 }
 
-/// How a server is told which script to run.
+/// The form in which a script is sent.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
-    /// The server is expected to know it.
+    /// By its hash: the server is expected to have it.
     Sha,
-    /// Makes the server know it.
+    /// By its text, which loads it into the server.
     Source,
 }
 

@@ -1,4 +1,4 @@
-//! Which node holds which slot.
+//! The map of slots to nodes.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -23,7 +23,7 @@ pub(super) fn slot_of(key: &str) -> u16 {
     CRC.checksum(hashed.as_bytes()) % SLOTS
 }
 
-/// What a node says of some slots.
+/// A node's claim about some slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     first: u16,

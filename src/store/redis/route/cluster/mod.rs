@@ -185,8 +185,8 @@ impl Shared {
         Arc::clone(node)
     }
 
-    /// Notes where the slot of `key` has moved to, so that later operations do not go to its old primary first; the next
-    /// map tells all the rest.
+    /// Records where the slot of `key` has moved to, so that later operations do not go to its old primary first. The
+    /// next map replaces this.
     fn note_move(&self, key: &str, to: &Address, node: &Arc<Node>) {
         let slot = slot_of(key);
         self.map.send_if_modified(|state| {

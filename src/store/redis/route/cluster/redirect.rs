@@ -6,16 +6,16 @@ use crate::store::redis::{
     wire::{address::Address, fault::Fault},
 };
 
-/// Whether a node says that it is not the one to ask.
+/// Whether a node redirects to another one.
 pub(super) fn is_from_wrong_node(reply: &Value) -> bool {
     Fault::of_reply(reply).is_some_and(Fault::is_wrong_node)
 }
 
-/// Where else commands have to go.
+/// A redirection of commands to another node.
 pub(super) enum Redirect {
-    /// For ever: all of them.
+    /// Permanent, for all commands (`MOVED`).
     Moved(Address),
-    /// For now: those that it is the answer to.
+    /// Temporary, for the commands that it answers (`ASK`).
     Ask(Address),
 }
 

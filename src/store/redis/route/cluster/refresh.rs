@@ -32,7 +32,7 @@ const SEED_GRACE: Duration = Duration::from_millis(100);
 /// So many nodes are asked at a time, at the most.
 const MAX_ASKED: usize = 5;
 
-/// What one node says.
+/// The answer of one node.
 type Said = (Address, Vec<Claim>);
 
 /// The task that keeps the map of slots up to date.

@@ -1,4 +1,4 @@
-//! What a sentinel announces, unasked.
+//! Announcements of failovers by a sentinel, over publish/subscribe.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ const EARLIER: [&str; 4] = [
     "-failover-abort-slave-timeout",
 ];
 
-/// What a connection to a sentinel has heard about one service.
+/// The announcements about one service that a connection to a sentinel has received.
 pub(super) struct News {
     service: String,
     changed: Notify,
@@ -38,7 +38,7 @@ impl News {
         }
     }
 
-    /// Takes what the sentinel says unasked.
+    /// Receives a push message.
     pub(super) fn take(&self, push: PushInfo) {
         match push.kind {
             PushKind::Message => {
@@ -69,10 +69,10 @@ impl News {
     }
 }
 
-/// Subscribes to all that this account may hear.
+/// Subscribes to all channels that the account may read.
 pub(super) async fn subscribe(connection: &mut MultiplexedConnection) -> RedisResult<()> {
     connection.subscribe(SWITCHED).await?;
-    // One channel that is not allowed has the server refuse all.
+    // The server refuses the whole command if one channel is not allowed.
     if denied(connection.subscribe(&EARLIER[..]).await)? {
         for channel in EARLIER {
             denied(connection.subscribe(channel).await)?;

@@ -8,37 +8,37 @@ use tokio::time::Instant;
 use super::identity::Run;
 use crate::{Error, store::redis::wire::address::Address};
 
-/// For so long a majority has to agree on an epoch that is lower than one that was seen, until it is believed: only
-/// somebody who configures the sentinels anew lowers it.
+/// The time for which a majority must report an epoch that is lower than an earlier one before it counts. Only an
+/// administrator who resets the sentinels lowers the epoch.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 
-/// What each sentinel said last.
+/// The latest answer of each sentinel.
 pub(super) struct Board {
     pub(super) said: Vec<Option<Result<Answer, Error>>>,
-    /// The replicas that they have told to become the master, and that have.
+    /// The replica that each sentinel has promoted, once the replica says that it is a master.
     pub(super) promoted: Vec<Option<Address>>,
     highest: u64,
     lower_since: Option<Instant>,
 }
 
-/// What a sentinel says of the master.
+/// A sentinel's answer about the master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     epoch: u64,
     master: Address,
-    /// It has told a replica to become the master, and does not know yet whether that one has.
+    /// Whether the sentinel has told a replica to become the master, and has not seen it do so yet.
     is_promoting: bool,
-    /// The run of the master.
+    /// The latest run of the master that the sentinel has seen.
     seen: Option<Run>,
 }
 
-/// What follows from it.
+/// The conclusion from the answers of all sentinels.
 pub(super) enum Verdict {
-    /// Too few have spoken, or they say what is outdated.
+    /// Too few sentinels have answered, or their answers are outdated.
     Undecided,
     Master(Address),
-    /// None knows, for these reasons.
-    Nobody(Vec<Error>),
+    /// No sentinel knows the master, for these reasons.
+    NoMaster(Vec<Error>),
 }
 
 impl Board {
@@ -60,7 +60,7 @@ impl Board {
         }
         let Some(highest) = answers.iter().map(|answer| answer.epoch).max() else {
             let errors = self.said.iter().flatten().cloned();
-            return Verdict::Nobody(errors.filter_map(Result::err).collect());
+            return Verdict::NoMaster(errors.filter_map(Result::err).collect());
         };
         if highest < self.highest {
             if answers.len() < majority {
@@ -72,7 +72,7 @@ impl Board {
                 return Verdict::Undecided;
             }
         }
-        // Of those who know of the latest failover, most.
+        // The majority of the sentinels that know of the latest failover.
         let mut votes: BTreeMap<&Address, usize> = BTreeMap::new();
         for answer in answers.iter().filter(|answer| answer.epoch == highest) {
             *votes.entry(&answer.master).or_default() += 1;
@@ -96,7 +96,7 @@ impl Board {
         Verdict::Master(master)
     }
 
-    /// Whether all who name this master have seen another server there than this one, those of the latest failover.
+    /// Whether all sentinels that know of the latest failover and name this master have seen another run of it.
     pub(super) fn have_seen_another(&self, master: &Address, run: &Run) -> bool {
         let answers = self.said.iter().flatten().flatten();
         let named = answers.filter(|answer| answer.master == *master);
@@ -176,7 +176,7 @@ mod tests {
         Some(Err(Error::new(ErrorKind::Unavailable, "down")))
     }
 
-    /// The port of the master; 0 if nobody knows.
+    /// The port of the master; 0 if no sentinel knows it.
     fn verdict(
         board: &mut Board,
         said: &[Option<Result<Answer, Error>>; 3],
@@ -186,7 +186,7 @@ mod tests {
         match board.verdict(at) {
             Verdict::Undecided => None,
             Verdict::Master(master) => Some(master.port),
-            Verdict::Nobody(_) => Some(0),
+            Verdict::NoMaster(_) => Some(0),
         }
     }
 

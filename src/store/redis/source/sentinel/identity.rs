@@ -1,8 +1,8 @@
-//! Whether a server is the one that the sentinels watch.
+//! Checks that a server is the one that the sentinels monitor.
 //!
-//! An address may lead to different servers: from here, and from where a sentinel is. A server that is not of this
-//! service would answer that nobody has a session. Every run of a server has an id, and sentinels tell which run they
-//! saw last, and when.
+//! An address may lead to one server from here, and to another one from the host of a sentinel. A server of another
+//! service would answer that no session exists. Every run of a server has an id, and sentinels report the id of the run
+//! that they saw last, and when they saw it.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use tokio::time::Instant;
 use super::Sentinels;
 use crate::{Error, ErrorKind, store::redis::wire::address::Address};
 
-/// Servers tell their age in whole seconds.
+/// The precision of the uptime that servers report: whole seconds.
 const PRECISION: Duration = Duration::from_secs(2);
 
 /// A run of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) id: String,
-    /// When it was there, for sure.
+    /// A time at which this run is known to have existed.
     pub(super) since: Instant,
 }
 

@@ -38,9 +38,9 @@ mod board;
 mod identity;
 mod promotion;
 
-/// How often each sentinel is asked.
+/// The interval between two polls of a sentinel.
 const POLL: Duration = Duration::from_secs(1);
-/// The least time from one question to the next.
+/// The minimum time between two polls of a sentinel.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The sentinels of a service.
@@ -51,9 +51,9 @@ pub(crate) struct Sentinels {
 
 struct Shared {
     service: String,
-    /// To the sentinels.
+    /// Connects to the sentinels.
     dialer: Dialer,
-    /// To the servers that they watch.
+    /// Connects to the servers that the sentinels monitor.
     nodes: Dialer,
     timeout: Duration,
     errors: ErrorText,
@@ -72,7 +72,7 @@ enum View {
 }
 
 impl Sentinels {
-    /// Begins to ask them, in tasks of its own.
+    /// Starts to poll the sentinels, in background tasks.
     pub(crate) fn start(
         config: &LinkConfig,
         dialer: Dialer,
@@ -83,7 +83,7 @@ impl Sentinels {
             service,
             dialer,
             nodes: config.dialer.clone(),
-            // Those that hang must not use up the time of who wants to connect.
+            // A sentinel that hangs must not use up the time of a connection attempt.
             timeout: config.connect_timeout / 2,
             errors: config.errors.clone(),
             status: Arc::clone(&config.status),
@@ -102,15 +102,15 @@ impl Sentinels {
         }
     }
 
-    /// Waits until the master is known, or known to be unknown.
+    /// Waits until the sentinels have named a master, or none of them can.
     pub(crate) async fn master(&self) -> Result<Address, Error> {
         let mut view = self.shared.view.subscribe();
         let known = view.wait_for(|view| !matches!(view, View::Asking)).await;
         match known.as_deref() {
             Ok(View::Known(master)) => Ok(master.clone()),
             Ok(View::Unknown(error)) => Err(error.clone()),
-            // Cannot be: the sender is in `self`, and that was waited for.
-            Ok(View::Asking) | Err(_) => Err(self.shared.nobody(&[])),
+            // Unreachable: the sender is in `self`, and the wait has ended.
+            Ok(View::Asking) | Err(_) => Err(self.shared.no_master(&[])),
         }
     }
 
@@ -129,14 +129,14 @@ impl Sentinels {
         let _ = view.wait_for(moved).await;
     }
 
-    /// Asks all of them soon.
+    /// Polls all sentinels soon.
     pub(crate) fn ask_again(&self) {
         self.shared.again.send_replace(());
     }
 }
 
 impl Shared {
-    /// Asks one sentinel, whatever happens to it.
+    /// Polls one sentinel, and reconnects when the connection fails.
     async fn ask_for_ever(self: Arc<Self>, index: usize, address: Address) {
         let mut again = self.again.subscribe();
         loop {
@@ -160,7 +160,7 @@ impl Shared {
                 self.note(index, answer);
                 if !is_promoting {
                     promotion = None;
-                    // What the replica of an earlier failover said is not about the next one.
+                    // A replica promoted by an earlier failover does not count in the next one.
                     self.note_promoted(index, None);
                 }
                 if !works {
@@ -173,7 +173,7 @@ impl Shared {
                     () = sleep(POLL) => None,
                 };
                 if let Some(replica) = replica {
-                    // The last one must not go on beside the next.
+                    // The previous watch must end before the next one starts.
                     drop(promotion.take());
                     promotion = Some(Promotion::watch(&self, index, replica));
                 }
@@ -187,7 +187,7 @@ impl Shared {
         }
     }
 
-    /// Connects to a sentinel, and lets it tell of failovers.
+    /// Connects to a sentinel, and subscribes to its announcements of failovers.
     async fn connect(
         &self,
         address: &Address,
@@ -208,8 +208,8 @@ impl Shared {
         connection: &mut MultiplexedConnection,
         address: &Address,
     ) -> Result<Answer, Error> {
-        // While the others are made to follow the next master, the first answer still has the last one: not the
-        // second, which has the epoch from then on.
+        // While a failover reconfigures the replicas, the first command still returns the old master, with the new
+        // epoch. The second one returns the new master.
         let mut questions = redis::pipe();
         let question = questions.cmd("SENTINEL");
         question.arg("MASTER").arg(&self.service);
@@ -260,7 +260,7 @@ impl Shared {
         }
     }
 
-    /// Notes what a sentinel said.
+    /// Records the answer of a sentinel.
     fn note(&self, index: usize, said: Result<Answer, Error>) {
         if let Err(error) = &said {
             self.status.note(error);
@@ -270,7 +270,7 @@ impl Shared {
         self.conclude(&mut board);
     }
 
-    /// Notes which replica is a master now that this sentinel has told to become one.
+    /// Records the replica that this sentinel has promoted and that is a master now.
     fn note_promoted(&self, index: usize, replica: Option<Address>) {
         let mut board = self.board();
         if board.promoted[index] != replica {
@@ -283,12 +283,12 @@ impl Shared {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets everybody know what follows from what the sentinels said.
+    /// Publishes the conclusion from the answers of all sentinels.
     fn conclude(&self, board: &mut Board) {
         let view = match board.verdict(Instant::now()) {
             Verdict::Undecided => return,
             Verdict::Master(master) => View::Known(master),
-            Verdict::Nobody(errors) => View::Unknown(self.nobody(&errors)),
+            Verdict::NoMaster(errors) => View::Unknown(self.no_master(&errors)),
         };
         self.view.send_if_modified(|old| {
             let news = match (&*old, &view) {
@@ -300,7 +300,7 @@ impl Shared {
         });
     }
 
-    fn nobody(&self, errors: &[Error]) -> Error {
+    fn no_master(&self, errors: &[Error]) -> Error {
         let unknown = |error: &Error| error.kind() == ErrorKind::Config;
         if !errors.is_empty() && errors.iter().all(unknown) {
             let service = &self.service;

@@ -1,4 +1,4 @@
-//! A replica on its way to become the master.
+//! Watches a replica that a failover promotes, until it is the master.
 //!
 //! The sentinel that leads a failover tells a replica to become the master, announces that it has, and then finds out
 //! by `INFO`, once a second, whether it did. Meanwhile there are two masters, and what the old one is told is lost. So
