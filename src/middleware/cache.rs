@@ -132,8 +132,8 @@ fn is_targeted(name: &HeaderName) -> bool {
 
 /// Whether `Cache-Control`, or a field like it, has one of these directives.
 ///
-/// A restriction counts only without an argument: `private` with field names applies to these fields alone (RFC 9111
-/// §5.2.2.7), and `no-store=?0` is no restriction (RFC 8941 §3.3.6).
+/// `public`, `private` and `no-store` count only without an argument: `private` with field names applies to these fields
+/// alone (RFC 9111 §5.2.2.7), and `public=?0` or `no-store=?0` is false (RFC 8941 §3.3.6).
 fn has_directive(headers: &HeaderMap, field: &HeaderName, names: &[&str]) -> bool {
     items(headers, field).any(|directive| {
         let (name, argument) = match directive.split_once('=') {
@@ -141,7 +141,7 @@ fn has_directive(headers: &HeaderMap, field: &HeaderName, names: &[&str]) -> boo
             None => (directive, None),
         };
         let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        let counts = argument.is_none() || !["private", "no-store"].iter().any(is);
+        let counts = argument.is_none() || !["public", "private", "no-store"].iter().any(is);
         counts && names.iter().any(is)
     })
 }

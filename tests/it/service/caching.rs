@@ -209,6 +209,7 @@ async fn a_targeted_field_permits_no_more_than_cache_control() {
             ("max-age=60, must-revalidate", None, false),
             (r#"max-age=60, ext="public""#, None, false),
             ("max-age=60, no-store=?0", None, false),
+            ("max-age=60, public=?0", None, false),
             ("public, max-age=60", None, true),
             ("s-maxage=60", None, true),
             ("no-store", None, true),
