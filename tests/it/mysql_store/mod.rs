@@ -7,6 +7,7 @@ mod late_writes;
 mod locks;
 mod lost_replies;
 mod many_sessions;
+mod max_connections;
 mod migrations;
 mod purge;
 mod refused_writes;

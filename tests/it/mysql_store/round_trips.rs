@@ -11,8 +11,8 @@ use crate::{
     stores::{HOUR, live, log_in, token_id},
 };
 
-/// The numbers of `SHOW GLOBAL STATUS`, for one statement and without another connection, whose end the server counts as
-/// a statement at a moment of its own.
+/// The numbers of `SHOW GLOBAL STATUS`, for one statement and without another connection, whose end the server counts
+/// as a statement at a moment of its own.
 async fn status(connection: &mut MySqlConnection) -> BTreeMap<String, u64> {
     let status = sqlx::raw_sql("SHOW GLOBAL STATUS");
     let rows = status.fetch_all(connection).await.unwrap();
