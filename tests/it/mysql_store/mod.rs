@@ -9,6 +9,7 @@ mod lost_replies;
 mod many_sessions;
 mod max_connections;
 mod migrations;
+mod misconfigured;
 mod purge;
 mod refused_writes;
 mod round_trips;
