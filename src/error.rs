@@ -115,7 +115,8 @@ impl StdError for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is invalid: a bad URL, prefix, limit or default duration.
+    /// The configuration is invalid: a bad URL, prefix, limit or default duration. Or the store is not set up: a
+    /// database, table or privilege is missing. Somebody has to act before the same call can succeed.
     Config,
     /// An argument is invalid: an empty or too long user id, a zero or too long duration, too much metadata, a cached
     /// value that is too large.

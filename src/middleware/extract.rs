@@ -101,7 +101,7 @@ impl IntoResponse for Rejection {
 
 impl IntoResponse for Error {
     /// The response to the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at
-    /// the session limit, 400 for invalid input, 500 for a mistake in the program.
+    /// the session limit, 400 for invalid input, 500 for a mistake in the program or its deployment.
     fn into_response(self) -> Response {
         self.into()
     }

@@ -33,7 +33,8 @@ pub enum Rejection {
     SessionLimit(Error),
     /// The store or the user loader failed, so the token could not be checked: 503 with `Retry-After`.
     Fault(Error),
-    /// The program has a mistake, for example a user detail that cannot be serialized as JSON: 500.
+    /// The program or its deployment has a mistake, for example a user detail that cannot be serialized as JSON, or a
+    /// store that is not set up ([`ErrorKind::Config`]): 500.
     Internal(Error),
     /// The route has no [`SessionLayer`](super::SessionLayer) for this user type: 500.
     MissingLayer(MissingLayer),
@@ -165,7 +166,7 @@ impl<B: From<String>> From<Rejection> for Response<B> {
 }
 
 /// The response to the [`Rejection`] with this error: 503 with `Retry-After` for a [fault](Error::is_fault), 409 at the
-/// session limit, 400 for invalid input, 500 for a mistake in the program.
+/// session limit, 400 for invalid input, 500 for a mistake in the program or its deployment.
 impl<B: From<String>> From<Error> for Response<B> {
     fn from(error: Error) -> Self {
         Rejection::from(error).into()

@@ -192,8 +192,8 @@ impl Client {
         }
     }
 
-    /// Waits for the server until the deadline. If it answers nothing for a long time, then connections that have
-    /// answered nothing since are closed, too.
+    /// Waits for the server until the deadline. If the server was silent for half of the operation's time or longer,
+    /// the idle connections that were last used before that are closed as well.
     async fn answered_by<T>(
         &self,
         deadline: Instant,
@@ -202,7 +202,7 @@ impl Client {
         let asked = Instant::now();
         // The timeout drops, and thereby closes, the connection: the reply may still arrive on it.
         by(deadline, attempt).await.inspect_err(|_| {
-            // Otherwise the operation waited for others, which will tell.
+            // An operation that spent its time in a local queue proves nothing about the server.
             if asked.elapsed() >= self.deadline / 2 {
                 self.pool.close_silent(asked);
             }

@@ -25,8 +25,8 @@ impl Failure {
         }
     }
 
-    /// Whether the server rolled back the statement because of a deadlock or a lock timeout. The rest of the transaction
-    /// is rolled back when its connection closes.
+    /// Whether the server rolled back the statement because of a deadlock or a lock timeout. The rest of the
+    /// transaction is rolled back when its connection closes.
     pub(super) fn is_rolled_back(&self) -> bool {
         matches!(self.number(), Some(1205 | 1213))
     }
@@ -46,8 +46,8 @@ impl Failure {
         }
     }
 
-    /// Whether the server certainly changed nothing, because it is read-only or the deadline of the write has passed. In
-    /// the latter case the clock of this connection may also be wrong.
+    /// Whether the server certainly changed nothing, because it is read-only or the deadline of the write has passed.
+    /// In the latter case the clock of this connection may also be wrong.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, Self::ReadOnly)
             || matches!(self.number(), Some(1290 | OUT_OF_RANGE | 1792 | 1836))
@@ -168,7 +168,8 @@ fn wants_unknown_login(text: &str) -> bool {
     .any(|start| text.starts_with(start))
 }
 
-/// The error text for a server, account or configuration that has to be changed before the store can work.
+/// The error text for a server, account or configuration that an operator has to change before the store can work: no
+/// retry can help until then.
 fn misconfigured(number: u16) -> Option<&'static str> {
     Some(match number {
         1049 => "there is no such database on this MySQL server",

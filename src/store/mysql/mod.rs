@@ -20,7 +20,6 @@ use self::{
     pool::Link,
     purge::Background,
     record::span,
-    sql::PAGE,
     statement::{Statement, query},
 };
 use super::{
@@ -35,6 +34,7 @@ mod config;
 mod cutoffs;
 mod errors;
 mod link;
+mod list;
 mod login;
 mod pool;
 mod purge;
@@ -50,10 +50,10 @@ const MIGRATION: Duration = Duration::from_secs(120);
 
 /// A session store in MySQL or MariaDB, shared by all services with the same database and table prefix.
 ///
-/// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. [`migrate`](Self::migrate) makes the tables,
-/// and must have been called once before anything else. Cloning gives another handle on the same pool of connections.
-/// Every operation has a deadline, which includes waiting for a connection; a connection on which one was late or
-/// failed is closed, and the next operation opens another.
+/// Needs MySQL 8.0 or MariaDB 10.6, or later; its tests run on MariaDB. Call [`migrate`](Self::migrate) once before
+/// anything else: it creates the tables. Clones share one pool of connections. Every operation has a deadline, which
+/// includes the wait for a connection. A connection whose operation timed out or failed is closed, and the next
+/// operation opens another one.
 ///
 /// All connections must lead to the one server that accepts writes: with a proxy that sends reads to replicas, sessions
 /// that were just logged out may be accepted. A server that is `read_only` (or `innodb_read_only`) is treated as a
@@ -62,19 +62,29 @@ const MIGRATION: Duration = Duration::from_secs(120);
 /// no operation begins on a connection to the old server that is older than five seconds, or older than the first error
 /// that reveals the move.
 ///
+/// If the database, a table or a privilege is missing, every operation that needs it fails with
+/// [`Config`](crate::ErrorKind::Config), which the middleware answers with 500. This also holds for a store that worked
+/// before. The store works again as soon as the operator has restored what is missing.
+///
 /// All times are by the server's clock, in milliseconds. Expired rows are ignored, and removed in the background.
 ///
-/// Writes carry their deadline, as a time of the server's clock: a server that hangs and gets to one later does
-/// nothing. The commit of a login or of a logout of all sessions looks at the clock just before it; if the server stops
-/// exactly then, or holds the commit up, it may still be done, but no other login and no logout of all sessions of that
-/// user was acknowledged in between.
+/// Writes carry their deadline, as a time of the server's clock: a server that hangs and executes a write after its
+/// deadline changes nothing. The commit of a login, or of a logout of all sessions, checks the clock just before it
+/// commits. If the server stops between this check and the end of the commit, the commit may still take effect later;
+/// until then, no other login and no logout of all sessions of that user is acknowledged.
 ///
-/// If its connection drops, an operation is retried once, except for a login that may have been committed. A retried
-/// logout reports that it ended the session, because its first attempt may have done so.
+/// If its connection drops, an operation is retried once, except for a login that may have been committed. The store
+/// cannot tell whether the first attempt of a retried write took effect:
 ///
-/// A user may have any number of sessions: to log out all of 200,000 takes one pass over their rows and one small
-/// write, and a login with a limit one pass. What has ended so is removed in the background. When a limit is set on a
-/// user who has very many sessions more, [`Created::evicted`] names the first 512 of them only.
+/// - A retried logout reports that it ended the session, even if there was none.
+/// - A retried update with [`if_version`](SessionChange::if_version) reports success if the session has changed as the
+///   update would have changed it: its last refresh is no earlier than that of the version, and it expires one `ttl`
+///   after its last refresh, or at its absolute end. The same refresh by another caller counts as its own.
+///
+/// A user may have any number of sessions. A logout of all of 200,000 sessions takes one pass over their rows and one
+/// small write, and a login with a limit takes one pass. Sessions that end in this way are removed in the background.
+/// If a login sets a limit for a user with very many more sessions, [`Created::evicted`] names only the first 512 of
+/// those that it ends.
 ///
 /// ```no_run
 /// # async fn f() -> Result<(), tower_bearer_session::Error> {
@@ -122,11 +132,11 @@ impl MySqlStore {
         MySqlStoreBuilder::from_url(url.as_ref())
     }
 
-    /// Creates the tables, or migrates the tables of an older version of this crate.
+    /// Creates missing tables, and migrates the tables of an older version of this crate.
     ///
-    /// Does nothing if they are so already; any number of instances may call it at once. The account needs the
-    /// privilege `CREATE`, and for later versions `ALTER` and `INDEX`; all else needs `SELECT`, `INSERT`, `UPDATE` and
-    /// `DELETE` only.
+    /// Repeating the call changes nothing; any number of instances may call it at once. The account needs the
+    /// privilege `CREATE`, and for later versions `ALTER` and `INDEX`. All other methods need only `SELECT`, `INSERT`,
+    /// `UPDATE` and `DELETE`.
     ///
     /// # Errors
     ///
@@ -141,28 +151,6 @@ impl MySqlStore {
             Ok(done) => Ok(done?),
             Err(_) => Err(timed_out()),
         }
-    }
-
-    async fn list_pages(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let mut sessions = Vec::new();
-        let mut next = Some(0);
-        while let Some(from) = next {
-            let from = u128::to_be_bytes(from);
-            let page = || {
-                query(&self.client.sql.list)
-                    .bind(user_id.as_bytes())
-                    .bind(&from[..])
-            };
-            let page = self.read(page).await?;
-            for row in &page {
-                sessions.extend(record::session(row).map_err(Failure::Driver)?);
-            }
-            let last = page.get(PAGE - 1).map(|row| record::id(row, 1));
-            let last = last.transpose().map_err(Failure::Driver)?.flatten();
-            next = last.and_then(|last| u128::from_be_bytes(last).checked_add(1));
-        }
-        sessions.sort_by_key(|(id, session)| (session.created_at, *id));
-        Ok(sessions)
     }
 
     fn check_statement(&self, user_id: &str, id: &[u8; 16]) -> Statement {
@@ -194,8 +182,9 @@ impl fmt::Debug for MySqlStore {
 
 /// [`check`](SessionStore::check) is one prepared statement without locks that finds its rows by their primary keys.
 ///
-/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check or
-/// of another operation that is one statement goes away, its connection is used again as soon as it is answered.
+/// Logins and [`delete_all`](SessionStore::delete_all) of one user run one after the other. If the caller of a check,
+/// or of another operation with a single statement, goes away, the connection is used again once the server has
+/// replied.
 impl SessionStore for MySqlStore {
     async fn create(
         &self,

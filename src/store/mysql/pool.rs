@@ -7,8 +7,8 @@
 //!
 //! - The old server is read-only. Each new connection and each read checks for that; see [`Failure::ReadOnly`].
 //! - A connection to the old server is lost, or it refuses a write because it is read-only. Then the pool
-//!   [distrusts](Pool::distrust) all connections that were opened before. Operations in flight on them complete, because
-//!   they began before any operation of this process on the new server, but no connection is used again.
+//!   [distrusts](Pool::distrust) all connections that were opened before. Operations in flight on them complete,
+//!   because they began before any operation of this process on the new server, but no connection is used again.
 //! - There is no sign. Then the age of the connections bounds how long the old server is used.
 
 use std::{

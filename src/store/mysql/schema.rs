@@ -98,9 +98,13 @@ pub(super) async fn migrate(
     )
     .await?;
     let rows = query(&sql.version).fetch_all(&mut connection).await;
-    let version = found(rows.map_err(Failure::from))?.unwrap_or(0);
+    let mut version = found(rows.map_err(Failure::from))?.unwrap_or(0);
     if version > VERSION {
         return Err(too_new(version));
+    }
+    if version > 0 && !has_tables(&mut connection, sql).await? {
+        // A table was dropped since then.
+        version = 0;
     }
     execute(&mut connection, VERSION_TABLE, prefix).await?;
     for (done, migration) in (0..).zip(MIGRATIONS) {
@@ -119,6 +123,14 @@ pub(super) async fn migrate(
     // Closing the connection releases the lock.
     connection.close().await?;
     Ok(())
+}
+
+async fn has_tables(connection: &mut MySqlConnection, sql: &Sql) -> Result<bool, Failure> {
+    match query(&sql.has_tables).fetch_all(connection).await {
+        Ok(_) => Ok(true),
+        Err(error) if no_such_table(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The version of the tables; `None` if there are no tables.

@@ -29,7 +29,8 @@ fn check_server(row: &MySqlRow) -> Result<(), Failure> {
         ));
     }
     if row.try_get::<i64, _>("sysdate_is_now")? != 0 {
-        return unfit("this server was started with `--sysdate-is-now`, which the session store does not work with".to_owned());
+        let message = "this server was started with `--sysdate-is-now`, which the session store does not work with";
+        return unfit(message.to_owned());
     }
     Ok(())
 }

@@ -133,8 +133,8 @@ impl MySqlStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for what cannot be: a setting, a database that does not exist, a
-    /// privilege that the account lacks, a server that is too old.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if a setting is invalid, the database does not exist, the
+    /// account lacks a privilege on it, or the server is too old.
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached, refuses the login, or
     /// is read-only.
     pub async fn connect(self) -> Result<MySqlStore, Error> {
