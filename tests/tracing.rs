@@ -15,7 +15,7 @@ use http::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     ErrorKind, MemoryStore, OnFull, SessionLayer, TokenManager, TokenOptions,
-    middleware::TokenSource, test_util::Faults,
+    middleware::TokenSource, store::Operation, test_util::Faults,
 };
 use tracing::{Instrument, Level, info, info_span};
 use tracing_subscriber::fmt::{MakeWriter, format::FmtSpan};
@@ -241,8 +241,12 @@ async fn background_work_is_in_the_span_of_its_request() {
     let work = || -> Work {
         let (manager, faults) = (manager.clone(), faults.clone());
         Box::pin(async move {
-            faults.on("create").lose_next_replies(1, ErrorKind::Timeout);
-            faults.on("delete").fail_next(1, ErrorKind::Timeout);
+            faults
+                .on(Operation::Create)
+                .lose_next_replies(1, ErrorKind::Timeout);
+            faults
+                .on(Operation::Delete)
+                .fail_next(1, ErrorKind::Timeout);
             manager.set_token("bo", None).await.unwrap_err();
         })
     };

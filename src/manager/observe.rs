@@ -3,7 +3,7 @@
 use super::listener::Listener;
 use crate::{
     Error, ErrorKind,
-    store::{Operation, StoreInterceptor},
+    store::{StoreCall, StoreInterceptor},
 };
 
 /// Reports failed store calls.
@@ -16,15 +16,12 @@ impl Observer {
         Self { listener }
     }
 
-    fn report(&self, operation: Operation<'_>, error: &Error) {
+    fn report(&self, call: StoreCall<'_>, error: &Error) {
         // A rejected login is not a failure; the login reports it as a refusal.
         if error.kind() != ErrorKind::SessionLimit {
-            let Operation {
-                name,
-                user_id,
-                token_id,
-            } = operation;
-            self.listener.failed(name, user_id, token_id, error);
+            let operation = call.operation.name();
+            self.listener
+                .failed(operation, call.user_id, call.token_id, error);
         }
     }
 }
@@ -33,22 +30,21 @@ impl Observer {
 impl StoreInterceptor for Observer {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        call.await
-            .inspect_err(|error| self.report(operation, error))
+        answer.await.inspect_err(|error| self.report(call, error))
     }
 
     fn intercept_now<T>(
         &self,
-        operation: Operation<'_>,
-        call: impl FnOnce() -> Option<Result<T, Error>>,
+        call: StoreCall<'_>,
+        answer: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
         // Not `inspect_err`, which would move the outcome.
-        let outcome = call();
+        let outcome = answer();
         if let Some(Err(error)) = &outcome {
-            self.report(operation, error);
+            self.report(call, error);
         }
         outcome
     }
@@ -58,27 +54,27 @@ impl StoreInterceptor for Observer {
 impl StoreInterceptor for Observer {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
         use tracing::Instrument;
 
-        let span = super::trace::StoreSpan::new(operation);
-        let outcome = call.instrument(span.span().clone()).await;
-        span.close(&outcome, |error| self.report(operation, error));
+        let span = super::trace::StoreSpan::new(call);
+        let outcome = answer.instrument(span.span().clone()).await;
+        span.close(&outcome, |error| self.report(call, error));
         outcome
     }
 
     fn intercept_now<T>(
         &self,
-        operation: Operation<'_>,
-        call: impl FnOnce() -> Option<Result<T, Error>>,
+        call: StoreCall<'_>,
+        answer: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
         let start = std::time::Instant::now();
         // Without an outcome, the check has not run yet.
-        let outcome = call()?;
-        let span = super::trace::StoreSpan::since(start, operation);
-        span.close(&outcome, |error| self.report(operation, error));
+        let outcome = answer()?;
+        let span = super::trace::StoreSpan::since(start, call);
+        span.close(&outcome, |error| self.report(call, error));
         Some(outcome)
     }
 }

@@ -5,7 +5,7 @@ use std::{error::Error as _, time::Instant};
 use tracing::{Span, debug, debug_span, field::Empty, info, warn};
 
 use super::Event;
-use crate::{Error, store::Operation};
+use crate::{Error, store::StoreCall};
 
 /// The span of one store call.
 pub(super) struct StoreSpan {
@@ -14,16 +14,16 @@ pub(super) struct StoreSpan {
 }
 
 impl StoreSpan {
-    pub(super) fn new(operation: Operation<'_>) -> Self {
-        Self::since(Instant::now(), operation)
+    pub(super) fn new(call: StoreCall<'_>) -> Self {
+        Self::since(Instant::now(), call)
     }
 
     /// The span of a call that began at `start`.
-    pub(super) fn since(start: Instant, operation: Operation<'_>) -> Self {
+    pub(super) fn since(start: Instant, call: StoreCall<'_>) -> Self {
         let span = debug_span!(
             "session_store",
-            operation = operation.name,
-            user.id = operation.user_id,
+            operation = call.operation.name(),
+            user.id = call.user_id,
             outcome = Empty,
             latency_us = Empty,
         );

@@ -1,4 +1,4 @@
-use std::{pin::pin, time::Duration};
+use std::{fmt, pin::pin, time::Duration};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::{Error, TokenId};
 /// ```
 /// use std::{sync::atomic::{AtomicU64, Ordering}, time::Instant};
 /// use tower_bearer_session::{Error, MemoryStore, TokenManager};
-/// use tower_bearer_session::store::{InterceptedStore, Operation, StoreInterceptor};
+/// use tower_bearer_session::store::{InterceptedStore, StoreCall, StoreInterceptor};
 ///
 /// #[derive(Default)]
 /// struct Latency { micros: AtomicU64 }
@@ -20,11 +20,11 @@ use crate::{Error, TokenId};
 /// impl StoreInterceptor for Latency {
 ///     async fn intercept<T: Send>(
 ///         &self,
-///         _: Operation<'_>,
-///         call: impl Future<Output = Result<T, Error>> + Send,
+///         _: StoreCall<'_>,
+///         answer: impl Future<Output = Result<T, Error>> + Send,
 ///     ) -> Result<T, Error> {
 ///         let start = Instant::now();
-///         let outcome = call.await;
+///         let outcome = answer.await;
 ///         self.micros.fetch_add(start.elapsed().as_micros() as u64, Ordering::Relaxed);
 ///         outcome
 ///     }
@@ -34,35 +34,83 @@ use crate::{Error, TokenId};
 /// # let _ = manager;
 /// ```
 pub trait StoreInterceptor: Send + Sync + 'static {
-    /// Intercepts one call, and makes it or not.
+    /// Intercepts one call. To make the call is to await `answer`.
     fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> impl Future<Output = Result<T, Error>> + Send;
 
-    /// The same for [`check_now`](SessionStore::check_now). `None`, as by default, without making the call: then it
-    /// will be one that waits.
+    /// Intercepts a call of [`check_now`](SessionStore::check_now).
+    ///
+    /// By default, `None` without making the call: [`check`](SessionStore::check) is called instead.
     fn intercept_now<T>(
         &self,
-        operation: Operation<'_>,
-        call: impl FnOnce() -> Option<Result<T, Error>>,
+        call: StoreCall<'_>,
+        answer: impl FnOnce() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
-        let _ = (operation, call);
+        let _ = (call, answer);
         None
     }
 }
 
-/// An operation of a store.
+/// A call of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Operation<'a> {
-    /// The name of the called [`SessionStore`] method.
-    pub name: &'static str,
-    /// The user of the operation; `None` for an operation on the store as a whole.
+pub struct StoreCall<'a> {
+    /// The called method.
+    pub operation: Operation,
+    /// The user of the call; `None` for a call on the store as a whole.
     pub user_id: Option<&'a str>,
-    /// The session of the operation; `None` for an operation on all sessions of a user, or on none.
+    /// The session of the call; `None` for a call on all sessions of a user, or on none.
     pub token_id: Option<&'a TokenId>,
+}
+
+/// A method of [`SessionStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// [`SessionStore::create`].
+    Create,
+    /// [`SessionStore::check`], and [`check_now`](SessionStore::check_now).
+    Check,
+    /// [`SessionStore::update`], and [`refresh`](SessionStore::refresh).
+    Update,
+    /// [`SessionStore::delete`].
+    Delete,
+    /// [`SessionStore::delete_all`].
+    DeleteAll,
+    /// [`SessionStore::list`].
+    List,
+    /// [`SessionStore::get_user`].
+    GetUser,
+    /// [`SessionStore::put_user`].
+    PutUser,
+    /// [`SessionStore::ping`].
+    Ping,
+}
+
+impl Operation {
+    /// The name of the method, such as `delete_all`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Check => "check",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::DeleteAll => "delete_all",
+            Self::List => "list",
+            Self::GetUser => "get_user",
+            Self::PutUser => "put_user",
+            Self::Ping => "ping",
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
 }
 
 /// A store whose calls go through an interceptor.
@@ -93,16 +141,16 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         new: &NewSession,
         limit: Option<SessionLimit>,
     ) -> Result<Created, Error> {
-        let call = pin!(self.store.create(user_id, token_id, new, limit));
+        let answer = pin!(self.store.create(user_id, token_id, new, limit));
         self.interceptor
-            .intercept(of_session("create", user_id, token_id), call)
+            .intercept(of_session(Operation::Create, user_id, token_id), answer)
             .await
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let call = pin!(self.store.check(user_id, token_id));
+        let answer = pin!(self.store.check(user_id, token_id));
         self.interceptor
-            .intercept(of_session("check", user_id, token_id), call)
+            .intercept(of_session(Operation::Check, user_id, token_id), answer)
             .await
     }
 
@@ -111,9 +159,9 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         user_id: &str,
         token_id: &TokenId,
     ) -> Option<Result<Option<Checked>, Error>> {
-        let call = || self.store.check_now(user_id, token_id);
+        let answer = || self.store.check_now(user_id, token_id);
         self.interceptor
-            .intercept_now(of_session("check", user_id, token_id), call)
+            .intercept_now(of_session(Operation::Check, user_id, token_id), answer)
     }
 
     async fn update(
@@ -122,37 +170,37 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         token_id: &TokenId,
         change: &SessionChange,
     ) -> Result<bool, Error> {
-        let call = pin!(self.store.update(user_id, token_id, change));
+        let answer = pin!(self.store.update(user_id, token_id, change));
         self.interceptor
-            .intercept(of_session("update", user_id, token_id), call)
+            .intercept(of_session(Operation::Update, user_id, token_id), answer)
             .await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        let call = pin!(self.store.delete(user_id, token_id));
+        let answer = pin!(self.store.delete(user_id, token_id));
         self.interceptor
-            .intercept(of_session("delete", user_id, token_id), call)
+            .intercept(of_session(Operation::Delete, user_id, token_id), answer)
             .await
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
-        let call = pin!(self.store.delete_all(user_id, except));
+        let answer = pin!(self.store.delete_all(user_id, except));
         self.interceptor
-            .intercept(of_user("delete_all", user_id), call)
+            .intercept(of_user(Operation::DeleteAll, user_id), answer)
             .await
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
-        let call = pin!(self.store.list(user_id));
+        let answer = pin!(self.store.list(user_id));
         self.interceptor
-            .intercept(of_user("list", user_id), call)
+            .intercept(of_user(Operation::List, user_id), answer)
             .await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
-        let call = pin!(self.store.get_user(user_id));
+        let answer = pin!(self.store.get_user(user_id));
         self.interceptor
-            .intercept(of_user("get_user", user_id), call)
+            .intercept(of_user(Operation::GetUser, user_id), answer)
             .await
     }
 
@@ -163,15 +211,15 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         ttl: Duration,
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
-        let call = pin!(self.store.put_user(user_id, value, ttl, mode));
+        let answer = pin!(self.store.put_user(user_id, value, ttl, mode));
         self.interceptor
-            .intercept(of_user("put_user", user_id), call)
+            .intercept(of_user(Operation::PutUser, user_id), answer)
             .await
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let ping = Operation {
-            name: "ping",
+        let ping = StoreCall {
+            operation: Operation::Ping,
             user_id: None,
             token_id: None,
         };
@@ -181,16 +229,16 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
     }
 }
 
-fn of_session<'a>(name: &'static str, user_id: &'a str, token_id: &'a TokenId) -> Operation<'a> {
-    Operation {
+fn of_session<'a>(operation: Operation, user_id: &'a str, token_id: &'a TokenId) -> StoreCall<'a> {
+    StoreCall {
         token_id: Some(token_id),
-        ..of_user(name, user_id)
+        ..of_user(operation, user_id)
     }
 }
 
-fn of_user<'a>(name: &'static str, user_id: &'a str) -> Operation<'a> {
-    Operation {
-        name,
+fn of_user(operation: Operation, user_id: &str) -> StoreCall<'_> {
+    StoreCall {
+        operation,
         user_id: Some(user_id),
         token_id: None,
     }

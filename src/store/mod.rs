@@ -30,7 +30,7 @@ pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
 pub use self::{
-    intercept::{InterceptedStore, Operation, StoreInterceptor},
+    intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,
     types::{
         Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,

@@ -6,7 +6,7 @@ use std::{
 
 use crate::{
     Error, ErrorKind, SessionStore,
-    store::{InterceptedStore, Operation, StoreInterceptor},
+    store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
 };
 
 /// A store that fails or responds slowly as its [`Faults`] demand.
@@ -15,33 +15,35 @@ pub type FaultyStore<S> = InterceptedStore<S, Faults>;
 /// The faults of a store, which can be changed while the store is in use. Clones share the same faults.
 ///
 /// ```
-/// use tower_bearer_session::{ErrorKind, MemoryStore, TokenManager, test_util::Faults};
+/// use tower_bearer_session::{
+///     ErrorKind, MemoryStore, TokenManager, store::Operation, test_util::Faults,
+/// };
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_bearer_session::Error> {
 /// let faults = Faults::new();
 /// let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
 /// let token = manager.set_token("alice", None).await?;
 ///
-/// faults.on("check").fail_next(1, ErrorKind::Unavailable);
+/// faults.on(Operation::Check).fail_next(1, ErrorKind::Unavailable);
 /// assert!(manager.check_token(token.expose_secret()).await.is_err());
 /// assert!(manager.check_token(token.expose_secret()).await?.is_some());
-/// assert_eq!(faults.on("check").calls(), 2);
+/// assert_eq!(faults.on(Operation::Check).calls(), 2);
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     state: Arc<Mutex<State>>,
     /// `None`: all operations.
-    operation: Option<&'static str>,
+    operation: Option<Operation>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     /// By operation; `None` is for operations without an entry of their own.
-    failures: BTreeMap<Option<&'static str>, Failure>,
-    delays: BTreeMap<Option<&'static str>, Duration>,
-    reply_delays: BTreeMap<Option<&'static str>, Duration>,
-    calls: BTreeMap<&'static str, u64>,
+    failures: BTreeMap<Option<Operation>, Failure>,
+    delays: BTreeMap<Option<Operation>, Duration>,
+    reply_delays: BTreeMap<Option<Operation>, Duration>,
+    calls: BTreeMap<Operation, u64>,
 }
 
 #[derive(Debug)]
@@ -61,18 +63,6 @@ struct Plan {
     reply_delay: Duration,
 }
 
-const OPERATIONS: [&str; 9] = [
-    "create",
-    "check",
-    "update",
-    "delete",
-    "delete_all",
-    "list",
-    "get_user",
-    "put_user",
-    "ping",
-];
-
 impl Faults {
     /// Creates a handle without any faults.
     pub fn new() -> Self {
@@ -86,16 +76,8 @@ impl Faults {
 
     /// Returns a handle on the faults of one method of [`SessionStore`], which take precedence over those of all
     /// methods.
-    ///
-    /// # Panics
-    ///
-    /// If [`SessionStore`] has no method of that name.
     #[must_use]
-    pub fn on(&self, operation: &str) -> Self {
-        let known = OPERATIONS.into_iter().find(|known| *known == operation);
-        let Some(operation) = known else {
-            panic!("a store has no method {operation:?}, only {OPERATIONS:?}");
-        };
+    pub fn on(&self, operation: Operation) -> Self {
         Self {
             state: Arc::clone(&self.state),
             operation: Some(operation),
@@ -141,7 +123,7 @@ impl Faults {
     pub fn calls(&self) -> u64 {
         let state = self.lock();
         match self.operation {
-            Some(operation) => state.calls.get(operation).copied().unwrap_or(0),
+            Some(operation) => state.calls.get(&operation).copied().unwrap_or(0),
             None => state.calls.values().sum(),
         }
     }
@@ -158,7 +140,7 @@ impl Faults {
 
 impl State {
     /// Counts a call, and determines its delays and fault.
-    fn begin(&mut self, operation: &'static str) -> Plan {
+    fn begin(&mut self, operation: Operation) -> Plan {
         *self.calls.entry(operation).or_default() += 1;
         let scopes = [Some(operation), None];
         let latency = |of: &BTreeMap<_, Duration>| {
@@ -184,18 +166,18 @@ impl State {
 impl StoreInterceptor for Faults {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let plan = self.lock().begin(operation.name);
+        let plan = self.lock().begin(call.operation);
         if !plan.delay.is_zero() {
             tokio::time::sleep(plan.delay).await;
         }
         let fault = |kind| Err(Error::new(kind, "a fault injected by a test"));
         let outcome = match plan.fault {
             Some((kind, false)) => fault(kind),
-            Some((kind, true)) => call.await.and_then(|_| fault(kind)),
-            None => call.await,
+            Some((kind, true)) => answer.await.and_then(|_| fault(kind)),
+            None => answer.await,
         };
         if !plan.reply_delay.is_zero() {
             tokio::time::sleep(plan.reply_delay).await;

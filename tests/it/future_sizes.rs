@@ -3,7 +3,7 @@
 
 use tower_bearer_session::{
     Error, MySqlStore, RedisStore, SessionStore, TokenId,
-    store::{InterceptedStore, Operation, StoreInterceptor},
+    store::{InterceptedStore, StoreCall, StoreInterceptor},
 };
 
 /// What an interceptor may add to the future of a call.
@@ -16,10 +16,10 @@ struct Passing;
 impl StoreInterceptor for Passing {
     async fn intercept<T: Send>(
         &self,
-        _: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        _: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        call.await
+        answer.await
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tower_bearer_session::{TokenOptions, jwt::JwtVerifier};
+use tower_bearer_session::{TokenOptions, jwt::JwtVerifier, store::Operation};
 
 use super::{
     EDDSA, EDDSA_PUBLIC, ES256, ES256_PUBLIC, RS256, RS256_PUBLIC, SECRET, config, counted, now,
@@ -98,9 +98,9 @@ async fn both_implementations_understand_each_other() {
         let theirs = theirs.as_str().unwrap();
         let verifier: JwtVerifier = config.verifier().unwrap();
         assert_eq!(verifier.verify(theirs).unwrap().user_id(), "ål", "{alg}");
-        let before = faults.on("check").calls();
+        let before = faults.on(Operation::Check).calls();
         assert!(manager.check_token(theirs).await.unwrap().is_none());
-        assert_eq!(faults.on("check").calls(), before + 1, "{alg}");
+        assert_eq!(faults.on(Operation::Check).calls(), before + 1, "{alg}");
         // An access token of RFC 9068.
         order["typ"] = json!("at+jwt");
         order["claims"]["client_id"] = json!("app");

@@ -6,7 +6,9 @@ use std::{
 
 use tokio::time::advance;
 use tower_bearer_session::{
-    MemoryStore, SessionStore, TokenManager, store::PutMode, test_util::Faults,
+    MemoryStore, SessionStore, TokenManager,
+    store::{Operation, PutMode},
+    test_util::Faults,
 };
 
 use super::{asking, asking_manager, built, cache_misses::CacheMisses, log_in};
@@ -81,14 +83,14 @@ async fn a_check_that_joins_during_the_write_shortens_the_time() {
         let mut second = pin!(manager.check_token_or_update_user(&token, MINUTE));
         assert!(polled(first.as_mut()).is_pending());
         let question = questions.next().await;
-        let puts = faults.on("put_user");
+        let puts = faults.on(Operation::PutUser);
         let marked = puts.calls();
         match written {
             false => puts.delay(MINUTE / 2),
             true => puts.delay_replies(MINUTE / 2),
         }
         // It sees that the user is not cached, and joins the load in the middle of the write.
-        faults.on("check").delay_replies(MINUTE / 4);
+        faults.on(Operation::Check).delay_replies(MINUTE / 4);
         assert!(polled(second.as_mut()).is_pending());
         question.detail("loaded");
         while puts.calls() == marked {
@@ -121,7 +123,7 @@ async fn a_load_that_ends_while_another_one_begins_is_not_repeated() {
     assert!(polled(first.as_mut()).is_pending());
     let question = questions.next().await;
     missing.store(true, std::sync::atomic::Ordering::SeqCst);
-    let gets = faults.on("get_user");
+    let gets = faults.on(Operation::GetUser);
     let before = gets.calls();
     gets.delay_replies(MINUTE);
     let mut second = pin!(manager.check_token_or_update_user(&token, None));

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tower_bearer_session::{
     Error, ErrorKind, Event, MemoryStore, OnFull, SessionStore, TokenId, TokenManager,
-    store::{InterceptedStore, NewSession, Operation, StoreInterceptor},
+    store::{InterceptedStore, NewSession, Operation, StoreCall, StoreInterceptor},
     test_util::Faults,
 };
 
@@ -36,7 +36,7 @@ const SLOW_REPLY: Duration = Duration::from_millis(300);
 async fn a_login_whose_caller_goes_away_is_undone(backend: &impl Backend) {
     let (store, gate, events) = (backend.store().await, Gate::default(), Events::default());
     let manager = events.manager(InterceptedStore::new(store.clone(), gate.clone()));
-    gate.hold("create");
+    gate.hold(Operation::Create);
     let login = {
         let manager = manager.clone();
         tokio::spawn(async move { manager.set_token("al", HOUR).await })
@@ -61,7 +61,7 @@ async fn a_login_whose_reply_is_lost_is_undone(backend: &impl Backend) {
     ] {
         let (store, faults, events) = (backend.store().await, Faults::new(), Events::default());
         let manager = events.manager(faults.wrap(store.clone()));
-        faults.on("create").lose_next_replies(1, kind);
+        faults.on(Operation::Create).lose_next_replies(1, kind);
         let error = manager.set_token("al", HOUR).await.unwrap_err();
         assert_eq!(error.kind(), kind);
         eventually("its end", async || sessions(&store).await == 0).await;
@@ -76,11 +76,11 @@ async fn a_logout_whose_caller_goes_away_is_an_event(backend: &impl Backend) {
     let (store, gate, events) = (backend.store().await, Gate::default(), Events::default());
     let manager = events.manager(InterceptedStore::new(store.clone(), gate.clone()));
     for (operation, what) in [
-        ("delete", "out"),
-        ("delete", "out by handle"),
-        ("delete_all", "all out"),
-        ("delete_all", "others out"),
-        ("update", "refreshed"),
+        (Operation::Delete, "out"),
+        (Operation::Delete, "out by handle"),
+        (Operation::DeleteAll, "all out"),
+        (Operation::DeleteAll, "others out"),
+        (Operation::Update, "refreshed"),
     ] {
         let token = manager.set_token("al", HOUR).await.unwrap();
         events.take();
@@ -120,8 +120,12 @@ async fn a_logout_whose_caller_goes_away_is_an_event(backend: &impl Backend) {
 async fn an_undo_that_fails_is_tried_again() {
     let (store, faults, events) = (MemoryStore::new(), Faults::new(), Events::default());
     let manager = events.manager(faults.wrap(store.clone()));
-    faults.on("create").lose_next_replies(1, ErrorKind::Timeout);
-    faults.on("delete").fail_next(2, ErrorKind::Unavailable);
+    faults
+        .on(Operation::Create)
+        .lose_next_replies(1, ErrorKind::Timeout);
+    faults
+        .on(Operation::Delete)
+        .fail_next(2, ErrorKind::Unavailable);
     manager.set_token("al", HOUR).await.unwrap_err();
     eventually("its end", async || sessions(&store).await == 0).await;
 }
@@ -134,7 +138,7 @@ async fn an_undo_is_given_up_after_a_few_tries() {
     faults.fail(ErrorKind::Unavailable);
     manager.set_token("al", HOUR).await.unwrap_err();
     sleep(HOUR).await;
-    let tries = faults.on("delete").calls();
+    let tries = faults.on(Operation::Delete).calls();
     assert!((2..=8).contains(&tries), "{tries} tries");
 }
 
@@ -147,7 +151,7 @@ async fn a_refused_login_is_not_undone() {
     let error = manager.set_token("al", HOUR).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SessionLimit);
     sleep(Duration::from_secs(60)).await;
-    assert_eq!(faults.on("delete").calls(), 0);
+    assert_eq!(faults.on(Operation::Delete).calls(), 0);
     assert!(
         manager
             .check_token(token.expose_secret())
@@ -162,10 +166,12 @@ async fn a_refused_login_is_not_undone() {
 async fn a_login_that_arrives_late_is_undone() {
     let (store, faults, events) = (MemoryStore::new(), Faults::new(), Events::default());
     let manager = events.manager(faults.wrap(store.clone()));
-    faults.on("create").fail_next(1, ErrorKind::Timeout);
+    faults
+        .on(Operation::Create)
+        .fail_next(1, ErrorKind::Timeout);
     manager.set_token("al", HOUR).await.unwrap_err();
     let id = events.failed_login.lock().unwrap().expect("a failed login");
-    eventually("an undo", async || faults.on("delete").calls() > 0).await;
+    eventually("an undo", async || faults.on(Operation::Delete).calls() > 0).await;
     let late = NewSession::new(HOUR);
     store.create("al", &id, &late, None).await.unwrap();
     eventually("its end", async || sessions(&store).await == 0).await;
@@ -176,10 +182,12 @@ async fn a_login_that_arrives_late_is_undone() {
 async fn an_undo_that_finds_nothing_twice_is_done() {
     let (store, faults, events) = (MemoryStore::new(), Faults::new(), Events::default());
     let manager = events.manager(faults.wrap(store));
-    faults.on("create").fail_next(1, ErrorKind::Timeout);
+    faults
+        .on(Operation::Create)
+        .fail_next(1, ErrorKind::Timeout);
     manager.set_token("al", HOUR).await.unwrap_err();
     sleep(HOUR).await;
-    assert_eq!(faults.on("delete").calls(), 2);
+    assert_eq!(faults.on(Operation::Delete).calls(), 2);
 }
 
 /// Sessions that a login evicted have ended, whatever becomes of the login.
@@ -194,7 +202,7 @@ async fn what_an_undone_login_evicted_is_reported() {
         .unwrap();
     let first = manager.set_token("al", HOUR).await.unwrap();
     events.take();
-    faults.on("create").delay_replies(SLOW_REPLY);
+    faults.on(Operation::Create).delay_replies(SLOW_REPLY);
     timeout(SLOW_REPLY / 2, manager.set_token("al", HOUR))
         .await
         .unwrap_err();
@@ -213,7 +221,9 @@ fn without_a_runtime_logins_and_logouts_work() {
     assert!(now(manager.delete_token(token.expose_secret())).unwrap());
     assert_eq!(now(manager.delete_user_tokens("al")).unwrap(), 0);
     assert_eq!(events.take().len(), 4);
-    faults.on("create").lose_next_replies(1, ErrorKind::Timeout);
+    faults
+        .on(Operation::Create)
+        .lose_next_replies(1, ErrorKind::Timeout);
     now(manager.set_token("al", HOUR)).unwrap_err();
 }
 
@@ -281,12 +291,12 @@ struct Gate(Arc<watch::Sender<Held>>);
 
 #[derive(Default)]
 struct Held {
-    operation: Option<&'static str>,
+    operation: Option<Operation>,
     replies: usize,
 }
 
 impl Gate {
-    fn hold(&self, operation: &'static str) {
+    fn hold(&self, operation: Operation) {
         self.0.send_replace(Held {
             operation: Some(operation),
             replies: 0,
@@ -306,11 +316,11 @@ impl Gate {
 impl StoreInterceptor for Gate {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let outcome = call.await;
-        let is_held = |held: &Held| held.operation == Some(operation.name);
+        let outcome = answer.await;
+        let is_held = |held: &Held| held.operation == Some(call.operation);
         self.0.send_if_modified(|held| {
             held.replies += usize::from(is_held(held));
             is_held(held)

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Error, Session, SessionLayer, Token, TokenManager,
-    store::{InterceptedStore, Operation, StoreInterceptor},
+    store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
 };
 
 use crate::stores::{Backend, DAY, HOUR, on_every_store};
@@ -122,11 +122,11 @@ struct Updates(Arc<AtomicU64>);
 impl StoreInterceptor for Updates {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let outcome = call.await;
-        if operation.name == "update" {
+        let outcome = answer.await;
+        if call.operation == Operation::Update {
             self.0.fetch_add(1, SeqCst);
         }
         outcome

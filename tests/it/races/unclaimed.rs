@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     ErrorKind, Event, MemoryStore, OnFull, SessionLayer, SessionStore, TokenManager,
-    test_util::Faults,
+    store::Operation, test_util::Faults,
 };
 
 use crate::stores::{DAY, HOUR};
@@ -29,7 +29,7 @@ const MOST: usize = 1024;
 async fn an_abandoned_login_is_undone() {
     let (store, faults) = (MemoryStore::new(), Faults::new());
     let (manager, _) = manager(faults.wrap(store.clone()));
-    faults.on("create").delay_replies(DAY);
+    faults.on(Operation::Create).delay_replies(DAY);
     timeout(Duration::from_secs(1), manager.set_token("al", HOUR))
         .await
         .unwrap_err();
@@ -41,7 +41,12 @@ async fn an_abandoned_login_is_undone() {
 /// A call that is abandoned is a failed one, for which no caller gets the error.
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_call_is_reported_once() {
-    for operation in ["create", "update", "delete", "delete_all"] {
+    for operation in [
+        Operation::Create,
+        Operation::Update,
+        Operation::Delete,
+        Operation::DeleteAll,
+    ] {
         let faults = Faults::new();
         let (manager, events) = manager(faults.wrap(MemoryStore::new()));
         let token = manager.set_token("al", HOUR).await.unwrap();
@@ -49,12 +54,12 @@ async fn an_abandoned_call_is_reported_once() {
         faults.on(operation).delay(DAY);
         let call = async {
             match operation {
-                "create" => manager.set_token("al", HOUR).await.map(drop),
-                "update" => manager
+                Operation::Create => manager.set_token("al", HOUR).await.map(drop),
+                Operation::Update => manager
                     .refresh_token(token.expose_secret(), HOUR)
                     .await
                     .map(drop),
-                "delete" => manager.delete_token(token.expose_secret()).await.map(drop),
+                Operation::Delete => manager.delete_token(token.expose_secret()).await.map(drop),
                 _ => manager.delete_user_tokens("al").await.map(drop),
             }
         };
@@ -64,12 +69,12 @@ async fn an_abandoned_call_is_reported_once() {
         let [failed] = &heard[..] else {
             panic!("{operation}: {heard:?}");
         };
-        if operation == "create" {
+        if operation == Operation::Create {
             assert!(failed.starts_with("Timeout: create of "));
             assert!(!failed.ends_with(token.id().as_str()) && !failed.ends_with("none"));
         } else {
             let id = match operation {
-                "delete_all" => "none",
+                Operation::DeleteAll => "none",
                 _ => token.id().as_str(),
             };
             assert_eq!(*failed, format!("Timeout: {operation} of {id}"));
@@ -82,14 +87,20 @@ async fn an_abandoned_call_is_reported_once() {
 async fn an_undo_without_an_answer_is_reported() {
     let faults = Faults::new();
     let (manager, events) = manager(faults.wrap(MemoryStore::new()));
-    faults.on("create").delay_replies(Duration::from_secs(2));
-    faults.on("delete").delay(DAY);
+    faults
+        .on(Operation::Create)
+        .delay_replies(Duration::from_secs(2));
+    faults.on(Operation::Delete).delay(DAY);
     timeout(Duration::from_secs(1), manager.set_token("al", HOUR))
         .await
         .unwrap_err();
     sleep(HOUR).await;
     let heard = events.take();
-    assert_eq!(heard.len() as u64, faults.on("delete").calls(), "{heard:?}");
+    assert_eq!(
+        heard.len() as u64,
+        faults.on(Operation::Delete).calls(),
+        "{heard:?}"
+    );
     assert!(
         heard
             .iter()
@@ -103,13 +114,15 @@ async fn an_outage_leaves_room_for_the_undo_of_a_login_that_succeeded() {
     let (store, faults) = (MemoryStore::new(), Faults::new());
     let (manager, _) = manager(faults.wrap(store.clone()));
     faults
-        .on("create")
+        .on(Operation::Create)
         .fail_next(MOST as u64, ErrorKind::Timeout);
-    faults.on("delete").delay(Duration::from_secs(5));
+    faults.on(Operation::Delete).delay(Duration::from_secs(5));
     for _ in 0..MOST {
         manager.set_token("bo", HOUR).await.unwrap_err();
     }
-    faults.on("create").delay_replies(Duration::from_millis(20));
+    faults
+        .on(Operation::Create)
+        .delay_replies(Duration::from_millis(20));
     timeout(Duration::from_millis(10), manager.set_token("al", HOUR))
         .await
         .unwrap_err();

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower_bearer_session::{
     Error, ErrorKind, Event, MemoryStore, TokenManager,
-    store::{InterceptedStore, Operation, StoreInterceptor},
+    store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     test_util::Faults,
 };
 
@@ -27,12 +27,12 @@ async fn an_undo_takes_at_most_two_calls_of_a_store_that_answers() {
     const LOGINS: u64 = 100;
     let faults = Faults::new();
     let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
-    faults.on("create").fail(ErrorKind::Timeout);
+    faults.on(Operation::Create).fail(ErrorKind::Timeout);
     for _ in 0..LOGINS {
         manager.set_token("al", HOUR).await.unwrap_err();
     }
     sleep(HOUR).await;
-    let calls = faults.on("delete").calls();
+    let calls = faults.on(Operation::Delete).calls();
     assert!((LOGINS..=2 * LOGINS).contains(&calls), "{calls} calls");
 }
 
@@ -77,20 +77,20 @@ async fn undos_in_flight_are_bounded() {
         })
         .build()
         .unwrap();
-    faults.on("create").fail(ErrorKind::Timeout);
-    faults.on("delete").delay(Duration::from_secs(5));
+    faults.on(Operation::Create).fail(ErrorKind::Timeout);
+    faults.on(Operation::Delete).delay(Duration::from_secs(5));
     for _ in 0..MOST as usize + MORE {
         manager.set_token("al", HOUR).await.unwrap_err();
     }
     yield_now().await;
-    assert_eq!(faults.on("delete").calls(), MOST);
+    assert_eq!(faults.on(Operation::Delete).calls(), MOST);
     assert_eq!(dropped.load(Ordering::Relaxed), MORE);
     // Those that have ended make room.
     sleep(HOUR).await;
-    let before = faults.on("delete").calls();
+    let before = faults.on(Operation::Delete).calls();
     manager.set_token("al", HOUR).await.unwrap_err();
     sleep(HOUR).await;
-    assert!(faults.on("delete").calls() > before);
+    assert!(faults.on(Operation::Delete).calls() > before);
     assert_eq!(dropped.load(Ordering::Relaxed), MORE);
 }
 
@@ -102,7 +102,12 @@ async fn work_without_a_caller_is_given_up() {
     let manager: TokenManager = TokenManager::new(store);
     let token = manager.set_token("al", HOUR).await.unwrap();
     let text = token.expose_secret();
-    hung.hang(&["create", "update", "delete", "delete_all"]);
+    hung.hang(&[
+        Operation::Create,
+        Operation::Update,
+        Operation::Delete,
+        Operation::DeleteAll,
+    ]);
     let gone = [
         tokio::spawn({
             let manager = manager.clone();
@@ -135,8 +140,8 @@ async fn work_without_a_caller_is_given_up() {
     assert!(!waiting.is_finished());
     waiting.abort();
     // An undo is such work, too.
-    hung.hang(&["delete"]);
-    calls.on("create").fail_next(1, ErrorKind::Timeout);
+    hung.hang(&[Operation::Delete]);
+    calls.on(Operation::Create).fail_next(1, ErrorKind::Timeout);
     manager.set_token("al", HOUR).await.unwrap_err();
     sleep(2 * HOUR).await;
     assert_eq!(hung.in_flight(), 0);
@@ -149,27 +154,27 @@ struct Deletes(Arc<Mutex<Vec<Instant>>>);
 impl StoreInterceptor for Deletes {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        if operation.name == "delete" {
+        if call.operation == Operation::Delete {
             self.0.lock().unwrap().push(Instant::now());
         }
-        call.await
+        answer.await
     }
 }
 
 /// Operations that never end.
 #[derive(Clone, Default)]
 struct Hung {
-    operations: Arc<Mutex<&'static [&'static str]>>,
+    operations: Arc<Mutex<&'static [Operation]>>,
     /// One more reference for each call.
     calls: Arc<()>,
     handles: Arc<()>,
 }
 
 impl Hung {
-    fn hang(&self, operations: &'static [&'static str]) {
+    fn hang(&self, operations: &'static [Operation]) {
         *self.operations.lock().unwrap() = operations;
     }
 
@@ -181,15 +186,15 @@ impl Hung {
 impl StoreInterceptor for Hung {
     async fn intercept<T: Send>(
         &self,
-        operation: Operation<'_>,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: StoreCall<'_>,
+        answer: impl Future<Output = Result<T, Error>> + Send,
     ) -> Result<T, Error> {
-        let hangs = self.operations.lock().unwrap().contains(&operation.name);
+        let hangs = self.operations.lock().unwrap().contains(&call.operation);
         if hangs {
             let _call = Arc::clone(&self.calls);
             std::future::pending::<()>().await;
         }
-        call.await
+        answer.await
     }
 }
 

@@ -13,8 +13,8 @@ use tower_bearer_session::{
         TokenSource,
     },
     store::{
-        Checked, Created, InterceptedStore, NewSession, Operation, PutMode, SessionLimit,
-        SessionRecord,
+        Checked, Created, InterceptedStore, NewSession, PutMode, SessionLimit, SessionRecord,
+        StoreCall,
     },
     test_util::Faults,
 };
@@ -44,7 +44,7 @@ fn public_types_are_send_sync_unpin_and_debug() {
     holds::<PutMode<'_>>();
     holds::<(Event<'_>, RefusalReason, PlainResponse, ProblemJson)>();
     holds::<(TokenSource, RequestHead<'_>)>();
-    holds::<(InterceptedStore<MemoryStore, Faults>, Operation<'_>)>();
+    holds::<(InterceptedStore<MemoryStore, Faults>, StoreCall<'_>)>();
 
     fn may_be_sent<T: Send + Unpin + Debug>() {}
     may_be_sent::<ResponseFuture<Inner, Profile, ()>>();

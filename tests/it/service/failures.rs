@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Error, ErrorKind, Event, OnFull, Session, SessionLayer, Token, TokenManager,
-    TokenManagerBuilder,
+    TokenManagerBuilder, store::Operation,
 };
 
 use super::{Mood, Spy, bearer, request};
@@ -42,14 +42,14 @@ async fn every_store_call_that_fails_is_one_event() {
     let session = format!("al {id}");
     for kind in KINDS {
         for (operation, of, calls) in [
-            ("check", &*session, &["check", "load", "layer"][..]),
-            ("update", &session, &["refresh"]),
-            ("delete", &session, &["delete", "delete by handle"]),
-            ("delete_all", "al", &["delete_all", "delete_others"]),
-            ("list", "al", &["list"]),
-            ("put_user", "al", &["delete_user"]),
-            ("get_user", "al", &["add_user"]),
-            ("ping", "-", &["ping"]),
+            (Operation::Check, &*session, &["check", "load", "layer"][..]),
+            (Operation::Update, &session, &["refresh"]),
+            (Operation::Delete, &session, &["delete", "delete by handle"]),
+            (Operation::DeleteAll, "al", &["delete_all", "delete_others"]),
+            (Operation::List, "al", &["list"]),
+            (Operation::PutUser, "al", &["delete_user"]),
+            (Operation::GetUser, "al", &["add_user"]),
+            (Operation::Ping, "-", &["ping"]),
         ] {
             for call in calls {
                 spy.faults.on(operation).fail_next(1, kind);
@@ -82,7 +82,7 @@ async fn every_store_call_that_fails_is_one_event() {
                 assert_eq!(failures.take(), [expected], "{call}");
             }
         }
-        spy.faults.on("create").fail_next(1, kind);
+        spy.faults.on(Operation::Create).fail_next(1, kind);
         manager.set_token("bo", None).await.unwrap_err();
         let failed = failures.take();
         assert_eq!(failed.len(), 1, "{failed:?}");
@@ -141,7 +141,7 @@ async fn a_cache_that_fails_is_an_event_although_nobody_gets_the_error() {
     let (spy, failures) = (Spy::default(), Failures::default());
     let manager = failures.manager(&spy);
     let token = manager.set_token("al", None).await.unwrap();
-    for operation in ["get_user", "put_user"] {
+    for operation in [Operation::GetUser, Operation::PutUser] {
         spy.faults.on(operation).fail(ErrorKind::Store);
         assert_eq!(status(&manager, &token).await, 200);
         assert_eq!(failures.take(), [format!("{operation} al Store")]);
@@ -158,7 +158,9 @@ async fn failures_in_the_background_are_events() {
     manager.add_user("al", None).await.unwrap();
     let session = format!("al {}", token.id());
     advance(MINUTE / 2).await;
-    spy.faults.on("update").fail_next(1, ErrorKind::Unavailable);
+    spy.faults
+        .on(Operation::Update)
+        .fail_next(1, ErrorKind::Unavailable);
     let renewing = SessionLayer::new(manager.clone()).refresh_below(MINUTE - MINUTE / 4);
     assert_eq!(through(&renewing, &token).await.0, 200);
     for _ in 0..10 {
@@ -166,7 +168,7 @@ async fn failures_in_the_background_are_events() {
     }
     assert_eq!(failures.take(), [format!("update {session} Unavailable")]);
 
-    spy.faults.on("update").delay(MINUTE);
+    spy.faults.on(Operation::Update).delay(MINUTE);
     assert_eq!(through(&renewing, &token).await.0, 200);
     sleep(Duration::from_secs(11)).await;
     assert_eq!(failures.take(), [format!("update {session} Timeout")]);
@@ -174,7 +176,9 @@ async fn failures_in_the_background_are_events() {
 
     let (_, waiting) = through(&SessionLayer::new(manager.clone()), &token).await;
     let waiting = waiting.expect("a session");
-    spy.faults.on("check").fail_next(2, ErrorKind::Timeout);
+    spy.faults
+        .on(Operation::Check)
+        .fail_next(2, ErrorKind::Timeout);
     let mut end = pin!(waiting.revoked());
     timeout(Duration::from_secs(13), &mut end)
         .await

@@ -28,6 +28,7 @@ use http::{HeaderValue, Request, header::AUTHORIZATION};
 use serde::{Deserialize, Serialize};
 use tower_bearer_session::{
     ErrorKind, MemoryStore, SessionLayer, Token, TokenManager,
+    store::Operation,
     test_util::{Faults, FaultyStore},
 };
 
@@ -64,7 +65,7 @@ impl Spy {
 
     /// The same for refreshes.
     fn refreshes(&self) -> u64 {
-        let refreshes = self.faults.on("update").calls();
+        let refreshes = self.faults.on(Operation::Update).calls();
         refreshes - self.seen[1].swap(refreshes, Ordering::Relaxed)
     }
 

@@ -16,7 +16,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     ErrorKind, Event, OnFull, RefusalReason, Session, SessionLayer, Token, TokenManager,
-    TokenOptions, middleware::TokenSource,
+    TokenOptions, middleware::TokenSource, store::Operation,
 };
 
 use super::{Mood, Profile, Spy, bearer, manager, request};
@@ -157,7 +157,9 @@ async fn refusals_of_the_layer_are_events() {
     advance(Duration::from_secs(50)).await;
     let bearer = format!("Bearer {}", token.expose_secret());
     // The renewal arrives after the logout of the handler.
-    spy.faults.on("update").delay(Duration::from_secs(1));
+    spy.faults
+        .on(Operation::Update)
+        .delay(Duration::from_secs(1));
     ask(&[(AUTHORIZATION, bearer.as_bytes())]).await;
     sleep(Duration::from_secs(2)).await;
     assert_eq!(spy.refreshes(), 1);

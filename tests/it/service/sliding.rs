@@ -13,7 +13,7 @@ use tokio::{
     time::{advance, sleep},
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Event, Session, Token, TokenManager, TokenOptions};
+use tower_bearer_session::{Event, Session, Token, TokenManager, TokenOptions, store::Operation};
 
 use super::{Mood, Profile, SessionLayer, Spy, bearer, manager, request};
 
@@ -211,7 +211,7 @@ async fn a_change_between_the_check_and_the_renewal_stands() {
     ] {
         let token = sliding.log_in(minute()).await;
         advance(50 * SECOND).await;
-        let updates = sliding.spy.faults.on("update");
+        let updates = sliding.spy.faults.on(Operation::Update);
         updates.delay(SECOND);
         assert_eq!(sliding.ask(&token).await, (200, 1));
         updates.heal();
@@ -262,7 +262,7 @@ async fn one_of_two_processes_renews() {
     });
     let token = managers[0].set_token("al", 60 * SECOND).await.unwrap();
     advance(50 * SECOND).await;
-    spy.faults.on("update").delay(SECOND);
+    spy.faults.on(Operation::Update).delay(SECOND);
     spy.refreshes();
     for manager in &managers {
         let layer = SessionLayer::new(manager.clone()).refresh_below(20 * SECOND);
@@ -284,7 +284,7 @@ async fn a_renewal_after_the_absolute_end_does_nothing() {
     let options = TokenOptions::new().ttl(30 * SECOND);
     let token = sliding.log_in(options.max_lifetime(31 * SECOND)).await;
     advance(29 * SECOND).await;
-    sliding.spy.faults.on("update").delay(5 * SECOND);
+    sliding.spy.faults.on(Operation::Update).delay(5 * SECOND);
     assert_eq!(sliding.ask(&token).await, (200, 1));
     sleep(6 * SECOND).await;
     assert_eq!(sliding.remaining(&token).await, None);

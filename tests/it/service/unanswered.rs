@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Error, ErrorKind, SessionLayer};
+use tower_bearer_session::{Error, ErrorKind, SessionLayer, store::Operation};
 
 use super::{Profile, Spy, bearer, logged_in, manager, request};
 
@@ -20,7 +20,7 @@ async fn an_error_of_a_check_is_no_fault_of_the_client() {
     ] {
         let spy = Spy::default();
         let (token, [required, optional]) = logged_in(&spy, "al").await;
-        spy.faults.on("check").fail(kind);
+        spy.faults.on(Operation::Check).fail(kind);
         for layer in [required, optional] {
             assert_eq!(answer(&layer, &bearer(&token)).await, status, "{kind:?}");
         }
@@ -35,9 +35,9 @@ async fn an_error_of_a_load_is_no_fault_of_the_client() {
         let (token, [required, optional]) = logged_in(&spy, "al").await;
         for layer in [required, optional] {
             // There is a marker in the cache, so that the user is all that is written.
-            spy.faults.on("put_user").heal();
+            spy.faults.on(Operation::PutUser).heal();
             manager(&spy).delete_user("al").await.unwrap();
-            spy.faults.on("put_user").fail(kind);
+            spy.faults.on(Operation::PutUser).fail(kind);
             assert_eq!(answer(&layer, &bearer(&token)).await, 500, "{kind:?}");
         }
     }
