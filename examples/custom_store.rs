@@ -11,7 +11,9 @@ use std::{
 use bytes::Bytes;
 use tower_bearer_session::{
     Error, ErrorKind, OnFull, SessionStore, TokenId, TokenManager,
-    store::{Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord},
+    store::{
+        Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, Updated,
+    },
 };
 
 #[tokio::main]
@@ -102,6 +104,13 @@ impl Tables {
         }
         Ok(sessions)
     }
+
+    fn end_all(&mut self, user_id: &str, except: Option<&TokenId>) -> u64 {
+        let before = self.sessions.len();
+        self.sessions
+            .retain(|(user, id), _| user != user_id || except == Some(id));
+        (before - self.sessions.len()) as u64
+    }
 }
 
 fn key(user_id: &str, token_id: &TokenId) -> (String, TokenId) {
@@ -142,10 +151,20 @@ impl SessionStore for TableStore {
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Updated>, Error> {
         let (mut tables, now) = self.begin();
-        let session = tables.sessions.get_mut(&key(user_id, token_id));
-        Ok(session.is_some_and(|session| session.apply(change, now)))
+        let Some(session) = tables.sessions.get_mut(&key(user_id, token_id)) else {
+            return Ok(None);
+        };
+        if !session.apply(token_id, change, now) {
+            return Ok(None);
+        }
+        let expires_at = session.expires_at;
+        let ended = match change.end_others {
+            true => tables.end_all(user_id, Some(token_id)),
+            false => 0,
+        };
+        Ok(Some(Updated::new(expires_at, ended)))
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -155,11 +174,7 @@ impl SessionStore for TableStore {
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let (mut tables, _) = self.begin();
-        let before = tables.sessions.len();
-        tables
-            .sessions
-            .retain(|(user, id), _| user != user_id || except == Some(id));
-        Ok((before - tables.sessions.len()) as u64)
+        Ok(tables.end_all(user_id, except))
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {

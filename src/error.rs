@@ -52,6 +52,13 @@ impl Error {
         )
     }
 
+    /// The error of an operation on a session that only a newer version of this crate may judge.
+    #[cfg(any(feature = "mysql", feature = "redis"))]
+    pub(crate) fn newer_session() -> Self {
+        let message = "a newer version of this crate has written the session, and this version cannot read it";
+        Self::new(ErrorKind::Store, message)
+    }
+
     /// The error of a failed read from the operating system's random number generator.
     pub(crate) fn random(source: getrandom::Error) -> Self {
         let message = "the operating system gave no random bytes";

@@ -92,14 +92,31 @@ impl TokenId {
         str::from_utf8(&self.0).expect("a token id is base64url, which is ASCII")
     }
 
+    /// The id with these 16 bytes, from [`to_bytes`](Self::to_bytes).
+    pub fn from_bytes(bytes: &[u8; 16]) -> Self {
+        let mut id = [0; Self::LEN];
+        BASE64URL
+            .encode_slice(bytes, &mut id)
+            .expect("16 bytes are 22 characters of base64url");
+        Self(id)
+    }
+
+    /// The 16 bytes of the id, a shorter form for stores.
+    pub fn to_bytes(&self) -> [u8; 16] {
+        // Decoding needs room for an estimate of the length.
+        let mut bytes = [0; 18];
+        BASE64URL
+            .decode_slice(self.0, &mut bytes)
+            .expect("a token id is the base64url of 16 bytes");
+        let mut id = [0; 16];
+        id.copy_from_slice(&bytes[..16]);
+        id
+    }
+
     /// The id of the token with this text; for a JWT, the text is the header and the claims without the signature.
     pub(crate) fn of(token: &str) -> Self {
         let hash = Sha256::digest(token);
-        let mut id = [0; Self::LEN];
-        BASE64URL
-            .encode_slice(&hash[..16], &mut id)
-            .expect("16 bytes are 22 characters of base64url");
-        Self(id)
+        Self::from_bytes(hash.first_chunk().expect("a hash of 32 bytes"))
     }
 }
 

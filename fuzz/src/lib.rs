@@ -8,6 +8,7 @@ use tower_bearer_session::{
     Error, SessionStore, TokenId,
     store::{
         Checked, Created, MAX_TTL, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+        Updated,
     },
 };
 
@@ -88,8 +89,13 @@ impl SessionStore for AlwaysLive {
         Some(Self::found())
     }
 
-    async fn update(&self, _: &str, _: &TokenId, _: &SessionChange) -> Result<bool, Error> {
-        Ok(true)
+    async fn update(
+        &self,
+        _: &str,
+        _: &TokenId,
+        _: &SessionChange,
+    ) -> Result<Option<Updated>, Error> {
+        Ok(Some(Updated::new(Self::session().expires_at, 0)))
     }
 
     async fn delete(&self, _: &str, _: &TokenId) -> Result<bool, Error> {

@@ -75,7 +75,7 @@ impl<D> Renewal<D> {
     async fn run(self) {
         let sessions = &self.manager.inner.sessions;
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
-        let renewing = sessions.clone().update(user_id, self.token_id, change);
+        let renewing = sessions.clone().refresh(user_id, self.token_id, change);
         // No retry after a failure: the next request with the session starts another renewal.
         if timeout(RENEWAL_TIMEOUT, renewing).await.is_err() {
             let message = format!("the session was not renewed within {RENEWAL_TIMEOUT:?}");

@@ -17,15 +17,15 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Updates a session. `None` if it is not live, or if the condition in `change` does not hold.
-    pub(super) async fn update(
+    /// Refreshes a session. `None` if it is not live, or if a condition in `change` does not hold.
+    pub(super) async fn refresh(
         self,
         user_id: Arc<str>,
         token_id: TokenId,
         change: SessionChange,
     ) -> Result<Option<Done>, Error> {
-        let changed = self.store.update(&user_id, &token_id, &change).await?;
-        Ok(changed.then(|| self.done(user_id, Change::Refreshed(token_id))))
+        let updated = self.store.update(&user_id, &token_id, &change).await?;
+        Ok(updated.map(|_| self.done(user_id, Change::Refreshed(token_id))))
     }
 
     async fn delete(self, user_id: Arc<str>, token_id: TokenId) -> Result<Option<Done>, Error> {
@@ -113,7 +113,7 @@ impl<D> TokenManager<D> {
         let change = SessionChange::refresh(ttl);
         let work = sessions
             .clone()
-            .update(Arc::clone(&user), *token_id, change);
+            .refresh(Arc::clone(&user), *token_id, change);
         let refreshing = sessions.run_to_completion("update", user, Some(*token_id), work);
         let refreshed = refreshing.await?.is_some();
         if !refreshed {

@@ -3,7 +3,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+    SessionStore, Updated,
 };
 use crate::{Error, TokenId};
 
@@ -59,7 +60,7 @@ pub(crate) trait ErasedStore: Send + Sync {
         user_id: &'a str,
         token_id: &'a TokenId,
         change: &'a SessionChange,
-    ) -> BoxFuture<'a, bool>;
+    ) -> BoxFuture<'a, Option<Updated>>;
 
     fn delete<'a>(&'a self, user_id: &'a str, token_id: &'a TokenId) -> BoxFuture<'a, bool>;
 
@@ -116,7 +117,7 @@ impl<S: SessionStore> ErasedStore for S {
         user_id: &'a str,
         token_id: &'a TokenId,
         change: &'a SessionChange,
-    ) -> BoxFuture<'a, bool> {
+    ) -> BoxFuture<'a, Option<Updated>> {
         Box::pin(SessionStore::update(self, user_id, token_id, change))
     }
 

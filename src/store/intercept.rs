@@ -3,7 +3,8 @@ use std::{fmt, pin::pin, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+    SessionStore, Updated,
 };
 use crate::{Error, TokenId};
 
@@ -169,7 +170,7 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Updated>, Error> {
         let answer = pin!(self.store.update(user_id, token_id, change));
         self.interceptor
             .intercept(of_session(Operation::Update, user_id, token_id), answer)

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use self::state::State;
 use super::{
-    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, SessionStore,
+    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+    SessionStore, Updated,
 };
 use crate::{Error, TokenId};
 
@@ -133,16 +134,21 @@ impl SessionStore for MemoryStore {
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Updated>, Error> {
         let (mut state, now) = self.begin();
         let Some(mut session) = state.live(user_id, token_id, now).cloned() else {
-            return Ok(false);
+            return Ok(None);
         };
-        let applied = session.apply(change, now);
-        if applied {
-            state.put_session(user_id, token_id, session);
+        if !session.apply(token_id, change, now) {
+            return Ok(None);
         }
-        Ok(applied)
+        let expires_at = session.expires_at;
+        state.put_session(user_id, token_id, session);
+        let ended = match change.end_others {
+            true => state.remove_all(user_id, Some(token_id), now),
+            false => 0,
+        };
+        Ok(Some(Updated { expires_at, ended }))
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -154,15 +160,7 @@ impl SessionStore for MemoryStore {
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let (mut state, now) = self.begin();
-        let gone: Vec<_> = state
-            .sessions(user_id)
-            .filter(|&(id, session)| Some(id) != except || session.expires_at <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in &gone {
-            state.remove_session(user_id, id);
-        }
-        Ok(gone.len() as u64)
+        Ok(state.remove_all(user_id, except, now))
     }
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {

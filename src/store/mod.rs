@@ -32,9 +32,10 @@ pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,
+    rotation::{ReplacedToken, Rotation, TokenStatus},
     types::{
-        Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,
-        SessionVersion,
+        Checked, Created, NewSession, NewToken, OnFull, PutMode, SessionChange, SessionLimit,
+        SessionRecord, SessionVersion, Updated,
     },
 };
 
@@ -45,8 +46,11 @@ mod intercept;
 mod memory;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod pointers;
+mod record;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
+mod rotation;
 mod types;
 
 /// The maximum time to live of sessions and cached users: 100 years of 365 days.
@@ -57,9 +61,10 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 
 /// A store of sessions and cached users: the contract between a [`TokenManager`](crate::TokenManager) and its storage.
 ///
-/// A session is identified by a user id (1 to 255 bytes of UTF-8) and a [`TokenId`]. Durations are 1 ms to [`MAX_TTL`],
-/// in whole milliseconds. A session is **live** from its creation until it expires, by the store's own clock, or is
-/// deleted. To every method, an expired or deleted session is the same as one that never existed.
+/// A session is identified by a user id (1 to 255 bytes of UTF-8) and the [`TokenId`] of its first token, which it keeps
+/// when that token is replaced. Durations are 1 ms to [`MAX_TTL`], in whole milliseconds. A session is **live** from its
+/// creation until it expires, by the store's own clock, or is deleted. To every method, an expired or deleted session is
+/// the same as one that never existed.
 ///
 /// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment between its call
 /// and its return. Once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all) has returned, no check anywhere
@@ -83,7 +88,8 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit)
 /// from `create`, and `InvalidInput` as above.
 ///
-/// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract.
+/// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract. An [`Arc`](std::sync::Arc)
+/// or [`Box`] of a store is a store, too.
 pub trait SessionStore: Send + Sync + 'static {
     /// Starts a session, unless it is live already, and keeps the user's limit.
     ///
@@ -128,18 +134,24 @@ pub trait SessionStore: Send + Sync + 'static {
         None
     }
 
-    /// Updates a live session if the condition in `change` holds, in **one atomic step**.
+    /// Changes a live session if the conditions in `change` hold, in **one atomic step**.
     ///
-    /// `false` if the session is not live or the condition does not hold; the call has changed nothing then. An update
+    /// `None` if the session is not live or a condition does not hold; the call has changed nothing then. An update
     /// never revives or creates a session, and never moves its expiry past its [`ends_at`](SessionRecord::ends_at).
-    /// With a condition, `false` can also mean that the store retried the update after the reply to the first attempt
-    /// was lost, and that the first attempt took effect.
+    ///
+    /// A [new token](SessionChange::new_token) replaces the current one; the session itself stays, with its id. Nothing
+    /// but [`Rotation`] tells the tokens of a session apart: `token_id` is always that of its first token, and a check
+    /// finds the session whichever token the client has presented. If the session has the new token already, the call
+    /// changes nothing of it, whatever the conditions, and succeeds: so repeating it is safe.
+    ///
+    /// With a condition but no new token, `None` can also mean that the store retried the update after the reply to the
+    /// first attempt was lost, and that the first attempt took effect.
     fn update(
         &self,
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> impl Future<Output = Result<bool, Error>> + Send;
+    ) -> impl Future<Output = Result<Option<Updated>, Error>> + Send;
 
     /// Sets the expiry of a live session to `ttl` from now, by an [`update`](Self::update) without a condition.
     ///
@@ -152,7 +164,7 @@ pub trait SessionStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, Error>> + Send {
         async move {
             let change = SessionChange::refresh(ttl);
-            self.update(user_id, token_id, &change).await
+            Ok(self.update(user_id, token_id, &change).await?.is_some())
         }
     }
 

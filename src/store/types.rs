@@ -5,6 +5,7 @@ use std::{
 
 use bytes::Bytes;
 
+use super::rotation::Rotation;
 use crate::TokenId;
 
 /// The properties of a new session, for [`SessionStore::create`](super::SessionStore::create).
@@ -28,23 +29,55 @@ pub struct SessionRecord {
     pub created_at: SystemTime,
     /// When the session was last refreshed, or else `created_at`.
     pub refreshed_at: SystemTime,
+    /// When the user last proved who they are: `created_at`, or the moment of a later
+    /// [re-authentication](SessionChange::authenticated).
+    pub authenticated_at: SystemTime,
     /// When the session expires: at this moment it is no longer live.
     pub expires_at: SystemTime,
     /// The absolute end, which no refresh moves; `expires_at` is never after it.
     pub ends_at: Option<SystemTime>,
-    /// The bytes with which the session was created.
+    /// The bytes that the creation or the last change set; never empty.
     pub metadata: Option<Bytes>,
+    /// The tokens of the session, if its first one has been [replaced](SessionChange::new_token).
+    pub rotation: Option<Box<Rotation>>,
+    /// Whether the record is from a newer version of this crate that this one must not judge: only the creation, the
+    /// last refresh and the expiry are known. Such a session is listed and counted, and everything else that needs to
+    /// read it fails.
+    pub is_opaque: bool,
 }
 
 /// A change of a live session, for [`SessionStore::update`](super::SessionStore::update).
-#[derive(Clone, Debug)]
+///
+/// The conditions are those fields that begin with `if_`.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SessionChange {
     /// The new time to live, at least 1 ms. The moment of the change becomes the session's
-    /// [`refreshed_at`](SessionRecord::refreshed_at).
-    pub ttl: Duration,
+    /// [`refreshed_at`](SessionRecord::refreshed_at). `None` keeps both times.
+    pub ttl: Option<Duration>,
+    /// The new metadata, of at most [`MAX_VALUE_LEN`](super::MAX_VALUE_LEN) bytes; an empty value removes it. `None`
+    /// keeps the metadata.
+    pub metadata: Option<Bytes>,
+    /// Whether the moment of the change becomes the session's [`authenticated_at`](SessionRecord::authenticated_at).
+    pub authenticated: bool,
+    /// A token that replaces the [current one](SessionRecord::current_token) of the session.
+    pub new_token: Option<NewToken>,
+    /// Whether all other sessions of the user end in the same atomic step.
+    pub end_others: bool,
+    /// Changes the session only if this is its current token. `None` for any token.
+    pub if_token: Option<TokenId>,
     /// Changes the session only if it still has this version (compare-and-set). `None` for any version.
     pub if_version: Option<SessionVersion>,
+}
+
+/// A token that replaces the current one of a session, for a [`SessionChange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewToken {
+    /// The id of the new token, which the session has never had before.
+    pub token_id: TokenId,
+    /// For how long the replaced token can still be used; at most [`MAX_TTL`](super::MAX_TTL), and zero for not at all.
+    pub grace: Duration,
 }
 
 /// The version of a session: the times that a change sets.
@@ -65,6 +98,17 @@ pub struct Created {
     /// The live sessions that were evicted to keep the limit, in the order of their eviction. Of more than 512, which a
     /// new limit may evict, a store may name only the first 512.
     pub evicted: Vec<(TokenId, SessionRecord)>,
+}
+
+/// The result of [`SessionStore::update`](super::SessionStore::update) for a session that was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Updated {
+    /// When the session expires now.
+    pub expires_at: SystemTime,
+    /// The number of other sessions that [`end_others`](SessionChange::end_others) ended, counted as in
+    /// [`delete_all`](super::SessionStore::delete_all).
+    pub ended: u64,
 }
 
 /// The result of [`SessionStore::check`](super::SessionStore::check) for a live session.
@@ -124,9 +168,23 @@ impl SessionChange {
     /// An unconditional change that makes the session expire `ttl` from now.
     pub fn refresh(ttl: Duration) -> Self {
         Self {
-            ttl,
-            if_version: None,
+            ttl: Some(ttl),
+            ..Self::default()
         }
+    }
+}
+
+impl NewToken {
+    /// A new token whose predecessor can be used for `grace`.
+    pub fn new(token_id: TokenId, grace: Duration) -> Self {
+        Self { token_id, grace }
+    }
+}
+
+impl Updated {
+    /// Returns the result for a session with this expiry, and the number of other sessions that were ended.
+    pub fn new(expires_at: SystemTime, ended: u64) -> Self {
+        Self { expires_at, ended }
     }
 }
 
@@ -155,46 +213,4 @@ impl SessionLimit {
     pub fn new(max: NonZeroU32, on_full: OnFull) -> Self {
         Self { max, on_full }
     }
-}
-
-impl SessionRecord {
-    /// A session that is created at `now`, by the store's clock. A store that reads a record back sets the fields.
-    pub fn begin(new: &NewSession, now: SystemTime) -> Self {
-        let ends_at = new.max_lifetime.map(|lifetime| now + lifetime);
-        Self {
-            created_at: now,
-            refreshed_at: now,
-            expires_at: earlier(now + new.ttl, ends_at),
-            ends_at,
-            metadata: new.metadata.clone().filter(|bytes| !bytes.is_empty()),
-        }
-    }
-
-    /// The version of the session, for a conditional [`SessionChange`].
-    pub fn version(&self) -> SessionVersion {
-        SessionVersion {
-            refreshed_at: self.refreshed_at,
-            expires_at: self.expires_at,
-        }
-    }
-
-    /// Applies a change at `now`, by the store's clock; returns `false` and changes nothing if its condition does not
-    /// hold.
-    ///
-    /// For stores that read a record, change it and write it back in one atomic step.
-    pub fn apply(&mut self, change: &SessionChange, now: SystemTime) -> bool {
-        if change
-            .if_version
-            .is_some_and(|version| version != self.version())
-        {
-            return false;
-        }
-        self.refreshed_at = now;
-        self.expires_at = earlier(now + change.ttl, self.ends_at);
-        true
-    }
-}
-
-fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
-    end.map_or(time, |end| time.min(end))
 }

@@ -120,6 +120,24 @@ impl State {
         }
     }
 
+    /// Removes all sessions of a user except a live one; returns their number.
+    pub(super) fn remove_all(
+        &mut self,
+        user_id: &str,
+        except: Option<&TokenId>,
+        now: SystemTime,
+    ) -> u64 {
+        let sessions = self.sessions(user_id);
+        let gone: Vec<_> = sessions
+            .filter(|&(id, session)| Some(id) != except || session.expires_at <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &gone {
+            self.remove_session(user_id, id);
+        }
+        gone.len() as u64
+    }
+
     pub(super) fn put_cached(&mut self, user_id: &str, value: Bytes, expires_at: SystemTime) {
         self.remove_cached(user_id);
         let user_id = self.intern(user_id);

@@ -9,7 +9,7 @@ use super::{
     errors::Failure,
     pool::Link,
     record::{self, millis},
-    sql::{MANY, Sql},
+    sql::{AFTER, MANY, Sql},
     statement::query,
 };
 use crate::{
@@ -38,7 +38,7 @@ pub(super) async fn create(
     new: &NewSession,
     limit: Option<SessionLimit>,
 ) -> Result<Option<Created>, Failure> {
-    let id = record::bytes(token_id);
+    let id = token_id.to_bytes();
     let user = user_id.as_bytes();
     let live = match limit {
         Some(_) => query(&sql.live_of).bind(user),
@@ -47,6 +47,7 @@ pub(super) async fn create(
     let rows = link.read(live.bind(user).bind(user).bind(&id[..])).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     if let Some((_, session)) = record::session(row)? {
+        let session = record::readable(session)?;
         return Ok(Some(Created::new(session, Vec::new())));
     }
     let now = record::now(row)?;
@@ -55,11 +56,11 @@ pub(super) async fn create(
         sql,
         user_id,
         now: millis(now),
-        cutoff: row.try_get(7)?,
+        cutoff: row.try_get(AFTER)?,
     };
     let mut evicted = Vec::new();
     if let Some(limit) = limit {
-        let count: i64 = row.try_get(8)?;
+        let count: i64 = row.try_get(AFTER + 1)?;
         let surplus = count + 1 - i64::from(limit.max.get());
         if surplus > 0 {
             let Some(order) = Order::of(limit.on_full) else {
@@ -94,7 +95,7 @@ impl Order {
             Self::CreatedAt => session.created_at,
             Self::RefreshedAt => session.refreshed_at,
         };
-        (millis(time), record::bytes(id))
+        (millis(time), id.to_bytes())
     }
 }
 
@@ -198,6 +199,7 @@ impl Login<'_> {
             .bind(&id[..])
             .bind(millis(session.created_at))
             .bind(millis(session.refreshed_at))
+            .bind(millis(session.authenticated_at))
             .bind(millis(session.expires_at))
             .bind(session.ends_at.map(millis))
             .bind(session.metadata.as_deref())
@@ -208,5 +210,5 @@ impl Login<'_> {
 }
 
 fn ids(sessions: &[(TokenId, SessionRecord)]) -> Vec<[u8; 16]> {
-    sessions.iter().map(|(id, _)| record::bytes(id)).collect()
+    sessions.iter().map(|(id, _)| id.to_bytes()).collect()
 }

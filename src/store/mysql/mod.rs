@@ -19,12 +19,11 @@ use self::{
     errors::{Failure, timed_out},
     pool::Link,
     purge::Background,
-    record::span,
     statement::{Statement, query},
 };
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, config::MAX_PAGES_DEADLINES,
+    SessionStore, Updated, config::MAX_PAGES_DEADLINES,
 };
 use crate::{Error, ErrorKind, TokenId};
 
@@ -43,6 +42,7 @@ mod schema;
 mod setup;
 mod sql;
 mod statement;
+mod update;
 mod users;
 
 /// The time limit of a migration.
@@ -206,11 +206,11 @@ impl SessionStore for MySqlStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let id = record::bytes(token_id);
+        let id = token_id.to_bytes();
         let check = || self.check_statement(user_id, &id);
         let rows = self.read(check).await?;
         let checked = rows.first().map(record::checked).transpose();
-        Ok(checked.map_err(Failure::Driver)?.flatten())
+        Ok(checked?.flatten())
     }
 
     async fn update(
@@ -218,46 +218,12 @@ impl SessionStore for MySqlStore {
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
-        let (id, ttl) = (record::bytes(token_id), span(change.ttl));
-        let version = change
-            .if_version
-            .map(|version| [version.refreshed_at, version.expires_at].map(record::millis));
-        let work = |mut link: Link| {
-            let sql = &self.client.sql;
-            let text = if version.is_some() {
-                &sql.update_version
-            } else {
-                &sql.update
-            };
-            let update = query(text).bind(ttl).bind(ttl);
-            let update = update.bind(user_id.as_bytes()).bind(&id[..]);
-            let update = update.bind(user_id.as_bytes()).bind(link.not_after());
-            let update = version
-                .iter()
-                .flatten()
-                .fold(update, |update, &time| update.bind(time));
-            // A retry finds the version that the first attempt has set.
-            let retried = change.if_version.filter(|_| link.is_retry);
-            let retried = retried.map(|version| (version, self.check_statement(user_id, &id)));
-            let ttl = change.ttl;
-            async move {
-                let mut is_done = link.affected(update).await? > 0;
-                if !is_done && let Some((version, check)) = retried {
-                    let rows = link.read(check).await?;
-                    let checked = rows.first().map(record::checked).transpose()?.flatten();
-                    is_done = checked.is_some_and(|checked| {
-                        record::may_result_from(&checked.session, version, ttl)
-                    });
-                }
-                Ok((link, is_done))
-            }
-        };
-        self.client.run(work).await
+    ) -> Result<Option<Updated>, Error> {
+        self.change(user_id, token_id, change).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
-        let id = record::bytes(token_id);
+        let id = token_id.to_bytes();
         let work = |mut link: Link| {
             let delete = query(&self.client.sql.delete)
                 .bind(user_id.as_bytes())
@@ -275,7 +241,7 @@ impl SessionStore for MySqlStore {
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
         let sql = &self.client.sql;
-        let except = except.map(record::bytes);
+        let except = except.map(TokenId::to_bytes);
         // The number of sessions that an attempt with an unknown commit ended.
         let ended_unsure = AtomicU64::new(0);
         let unsure = &ended_unsure;

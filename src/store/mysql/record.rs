@@ -2,52 +2,100 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use bytes::Bytes;
 use sqlx::{Row, mysql::MySqlRow};
 
+use super::{
+    errors::Failure,
+    sql::{AFTER, READER},
+};
 use crate::{
-    TokenId,
-    store::{Checked, SessionRecord, SessionVersion},
+    Error, TokenId,
+    store::{Checked, ReplacedToken, Rotation, SessionRecord, SessionVersion},
 };
 
 /// The time in the first column.
 pub(super) fn now(row: &MySqlRow) -> Result<SystemTime, sqlx::Error> {
-    time(row.try_get(0)?).ok_or_else(|| sqlx::Error::Decode("a time before 1970".into()))
+    time(row.try_get(0)?).ok_or_else(out_of_range)
 }
 
-/// The session in the columns after the time; `None` if there is none, or if it cannot be decoded.
+/// The session in the columns after the time; `None` if there is none, or if it cannot be decoded. Of a session that only
+/// a newer version may judge, just creation, last refresh and expiry are read.
 pub(super) fn session(row: &MySqlRow) -> Result<Option<(TokenId, SessionRecord)>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else {
         return Ok(None);
     };
     let times = [row.try_get(2)?, row.try_get(3)?, row.try_get(4)?].map(time);
-    let ends_at = row.try_get::<Option<i64>, _>(5)?.map(time);
-    let metadata: Option<Vec<u8>> = row.try_get(6)?;
     let (Some(id), [Some(created_at), Some(refreshed_at), Some(expires_at)]) =
-        (id.try_into().ok().map(token_id), times)
+        (token_id(id), times)
     else {
         return Ok(None);
     };
-    let session = SessionRecord {
+    let mut session = SessionRecord {
         created_at,
         refreshed_at,
+        authenticated_at: created_at,
         expires_at,
-        ends_at: match ends_at {
-            Some(None) => return Ok(None),
-            ends_at => ends_at.flatten(),
-        },
-        metadata: metadata.map(Bytes::from),
+        ends_at: None,
+        metadata: None,
+        rotation: None,
+        is_opaque: row.try_get::<u8, _>(10)? > READER,
     };
+    if session.is_opaque {
+        return Ok(Some((id, session)));
+    }
+    let metadata: Option<Vec<u8>> = row.try_get(6)?;
+    session.metadata = metadata.map(Bytes::from);
+    let ends_at = row.try_get::<Option<i64>, _>(5)?.map(time);
+    let rotation = rotation(row.try_get(8)?, row.try_get(9)?);
+    let (Ok(ends_at), Some(authenticated_at), Ok(rotation)) = (
+        ends_at.map(|end| end.ok_or(())).transpose(),
+        time(row.try_get(7)?),
+        rotation,
+    ) else {
+        return Ok(None);
+    };
+    session.ends_at = ends_at;
+    session.authenticated_at = authenticated_at;
+    session.rotation = rotation;
     Ok(Some((id, session)))
 }
 
+/// Reads the columns of tokens; an error if they cannot be decoded.
+fn rotation(current: Option<&[u8]>, replaced: Option<&[u8]>) -> Result<Option<Box<Rotation>>, ()> {
+    let Some(current) = current else {
+        return Ok(None);
+    };
+    let current = token_id(current).ok_or(())?;
+    let replaced = replaced.unwrap_or_default().chunks(22).map(|token| {
+        let (id, end) = token.split_at_checked(16)?;
+        let end: &[u8; 6] = end.try_into().ok()?;
+        let millis = end
+            .iter()
+            .fold(0, |millis, &byte| (millis << 8) | i64::from(byte));
+        Some(ReplacedToken::new(token_id(id)?, time(millis)?))
+    });
+    let replaced = replaced.collect::<Option<_>>().ok_or(())?;
+    Ok(Some(Box::new(Rotation { current, replaced })))
+}
+
+/// The session, or an error if only a newer version may judge it.
+pub(super) fn readable(session: SessionRecord) -> Result<SessionRecord, Failure> {
+    if session.is_opaque {
+        return Err(Error::newer_session().into());
+    }
+    Ok(session)
+}
+
 /// A row of `Sql::check`: the time, the session, the cached user.
-pub(super) fn checked(row: &MySqlRow) -> Result<Option<Checked>, sqlx::Error> {
+pub(super) fn checked(row: &MySqlRow) -> Result<Option<Checked>, Failure> {
     let Some((_, session)) = session(row)? else {
         return Ok(None);
     };
-    let user: Option<Vec<u8>> = row.try_get(7)?;
+    let (session, user) = (
+        readable(session)?,
+        row.try_get::<Option<Vec<u8>>, _>(AFTER)?,
+    );
     Ok(Some(Checked::new(
         now(row)?,
         session,
@@ -85,20 +133,13 @@ pub(super) fn value(row: &MySqlRow) -> Result<Option<Bytes>, sqlx::Error> {
     Ok(value.map(Bytes::from))
 }
 
-/// The 16 bytes of a token id, most significant first.
-pub(super) fn bytes(token_id: &TokenId) -> [u8; 16] {
-    let mut bytes = [0; 18];
-    let len = BASE64URL.decode_slice(token_id.as_str(), &mut bytes);
-    debug_assert_eq!(len, Ok(16));
-    let mut id = [0; 16];
-    id.copy_from_slice(&bytes[..16]);
-    id
+fn token_id(bytes: &[u8]) -> Option<TokenId> {
+    bytes.try_into().ok().map(TokenId::from_bytes)
 }
 
-fn token_id(bytes: [u8; 16]) -> TokenId {
-    let text = BASE64URL.encode(bytes);
-    text.parse()
-        .expect("16 bytes in base64url are the text of a token id")
+/// The error for a time that cannot be.
+pub(super) fn out_of_range() -> sqlx::Error {
+    sqlx::Error::Decode("a time out of range".into())
 }
 
 /// A time in milliseconds since the Unix epoch, as in the columns.
@@ -112,7 +153,7 @@ pub(super) fn span(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn time(millis: i64) -> Option<SystemTime> {
+pub(super) fn time(millis: i64) -> Option<SystemTime> {
     let millis = u64::try_from(millis).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
 }
@@ -120,13 +161,6 @@ fn time(millis: i64) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn token_ids_come_back() {
-        for bytes_of in [[0; 16], [255; 16], *b"0123456789abcdef"] {
-            assert_eq!(bytes(&token_id(bytes_of)), bytes_of);
-        }
-    }
 
     #[test]
     fn times_come_back() {

@@ -18,8 +18,15 @@ use std::{fmt::Write, sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
+use crate::store::Rotation;
+
 /// The number of slots, which users share. A part of the schema.
 pub(super) const SLOTS: u16 = 1024;
+/// The version of this reader: it may judge the sessions whose `compatible_from` is not higher.
+pub(super) const READER: u8 = 1;
+/// The length of the column `replaced_tokens`: as many token ids, and ends of their grace (6 bytes, big-endian), as a
+/// session keeps.
+pub(super) const REPLACED_LEN: usize = 22 * Rotation::MAX_REPLACED;
 /// The number of sessions in a page of a list.
 pub(super) const PAGE: usize = 512;
 /// The maximum number of expired rows that one transaction removes.
@@ -45,8 +52,10 @@ macro_rules! read_only {
 /// other way to raise an error, and a column would be missing without rows.
 const WRITABLE: &str = concat!("CAST(NOT ", read_only!(), " AS UNSIGNED) - 1 >= 0");
 /// The columns of a session, in the order in which `record` reads them.
-const COLUMNS: &str =
-    "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata";
+const COLUMNS: &str = "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata, \
+    s.authenticated_at, s.current_token, s.replaced_tokens, s.compatible_from";
+/// The number of the first column after those of a session, whose first follows the time.
+pub(super) const AFTER: usize = 11;
 
 /// At least 0 if the server evaluates this by `not_after` and accepts writes; otherwise an error that rolls back the
 /// statement.
@@ -77,7 +86,6 @@ pub(super) struct Sql {
     sessions: String,
     by_key: String,
     pub(super) update: SqlStr,
-    pub(super) update_version: SqlStr,
     pub(super) delete: SqlStr,
     pub(super) delete_all: SqlStr,
     pub(super) delete_others: SqlStr,
@@ -144,11 +152,21 @@ impl Sql {
             "expires_at > {REACHED} AND generation >= \
              IFNULL((SELECT c.generation FROM {cutoffs} AS c WHERE c.user_id = ?), 0)"
         );
-        // Assignments are evaluated from left to right.
+        // Assignments are evaluated from left to right. The driver returns the last insert id, and so the expiry.
         let update = format!(
-            "UPDATE {sessions} SET refreshed_at = {REACHED}, \
-             expires_at = LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)) \
-             WHERE user_id = ? AND token_id = ? AND {not_ended} AND {WRITABLE} AND {in_time} >= 0"
+            "UPDATE {sessions} SET refreshed_at = IF(? IS NULL, refreshed_at, {REACHED}), \
+             expires_at = LAST_INSERT_ID(IF(? IS NULL, expires_at, \
+             LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)))), \
+             metadata = IF(?, ?, metadata), \
+             authenticated_at = IF(?, {REACHED}, authenticated_at), \
+             replaced_tokens = IF(? IS NULL, replaced_tokens, LEFT(CONCAT(IFNULL(current_token, token_id), \
+             UNHEX(LPAD(HEX({REACHED} + ?), 12, '0')), IFNULL(replaced_tokens, '')), {REPLACED_LEN})), \
+             current_token = IFNULL(?, current_token) \
+             WHERE user_id = ? AND token_id = ? AND {not_ended} AND {WRITABLE} AND {in_time} >= 0 \
+             AND compatible_from <= {READER} \
+             AND IFNULL(? = IFNULL(current_token, token_id), TRUE) \
+             AND IFNULL(? <> IFNULL(current_token, token_id), TRUE) \
+             AND IFNULL(refreshed_at = ? AND expires_at = ?, TRUE)"
         );
         // An expired session is not kept.
         let others = format!("(token_id <> ? OR expires_at <= {REACHED})");
@@ -185,13 +203,14 @@ impl Sql {
             // An existing row has expired, or has ended together with many others.
             insert: text(format!(
                 "INSERT INTO {sessions} \
-                 (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata, generation) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE \
+                 (user_id, token_id, created_at, refreshed_at, authenticated_at, expires_at, ends_at, metadata, \
+                 generation, current_token, replaced_tokens, compatible_from) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, {READER}) ON DUPLICATE KEY UPDATE \
                  created_at = VALUES(created_at), refreshed_at = VALUES(refreshed_at), \
-                 expires_at = VALUES(expires_at), ends_at = VALUES(ends_at), \
-                 metadata = VALUES(metadata), generation = VALUES(generation)"
+                 authenticated_at = VALUES(authenticated_at), expires_at = VALUES(expires_at), \
+                 ends_at = VALUES(ends_at), metadata = VALUES(metadata), generation = VALUES(generation), \
+                 current_token = NULL, replaced_tokens = NULL, compatible_from = {READER}"
             )),
-            update_version: text(format!("{update} AND refreshed_at = ? AND expires_at = ?")),
             update: text(update),
             delete: text(format!(
                 "DELETE FROM {sessions} WHERE user_id = ? AND token_id = ? \

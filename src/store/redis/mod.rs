@@ -33,8 +33,8 @@ use self::{
 use crate::{
     Error, ErrorKind, TokenId,
     store::{
-        Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
-        SessionRecord, SessionStore,
+        Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, Rotation, SessionChange,
+        SessionLimit, SessionRecord, SessionStore, Updated,
     },
 };
 
@@ -132,6 +132,15 @@ impl RedisStore {
         self.health().is_connected()
     }
 
+    /// Tells scripts whether they run on a node of a cluster.
+    fn cluster_arg(&self) -> &'static str {
+        if self.client.is_cluster() {
+            "cluster"
+        } else {
+            ""
+        }
+    }
+
     /// What is known of the servers and the connections to them, without asking them.
     pub fn health(&self) -> RedisHealth {
         self.client.health()
@@ -195,6 +204,7 @@ impl SessionStore for RedisStore {
                     let session = session.ok_or_else(|| unexpected_reply("create"))?;
                     return Ok(Created { session, evicted });
                 }
+                (Some(b"newer"), _) => return Err(Error::newer_session()),
                 (Some(b"full"), _) => return Err(Error::session_limit()),
                 (Some(b"crowded"), Some(limit)) => {
                     evicted.extend(self.prune(user_id, limit, until).await?);
@@ -216,13 +226,11 @@ impl SessionStore for RedisStore {
         let (now, session, user) = self.client.look_up(&keys).await?;
         let now = time(now);
         let session = session.and_then(record::decode);
-        Ok(session
-            .filter(|session| now < session.expires_at)
-            .map(|session| Checked {
-                now,
-                session,
-                user: user.map(Bytes::from),
-            }))
+        match session.filter(|session| now < session.expires_at) {
+            Some(session) if session.is_opaque => Err(Error::newer_session()),
+            Some(session) => Ok(Some(Checked::new(now, session, user.map(Bytes::from)))),
+            None => Ok(None),
+        }
     }
 
     async fn update(
@@ -230,21 +238,59 @@ impl SessionStore for RedisStore {
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Updated>, Error> {
+        let metadata = change.metadata.as_deref();
+        check_len("the metadata of a session", metadata.unwrap_or_default())?;
         let version = change.if_version.map_or([0, 0], |version| {
             [version.refreshed_at, version.expires_at].map(record::millis)
         });
+        let bytes = |id: Option<TokenId>| id.map(|id| id.to_bytes().to_vec()).unwrap_or_default();
+        let new_token = change.new_token;
         let call = script::UPDATE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
-            .arg(millis(change.ttl))
-            .arg(&version);
-        let done: Done<u8> = self.client.write(&call, OnDrop::Retry).await?;
-        let updated = done.reply == 1 || done.reply == 2 && done.repeated;
-        if updated {
-            self.client.confirm(call.key(), &done.live).await?;
+            .arg(
+                change
+                    .ttl
+                    .map(|ttl| millis(ttl).to_string())
+                    .unwrap_or_default(),
+            )
+            .arg(if metadata.is_some() { "set" } else { "" })
+            .arg(metadata.unwrap_or_default())
+            .arg(if change.authenticated {
+                "authenticated"
+            } else {
+                ""
+            })
+            .arg(&version)
+            .arg(bytes(Some(*token_id)))
+            .arg(bytes(change.if_token))
+            .arg(bytes(new_token.map(|new| new.token_id)))
+            .arg(new_token.map_or(0, |new| millis(new.grace)))
+            .arg(Rotation::MAX_REPLACED)
+            .arg(if change.end_others { "others" } else { "" })
+            .arg(self.cluster_arg());
+        let done = self.client.write(&call, OnDrop::Retry).await?;
+        let Done {
+            reply,
+            live,
+            repeated,
+        } = done;
+        let (outcome, expires_at, ended): (String, u64, u64) = reply;
+        let updated = match &*outcome {
+            "done" => true,
+            "perhaps" => repeated,
+            "no" => false,
+            "newer" => return Err(Error::newer_session()),
+            _ => return Err(unexpected_reply("update")),
+        };
+        if !updated {
+            return Ok(None);
         }
-        Ok(updated)
+        self.client.confirm(call.key(), &live).await?;
+        let expires_at = SystemTime::UNIX_EPOCH + Duration::from_millis(expires_at);
+        let may_have_ended = u64::from(change.end_others && repeated);
+        Ok(Some(Updated::new(expires_at, ended.max(may_have_ended))))
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
@@ -261,11 +307,7 @@ impl SessionStore for RedisStore {
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str))
-            .arg(if self.client.is_cluster() {
-                "cluster"
-            } else {
-                ""
-            });
+            .arg(self.cluster_arg());
         let done: Done<u64> = self.client.write(&call, OnDrop::Retry).await?;
         self.client.confirm(call.key(), &done.live).await?;
         Ok(done.reply.max(done.repeated.into()))
@@ -273,7 +315,7 @@ impl SessionStore for RedisStore {
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let until = Instant::now() + self.client.pages_timeout();
-        let mut sessions: Vec<_> = self.scan(user_id, until).await?.live.into_iter().collect();
+        let mut sessions = self.scan(user_id, until).await?.into_sessions();
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
     }

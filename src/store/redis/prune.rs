@@ -14,7 +14,8 @@ use super::{
         link::{Done, OnDrop},
         live::Live,
     },
-    record, time, token_id_of,
+    record::{self, Header},
+    time, token_id_of,
     wire::{Time, script::PRUNE},
 };
 use crate::{
@@ -36,7 +37,8 @@ type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 /// What is in the hash of a user.
 #[derive(Default)]
 pub(super) struct Scanned {
-    pub(super) live: BTreeMap<TokenId, SessionRecord>,
+    /// Sessions with the headers of their records.
+    live: BTreeMap<TokenId, (Header, SessionRecord)>,
     /// The names of fields that have expired.
     dead: Vec<Vec<u8>>,
 }
@@ -92,18 +94,19 @@ impl RedisStore {
         let keep = limit.max.get() as usize + SPARE;
         let mut excess: Vec<_> = live
             .iter()
-            .filter_map(|(id, session)| Some((order(session)?, *id)))
+            .filter_map(|(id, (_, session))| Some((order(session)?, *id)))
             .collect();
         excess.sort_unstable();
         excess.truncate(excess.len().saturating_sub(keep));
         let mut evicted = Vec::with_capacity(excess.len());
         for page in excess.chunks(MAX_ENDED) {
             let fields = page.iter().filter_map(|(_, id)| {
-                let header = record::header(live.get(id)?);
-                Some((id.as_str().as_bytes(), header))
+                let (header, _) = live.get(id)?;
+                Some((id.as_str().as_bytes(), header.to_vec()))
             });
             for id in self.end(user_id, keep, fields, until).await? {
-                evicted.extend(token_id_of(&id).and_then(|id| live.remove_entry(&id)));
+                let ended = token_id_of(&id).and_then(|id| live.remove_entry(&id));
+                evicted.extend(ended.map(|(id, (_, session))| (id, session)));
             }
         }
         Ok(evicted)
@@ -144,9 +147,15 @@ impl Scanned {
             if record::is_dead(&session, now) {
                 self.dead.push(id);
             } else {
-                self.live
-                    .extend(token_id_of(&id).zip(record::decode(session)));
+                let header = record::header(&session);
+                let session = header.zip(record::decode(session));
+                self.live.extend(token_id_of(&id).zip(session));
             }
         }
+    }
+
+    pub(super) fn into_sessions(self) -> Vec<(TokenId, SessionRecord)> {
+        let live = self.live.into_iter();
+        live.map(|(id, (_, session))| (id, session)).collect()
     }
 }

@@ -16,11 +16,11 @@ use tokio::{
 };
 
 use super::helpers::{
-    DAY, HOUR, at_once, is_live, limit, listed, live, log_in, session, tick, token_id,
+    DAY, HOUR, at_once, is_live, limit, listed, live, log_in, replacement, session, tick, token_id,
 };
 use crate::{
     ErrorKind, OnFull, SessionStore,
-    store::{PutMode, SessionChange},
+    store::{NewToken, PutMode, SessionChange},
     test_util::Backend,
 };
 
@@ -199,7 +199,7 @@ pub async fn one_of_many_conditional_updates_wins(backend: &impl Backend) {
             change.if_version = Some(version);
             async move {
                 let updated = store.update("al", &id, &change).await;
-                updated.expect("no error").then_some(change.ttl)
+                updated.expect("no error").and(change.ttl)
             }
         });
         let winners: Vec<_> = updated.await.into_iter().flatten().collect();
@@ -222,18 +222,100 @@ pub async fn a_conditional_update_never_overwrites_a_refresh(backend: &impl Back
             let store = Arc::clone(&stores[task % 2]);
             let mut change = SessionChange::refresh(HOUR / 2);
             if task != 0 {
-                change.ttl = DAY + HOUR * task as u32;
+                change.ttl = Some(DAY + HOUR * task as u32);
                 change.if_version = Some(version);
             }
             async move {
                 let updated = store.update("al", &id, &change).await.expect("no error");
-                (task, updated)
+                (task, updated.is_some())
             }
         });
         let refreshed = updated.await.contains(&(0, true));
         assert!(refreshed, "a session that is live is refreshed");
         let session = live(&*stores[0], "al", &id).await.session;
         assert_eq!(session.expires_at, session.refreshed_at + HOUR / 2);
+    }
+}
+
+/// Of many replacements of one token exactly one succeeds, and the session has its token.
+pub async fn one_of_many_replacements_wins(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    let id = token_id(0);
+    log_in(&*stores[0], "al", &id).await;
+    let mut current = id;
+    for round in 1..=20 {
+        let replaced = at_once(50, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            let new = token_id(1000 * round + task as u128);
+            let change = replacement(current, new, HOUR);
+            async move {
+                let updated = store.update("al", &id, &change).await;
+                updated.expect("no error").map(|_| new)
+            }
+        });
+        let winners: Vec<_> = replaced.await.into_iter().flatten().collect();
+        assert_eq!(winners.len(), 1, "number of replacements that succeeded");
+        let session = live(&*stores[1], "al", &id).await.session;
+        assert_eq!(session.current_token(&id), &winners[0]);
+        current = winners[0];
+    }
+}
+
+/// A logout beats concurrent replacements: once it has returned, no token of the session is live.
+pub async fn a_delete_beats_replacements(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    for round in 0..40_u128 {
+        let id = token_id(round);
+        log_in(&*stores[0], "al", &id).await;
+        at_once(8, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            async move {
+                if task == 0 {
+                    store.delete("al", &id).await.expect("no error");
+                } else if task == 1 {
+                    store.delete_all("al", None).await.expect("no error");
+                } else {
+                    // Unconditional, so that each of them applies while the session lives.
+                    let new = NewToken::new(token_id(1000 + task as u128), HOUR);
+                    let mut change = SessionChange::default();
+                    change.new_token = Some(new);
+                    change.end_others = task % 2 == 0;
+                    store.update("al", &id, &change).await.expect("no error");
+                }
+            }
+        })
+        .await;
+        assert!(!is_live(&*stores[1], "al", &id).await);
+        assert_eq!(listed(&*stores[0], "al").await, []);
+    }
+}
+
+/// The limit holds while sessions get new tokens and others log in.
+pub async fn the_limit_holds_through_replacements(backend: &impl Backend) {
+    let stores = two_handles(backend).await;
+    let limit = limit(3, OnFull::EvictOldest);
+    for round in 0..10_u128 {
+        let ids = [0, 1, 2].map(|n| token_id(1_000_000 * round + n));
+        for id in &ids {
+            let created = stores[0].create("al", id, &session(HOUR), limit).await;
+            created.expect("no error");
+        }
+        at_once(12, |task| {
+            let store = Arc::clone(&stores[task % 2]);
+            let new = token_id(1_000_000 * round + 1000 + task as u128);
+            async move {
+                if task % 3 == 0 {
+                    let created = store.create("al", &new, &session(HOUR), limit).await;
+                    created.expect("no error");
+                } else {
+                    let id = ids[task % 3];
+                    let change = replacement(id, new, HOUR);
+                    store.update("al", &id, &change).await.expect("no error");
+                }
+            }
+        })
+        .await;
+        assert_eq!(listed(&*stores[0], "al").await.len(), 3);
     }
 }
 

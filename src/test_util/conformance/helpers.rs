@@ -7,7 +7,7 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::{
     OnFull, SessionStore, TokenId,
-    store::{Checked, NewSession, SessionLimit, SessionRecord},
+    store::{Checked, NewSession, NewToken, SessionChange, SessionLimit, SessionRecord},
 };
 
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -27,6 +27,15 @@ pub fn token_id(n: u128) -> TokenId {
 /// A session with this ttl and defaults otherwise.
 pub fn session(ttl: Duration) -> NewSession {
     NewSession::new(ttl)
+}
+
+/// The replacement of the token `old` of a session by `new`, with a grace.
+pub fn replacement(old: TokenId, new: TokenId, grace: Duration) -> SessionChange {
+    SessionChange {
+        new_token: Some(NewToken::new(new, grace)),
+        if_token: Some(old),
+        ..SessionChange::default()
+    }
 }
 
 pub fn limit(max: u32, on_full: OnFull) -> Option<SessionLimit> {

@@ -14,6 +14,7 @@ pub mod helpers;
 mod limits;
 mod list;
 mod refresh;
+mod rotation;
 mod update;
 mod user_ids;
 
@@ -77,6 +78,9 @@ macro_rules! __store_conformance_points {
                 a_conditional_update_never_overwrites_a_refresh,
                 the_limit_holds_when_logins_come_at_once,
                 a_delete_beats_checks_and_refreshes,
+                one_of_many_replacements_wins,
+                a_delete_beats_replacements,
+                the_limit_holds_through_replacements,
             }
             create {
                 a_new_session_is_live_and_as_ordered,
@@ -139,7 +143,21 @@ macro_rules! __store_conformance_points {
                 a_refresh_never_brings_a_session_back,
                 a_refresh_touches_one_session_only,
             }
+            rotation {
+                a_new_token_replaces_the_current_one,
+                a_replacement_changes_the_rest_in_the_same_step,
+                a_replaced_token_can_be_used_for_its_grace,
+                an_update_of_another_token_changes_nothing,
+                repeating_a_replacement_changes_nothing,
+                the_latest_replaced_tokens_are_kept,
+                replaced_tokens_count_for_no_limit,
+                a_session_begins_with_its_first_token,
+                a_replacement_never_passes_the_absolute_end,
+            }
             update {
+                an_update_changes_what_it_names_and_nothing_else,
+                an_update_creates_nothing,
+                an_update_can_end_the_other_sessions,
                 an_update_of_another_version_changes_nothing,
                 an_update_of_the_current_version_works_once,
                 a_conditional_update_never_brings_a_session_back,

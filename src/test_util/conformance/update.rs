@@ -1,11 +1,14 @@
-//! Tests of `update` with a condition, and of `ping`; `refresh` is an `update` without a condition.
+//! Tests of `update`, and of `ping`; `refresh` is an `update` without a condition.
+
+use bytes::Bytes;
 
 use super::helpers::{
-    DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, tick, token_id,
+    DAY, HOUR, SHORT, is_live, listed, live, log_in, log_in_apart, outlive_short, replacement,
+    session, tick, token_id,
 };
 use crate::{
     SessionStore,
-    store::{SessionChange, SessionVersion},
+    store::{SessionChange, SessionVersion, Updated},
     test_util::Backend,
 };
 
@@ -31,7 +34,7 @@ pub async fn an_update_of_another_version_changes_nothing(backend: &impl Backend
     ];
     for version in mixed.into_iter().chain([old]) {
         let updated = store.update("al", &id, &change(version)).await;
-        assert!(!updated.expect("no error"), "{version:?}");
+        assert_eq!(updated.expect("no error"), None, "{version:?}");
         assert_eq!(live(&store, "al", &id).await.session, before);
     }
 }
@@ -43,24 +46,17 @@ pub async fn an_update_of_the_current_version_works_once(backend: &impl Backend)
     let created = log_in(&store, "al", &id).await;
     tick().await;
     let conditional = change(created.version());
-    assert!(
-        store
-            .update("al", &id, &conditional)
-            .await
-            .expect("no error")
-    );
+    let done = store.update("al", &id, &conditional).await;
+    let done = done.expect("no error").expect("the version is current");
     let updated = live(&store, "al", &id).await.session;
     assert!(created.refreshed_at < updated.refreshed_at);
     let mut expected = created.clone();
     expected.refreshed_at = updated.refreshed_at;
     expected.expires_at = updated.refreshed_at + DAY;
     assert_eq!(updated, expected);
-    assert!(
-        !store
-            .update("al", &id, &conditional)
-            .await
-            .expect("no error")
-    );
+    assert_eq!(done, Updated::new(expected.expires_at, 0));
+    let again = store.update("al", &id, &conditional).await;
+    assert_eq!(again.expect("no error"), None);
     assert_eq!(live(&store, "al", &id).await.session, updated);
 }
 
@@ -79,10 +75,121 @@ pub async fn a_conditional_update_never_brings_a_session_back(backend: &impl Bac
     store.delete_all("al", None).await.expect("no error");
     for (id, version) in versions {
         let updated = store.update("al", &id, &change(version)).await;
-        assert!(!updated.expect("no error"));
+        assert_eq!(updated.expect("no error"), None);
         assert!(!is_live(&store, "al", &id).await);
     }
     assert_eq!(listed(&store, "al").await, []);
+}
+
+/// An update changes what it names, each alone and all together, and nothing else.
+pub async fn an_update_changes_what_it_names_and_nothing_else(backend: &impl Backend) {
+    let store = backend.store().await;
+    let id = token_id(1);
+    let mut new = session(HOUR);
+    new.max_lifetime = Some(30 * DAY);
+    new.metadata = Some(Bytes::from_static(b"first\0"));
+    let created = store.create("al", &id, &new, None).await;
+    let mut expected = created.expect("no error").session;
+    assert_eq!(expected.authenticated_at, expected.created_at);
+    let metadata = |bytes: &'static [u8]| SessionChange {
+        metadata: Some(Bytes::from_static(bytes)),
+        ..SessionChange::default()
+    };
+    let authenticated = SessionChange {
+        authenticated: true,
+        ..SessionChange::default()
+    };
+    let all = SessionChange {
+        authenticated: true,
+        ..SessionChange {
+            ttl: Some(DAY),
+            ..metadata(b"\xFFlast")
+        }
+    };
+    let changes = [
+        SessionChange::default(),
+        metadata(b"second"),
+        SessionChange::refresh(2 * HOUR),
+        authenticated,
+        metadata(b""),
+        SessionChange::refresh(3 * HOUR),
+        all,
+        SessionChange::default(),
+    ];
+    for change in changes {
+        tick().await;
+        let updated = store.update("al", &id, &change).await.expect("no error");
+        let checked = live(&store, "al", &id).await;
+        let found = &checked.session;
+        if let Some(ttl) = change.ttl {
+            assert!(expected.refreshed_at < found.refreshed_at, "{change:?}");
+            expected.refreshed_at = found.refreshed_at;
+            expected.expires_at = found.refreshed_at + ttl;
+        }
+        if let Some(metadata) = &change.metadata {
+            expected.metadata = (!metadata.is_empty()).then(|| metadata.clone());
+        }
+        if change.authenticated {
+            assert!(expected.authenticated_at < found.authenticated_at);
+            expected.authenticated_at = found.authenticated_at;
+        }
+        assert!(found.refreshed_at.max(found.authenticated_at) <= checked.now);
+        assert_eq!(*found, expected, "{change:?}");
+        assert_eq!(updated, Some(Updated::new(expected.expires_at, 0)));
+        let list = store.list("al").await.expect("no error");
+        assert_eq!(list, [(id, expected.clone())]);
+    }
+}
+
+/// An update of a session that is not live changes nothing and creates nothing.
+pub async fn an_update_creates_nothing(backend: &impl Backend) {
+    let store = backend.store().await;
+    let [deleted, expired, unknown] = [1, 2, 3].map(token_id);
+    log_in(&store, "al", &deleted).await;
+    let created = store.create("al", &expired, &session(SHORT), None).await;
+    created.expect("no error");
+    assert!(store.delete("al", &deleted).await.expect("no error"));
+    outlive_short().await;
+    for id in [deleted, expired, unknown] {
+        let mut change = replacement(id, token_id(9), HOUR);
+        for _ in 0..2 {
+            change.ttl = Some(HOUR);
+            change.metadata = Some(Bytes::from_static(b"{}"));
+            let updated = store.update("al", &id, &change).await;
+            assert_eq!(updated.expect("no error"), None);
+            change.if_token = None;
+        }
+        assert!(!is_live(&store, "al", &id).await);
+        assert!(!is_live(&store, "al", &token_id(9)).await);
+    }
+    assert_eq!(listed(&store, "al").await, []);
+}
+
+/// An update that ends the other sessions of the user leaves only its own, and those of other users.
+pub async fn an_update_can_end_the_other_sessions(backend: &impl Backend) {
+    let store = backend.store().await;
+    let ids = [1, 2, 3, 4].map(token_id);
+    log_in_apart(&store, "al", &ids).await;
+    log_in(&store, "bo", &ids[0]).await;
+    let mut change = SessionChange::refresh(DAY);
+    change.end_others = true;
+    let updated = store.update("al", &ids[2], &change).await;
+    let updated = updated.expect("no error").expect("the session is live");
+    assert_eq!(updated.ended, 3);
+    assert_eq!(listed(&store, "al").await, [ids[2]]);
+    let session = live(&store, "al", &ids[2]).await.session;
+    assert_eq!(session.expires_at, session.refreshed_at + DAY);
+    assert_eq!(updated.expires_at, session.expires_at);
+    assert!(is_live(&store, "bo", &ids[0]).await);
+
+    // Without the session itself, or if a condition does not hold, they stay.
+    log_in_apart(&store, "al", &ids[..2]).await;
+    let refused = store.update("al", &ids[3], &change).await;
+    assert_eq!(refused.expect("no error"), None);
+    change.if_token = Some(ids[0]);
+    let refused = store.update("al", &ids[2], &change).await;
+    assert_eq!(refused.expect("no error"), None);
+    assert_eq!(listed(&store, "al").await.len(), 3);
 }
 
 /// `ping` succeeds with and without sessions.

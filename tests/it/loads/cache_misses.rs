@@ -9,7 +9,9 @@ use std::{
 use bytes::Bytes;
 use tower_bearer_session::{
     Error, SessionStore, TokenId,
-    store::{Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord},
+    store::{
+        Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, Updated,
+    },
 };
 
 /// A store whose checks do not find cached users, as if they had looked a moment earlier.
@@ -58,7 +60,7 @@ impl<S: SessionStore> SessionStore for CacheMisses<S> {
         user_id: &str,
         token_id: &TokenId,
         change: &SessionChange,
-    ) -> Result<bool, Error> {
+    ) -> Result<Option<Updated>, Error> {
         self.store.update(user_id, token_id, change).await
     }
 

@@ -22,10 +22,17 @@ macro_rules! write {
 }
 
 pub(crate) static CREATE: LazyLock<Script> = write!("scripts/records.lua", "scripts/create.lua");
-pub(crate) static UPDATE: LazyLock<Script> = write!("scripts/records.lua", "scripts/update.lua");
+pub(crate) static UPDATE: LazyLock<Script> = write!(
+    "scripts/records.lua",
+    "scripts/keep.lua",
+    "scripts/update.lua"
+);
 pub(crate) static DELETE: LazyLock<Script> = write!("scripts/records.lua", "scripts/delete.lua");
-pub(crate) static DELETE_ALL: LazyLock<Script> =
-    write!("scripts/records.lua", "scripts/delete_all.lua");
+pub(crate) static DELETE_ALL: LazyLock<Script> = write!(
+    "scripts/records.lua",
+    "scripts/keep.lua",
+    "scripts/delete_all.lua"
+);
 pub(crate) static PRUNE: LazyLock<Script> = write!("scripts/records.lua", "scripts/prune.lua");
 pub(crate) static PUT_USER: LazyLock<Script> = write!("scripts/put_user.lua");
 pub(crate) static FENCE: LazyLock<Script> = script!("scripts/fence.lua");

@@ -1,8 +1,9 @@
 -- Starts a session and keeps the user's limit.
 -- KEYS: sessions. ARGV: deadline, token id, ttl, max lifetime or 0 (ms), metadata,
 -- limit or 0, what to do when full: oldest | refreshed | reject.
--- Returns `done`, the record, then id and record of each session evicted; or `full`; or `crowded`, if there are more fields
--- than one call may read, and nothing was changed.
+-- Returns `done`, the record, then id and record of each session evicted; `full`; `newer`, if
+-- the session is live and only a newer reader may judge it; or `crowded`, if there are more fields than one call may read. In
+-- these three cases nothing was changed.
 local key, id, metadata = KEYS[1], ARGV[2], ARGV[5]
 local limit, on_full = tonumber(ARGV[6]), ARGV[7]
 
@@ -16,7 +17,7 @@ local function has_live(wanted)
       local field, record = page[2][i], page[2][i + 1]
       read = read + 1
       -- A scan may return a field more than once.
-      if not seen[field] and expiry(record) > now and readable(record) then
+      if not seen[field] and is_live(record) then
         seen[field] = true
         live = live + 1
       end
@@ -26,8 +27,8 @@ local function has_live(wanted)
 end
 
 local known = redis.call('HGET', key, id)
-if known and readable(known) and expiry(known) > now then
-  return { clock, { 'done', known } }
+if known and is_live(known) then
+  return { clock, { is_newer(known) and 'newer' or 'done', known } }
 end
 
 -- They go last: while its slot is on the move a node may not make a key anew that is gone.
@@ -44,7 +45,7 @@ if limit > 0 and count >= limit then
     local field, record = all[i], all[i + 1]
     if expiry(record) <= now then
       gone[#gone + 1] = field
-    elseif readable(record) then
+    elseif is_live(record) then
       live[#live + 1] = { id = field, record = record, order = struct.unpack('>I6', record, order_at) }
     end
   end
@@ -73,12 +74,12 @@ else
   end
 end
 
-local version, tail, expires = 2, metadata, now + tonumber(ARGV[3])
+local expires, parts = now + tonumber(ARGV[3]), { metadata = metadata }
 if ARGV[4] ~= '0' then
   local ends = now + tonumber(ARGV[4])
-  version, tail, expires = 3, struct.pack('>I6', ends) .. tail, math.min(expires, ends)
+  expires, parts.ends = math.min(expires, ends), struct.pack('>I6', ends)
 end
-local record = struct.pack('>I6BI6I6', expires, version, now, now) .. tail
+local record = build(expires, now, now, parts)
 put(key, id, record)
 for _, field in ipairs(gone) do
   if field ~= id then

@@ -6,4 +6,4 @@ if not record then
   return { clock, 0 }
 end
 redis.call('HDEL', key, id)
-return { clock, readable(record) and expiry(record) > now and 1 or 0 }
+return { clock, is_live(record) and 1 or 0 }

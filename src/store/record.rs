@@ -1,0 +1,96 @@
+use std::time::SystemTime;
+
+use super::{
+    NewSession, SessionChange, SessionRecord, SessionVersion,
+    rotation::{Rotation, TokenStatus},
+};
+use crate::TokenId;
+
+impl SessionRecord {
+    /// A session that is created at `now`, by the store's clock. A store that reads a record back sets the fields.
+    pub fn begin(new: &NewSession, now: SystemTime) -> Self {
+        let ends_at = new.max_lifetime.map(|lifetime| now + lifetime);
+        Self {
+            created_at: now,
+            refreshed_at: now,
+            authenticated_at: now,
+            expires_at: earlier(now + new.ttl, ends_at),
+            ends_at,
+            metadata: new.metadata.clone().filter(|bytes| !bytes.is_empty()),
+            rotation: None,
+            is_opaque: false,
+        }
+    }
+
+    /// The version of the session, for a conditional [`SessionChange`].
+    pub fn version(&self) -> SessionVersion {
+        SessionVersion {
+            refreshed_at: self.refreshed_at,
+            expires_at: self.expires_at,
+        }
+    }
+
+    /// The id of the token that the holder of this session should have. The id of its first token is that of the
+    /// session itself, `session_id`.
+    pub fn current_token<'a>(&'a self, session_id: &'a TokenId) -> &'a TokenId {
+        match &self.rotation {
+            Some(rotation) => &rotation.current,
+            None => session_id,
+        }
+    }
+
+    /// What a token is to this session at `now`, by the store's clock.
+    pub fn token_status(
+        &self,
+        session_id: &TokenId,
+        token_id: &TokenId,
+        now: SystemTime,
+    ) -> TokenStatus {
+        match &self.rotation {
+            Some(rotation) => rotation.status(token_id, now),
+            None if token_id == session_id => TokenStatus::Current,
+            None => TokenStatus::Unknown,
+        }
+    }
+
+    /// Applies a change at `now`, by the store's clock; returns `false` and changes nothing if a condition does not
+    /// hold.
+    ///
+    /// For stores that read a record, change it and write it back in one atomic step, in which they also end the
+    /// [other sessions](SessionChange::end_others).
+    pub fn apply(&mut self, session_id: &TokenId, change: &SessionChange, now: SystemTime) -> bool {
+        let current = *self.current_token(session_id);
+        // An earlier copy of the call did it.
+        if change.new_token.is_some_and(|new| new.token_id == current) {
+            return true;
+        }
+        if change.if_token.is_some_and(|token| token != current)
+            || change
+                .if_version
+                .is_some_and(|version| version != self.version())
+        {
+            return false;
+        }
+        if let Some(ttl) = change.ttl {
+            self.refreshed_at = now;
+            self.expires_at = earlier(now + ttl, self.ends_at);
+        }
+        if let Some(metadata) = &change.metadata {
+            self.metadata = Some(metadata.clone()).filter(|bytes| !bytes.is_empty());
+        }
+        if change.authenticated {
+            self.authenticated_at = now;
+        }
+        if let Some(new) = &change.new_token {
+            let rotation = self
+                .rotation
+                .get_or_insert_with(|| Box::new(Rotation::of(*session_id)));
+            rotation.replace(new, now);
+        }
+        true
+    }
+}
+
+fn earlier(time: SystemTime, end: Option<SystemTime>) -> SystemTime {
+    end.map_or(time, |end| time.min(end))
+}
