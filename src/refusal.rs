@@ -11,6 +11,10 @@ pub enum RefusalReason {
     NotVerified,
     /// The token is unknown, expired or revoked.
     NotLive,
+    /// The token was [replaced](crate::TokenManager::replace_token): it can be neither refreshed nor replaced again.
+    Replaced,
+    /// The token was replaced, and its grace is over. Its session was ended.
+    Reused,
     /// The user loader found no such user.
     NoSuchUser,
     /// The user is at the session limit.
@@ -18,14 +22,16 @@ pub enum RefusalReason {
 }
 
 impl RefusalReason {
-    /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `no_such_user`
-    /// or `session_limit`.
+    /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `replaced`,
+    /// `reused`, `no_such_user` or `session_limit`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
             Self::SeveralTokens => "several_tokens",
             Self::NotVerified => "not_verified",
             Self::NotLive => "not_live",
+            Self::Replaced => "replaced",
+            Self::Reused => "reused",
             Self::NoSuchUser => "no_such_user",
             Self::SessionLimit => "session_limit",
         }

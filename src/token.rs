@@ -20,12 +20,14 @@ const SECRET_TEXT_LEN: usize = 43;
 /// Give it only to the client that logged in. It serializes as its text, because a login response needs it; it has no
 /// `Display`, and its `Debug` shows only the public [`TokenId`]. The store never sees it.
 ///
-/// The text is `tbs1.<base64url(user id)>.<base64url(32 random bytes)>`, which uses only the characters that RFC 6750
-/// §2.1 allows in a bearer token.
+/// The text is `tbs1.<base64url(user id)>.<base64url(32 random bytes)>`. A token that has
+/// [replaced](crate::TokenManager::replace_token) another one also names its session:
+/// `tbs1.<base64url(user id)>.<session>.<base64url(32 random bytes)>`. Both use only the characters that RFC 6750 §2.1
+/// allows in a bearer token.
 #[derive(Clone)]
 pub struct Token {
     text: Box<str>,
-    id: TokenId,
+    ids: TokenIds,
 }
 
 impl Token {
@@ -34,28 +36,37 @@ impl Token {
         &self.text
     }
 
-    /// The public id of this token.
+    /// The public id of the session of this token.
     pub fn id(&self) -> &TokenId {
-        &self.id
+        &self.ids.session
     }
 
-    /// Generates a token for `user_id` with the operating system's random number generator.
-    pub(crate) fn mint(user_id: &str) -> Result<Self, Error> {
+    pub(crate) fn ids(&self) -> TokenIds {
+        self.ids
+    }
+
+    /// Generates a token for `user_id` with the operating system's random number generator: the first token of a new
+    /// session, or another one of `session`.
+    pub(crate) fn mint(user_id: &str, session: Option<&TokenId>) -> Result<Self, Error> {
         check_user_id(user_id)?;
         let mut secret = [0; SECRET_LEN];
         getrandom::fill(&mut secret).map_err(Error::random)?;
         let mut text = String::with_capacity(MAX_TOKEN_LEN);
         text.push_str(PREFIX);
         BASE64URL.encode_string(user_id, &mut text);
+        if let Some(session) = session {
+            text.push('.');
+            text.push_str(session.as_str());
+        }
         text.push('.');
         BASE64URL.encode_string(secret, &mut text);
-        let id = TokenId::of(&text);
-        Ok(Self::with_id(text, id))
+        let ids = TokenIds::new(TokenId::of(&text), session);
+        Ok(Self::with_ids(text, ids))
     }
 
-    pub(crate) fn with_id(text: String, id: TokenId) -> Self {
+    pub(crate) fn with_ids(text: String, ids: TokenIds) -> Self {
         Self {
-            id,
+            ids,
             text: text.into_boxed_str(),
         }
     }
@@ -64,7 +75,7 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token")
-            .field("id", &self.id)
+            .field("id", self.id())
             .finish_non_exhaustive()
     }
 }
@@ -75,7 +86,10 @@ impl Serialize for Token {
     }
 }
 
-/// The public id of a token: it identifies a session in lists, logs and revocations, and grants no access.
+/// The public id of a token, and of the session that began with it.
+///
+/// It identifies the session in lists, logs and revocations, and grants no access. The session keeps it when its token
+/// is [replaced](crate::TokenManager::replace_token).
 ///
 /// It is the first 16 bytes of the SHA-256 hash of the token's text, in base64url (22 characters). For a JWT, the hash
 /// leaves out the signature and the dot before it. Stores use the id as the key of the session, so reading the store
@@ -164,13 +178,30 @@ impl<'de> Deserialize<'de> for TokenId {
     }
 }
 
+/// The ids of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenIds {
+    /// The session, by the id of its first token.
+    pub(crate) session: TokenId,
+    /// The token itself.
+    pub(crate) token: TokenId,
+}
+
+impl TokenIds {
+    /// The ids of a token that names this session; without one, the session is that of the token.
+    pub(crate) fn new(token: TokenId, session: Option<&TokenId>) -> Self {
+        let session = *session.unwrap_or(&token);
+        Self { session, token }
+    }
+}
+
 /// The content of a well-formed token, parsed without a store call.
 ///
 /// Deliberately without `Debug`: no log needs it.
 #[derive(Clone)]
 pub(crate) struct ParsedToken {
     pub(crate) user_id: Arc<str>,
-    pub(crate) id: TokenId,
+    pub(crate) ids: TokenIds,
 }
 
 impl ParsedToken {
@@ -185,6 +216,10 @@ impl ParsedToken {
         if !is_secret(secret.strip_prefix('.')?) {
             return None;
         }
+        let (user_id, session) = match user_id.split_once('.') {
+            Some((user_id, session)) => (user_id, Some(session.parse().ok()?)),
+            None => (user_id, None),
+        };
         let mut buffer = [0; MAX_USER_ID_LEN];
         // A user id that is too long does not fit into the buffer.
         let len = BASE64URL.decode_slice(user_id, &mut buffer).ok()?;
@@ -192,7 +227,7 @@ impl ParsedToken {
         check_user_id(user_id).ok()?;
         Some(Self {
             user_id: user_id.into(),
-            id: TokenId::of(text),
+            ids: TokenIds::new(TokenId::of(text), session.as_ref()),
         })
     }
 }
@@ -247,11 +282,13 @@ mod tests {
     proptest! {
         /// Parsing a token returns the user id that it was minted for.
         #[test]
-        fn every_user_id_round_trips(id in "(?s).{1,63}") {
-            let token = Token::mint(&id).unwrap();
+        fn every_user_id_round_trips(id in "(?s).{1,63}", session: Option<[u8; 16]>) {
+            let session = session.map(|bytes| TokenId::from_bytes(&bytes));
+            let token = Token::mint(&id, session.as_ref()).unwrap();
             let parsed = ParsedToken::parse(token.expose_secret()).unwrap();
             prop_assert_eq!(&*parsed.user_id, id);
-            prop_assert_eq!(parsed.id, *token.id());
+            prop_assert_eq!(parsed.ids, token.ids());
+            prop_assert_eq!(parsed.ids.session, session.unwrap_or(parsed.ids.token));
             prop_assert!(token.expose_secret().len() <= MAX_TOKEN_LEN);
             // RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
             prop_assert!(token.expose_secret().bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b)));
@@ -259,9 +296,12 @@ mod tests {
 
         /// Parsing never panics and accepts only the canonical text of a token.
         #[test]
-        fn parsing_never_panics_and_is_canonical(text in "(tbs1\\.)?[A-Za-z0-9_=-]{0,12}(\\.[A-Za-z0-9_-]{41,45})?|\\PC{0,80}") {
+        fn parsing_never_panics_and_is_canonical(text in "(tbs1\\.)?[A-Za-z0-9_=-]{0,12}(\\.[A-Za-z0-9_-]{21}[AQgw])?(\\.[A-Za-z0-9_-]{42,44})?|\\PC{0,80}") {
             if let Some(parsed) = ParsedToken::parse(&text) {
-                let spelled = format!("tbs1.{}.{}", BASE64URL.encode(&*parsed.user_id), text.rsplit_once('.').unwrap().1);
+                let ids = parsed.ids;
+                let session = if ids.session == ids.token { String::new() } else { format!(".{}", ids.session) };
+                let secret = text.rsplit_once('.').unwrap().1;
+                let spelled = format!("tbs1.{}{session}.{secret}", BASE64URL.encode(&*parsed.user_id));
                 prop_assert_eq!(spelled, text);
             }
         }
@@ -270,12 +310,15 @@ mod tests {
     #[test]
     fn the_longest_id_fits_and_one_byte_more_is_refused() {
         let id = "x".repeat(255);
-        let token = Token::mint(&id).unwrap();
-        let parsed = ParsedToken::parse(token.expose_secret()).unwrap();
-        assert_eq!(*parsed.user_id, *id);
+        let session = TokenId::from_bytes(&[9; 16]);
+        for session in [None, Some(&session)] {
+            let token = Token::mint(&id, session).unwrap();
+            let parsed = ParsedToken::parse(token.expose_secret()).unwrap();
+            assert_eq!(*parsed.user_id, *id);
+        }
         for bad in [String::new(), "x".repeat(256)] {
             assert_eq!(
-                Token::mint(&bad).unwrap_err().kind(),
+                Token::mint(&bad, None).unwrap_err().kind(),
                 ErrorKind::InvalidInput
             );
         }
@@ -285,6 +328,11 @@ mod tests {
     fn near_misses_are_not_tokens() {
         let good = "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         assert!(ParsedToken::parse(good).is_some());
+        let named =
+            "tbs1.YWxpY2U.4kwus3f3oUnjsz4F7CAgaQ.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let parsed = ParsedToken::parse(named).unwrap();
+        assert_eq!(parsed.ids.session.as_str(), "4kwus3f3oUnjsz4F7CAgaQ");
+        assert_eq!(parsed.ids.token, TokenId::of(named));
         for bad in [
             "",
             "tbs1.",
@@ -302,6 +350,12 @@ mod tests {
             "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA.x",
             "tbs1.YWxpY2U.+AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            // An empty session, one that is too short, with stray bits, in front of the user, two of them.
+            "tbs1.YWxpY2U..AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.4kwus3f3oUnjsz4F7CAga.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.4kwus3f3oUnjsz4F7CAgaR.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.4kwus3f3oUnjsz4F7CAgaQ.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+            "tbs1.YWxpY2U.4kwus3f3oUnjsz4F7CAgaQ.4kwus3f3oUnjsz4F7CAgaQ.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             " tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
             "tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n",
         ] {
@@ -348,7 +402,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_secret_and_serialize_shows_the_token() {
-        let token = Token::mint("alice").unwrap();
+        let token = Token::mint("alice", None).unwrap();
         let debug = format!("{token:?}");
         assert!(debug.contains(token.id().as_str()));
         assert!(!debug.contains(&token.expose_secret()[PREFIX.len()..]));

@@ -7,6 +7,7 @@ use std::{
 use crate::{
     TokenId,
     store::{Checked, SessionVersion},
+    token::TokenIds,
 };
 
 /// An authenticated user: the id, the detail from the user loader, and the state of the token.
@@ -21,20 +22,24 @@ pub struct User<D = serde_json::Value> {
 /// The state of a token at the time of a check.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenState {
-    pub(crate) id: TokenId,
+    pub(crate) ids: TokenIds,
     pub(crate) remaining: Duration,
+    /// The end of the grace of a token that was replaced.
+    pub(crate) usable_until: Option<SystemTime>,
     pub(crate) expires_at: SystemTime,
     pub(crate) refreshed_at: SystemTime,
     pub(crate) ends_at: Option<SystemTime>,
 }
 
 impl TokenState {
-    pub(crate) fn of(id: TokenId, checked: &Checked) -> Self {
+    pub(crate) fn of(ids: TokenIds, checked: &Checked) -> Self {
         let session = &checked.session;
-        let remaining = session.expires_at.duration_since(checked.now);
+        let usable_until = session.usable_until(&ids.token);
+        let end = usable_until.map_or(session.expires_at, |end| end.min(session.expires_at));
         Self {
-            id,
-            remaining: remaining.unwrap_or_default(),
+            ids,
+            remaining: end.duration_since(checked.now).unwrap_or_default(),
+            usable_until,
             expires_at: session.expires_at,
             refreshed_at: session.refreshed_at,
             ends_at: session.ends_at,
@@ -48,10 +53,11 @@ impl TokenState {
         }
     }
 
-    /// The ttl that the last refresh (or the login) set; `None` if the session already reaches its absolute end.
+    /// The ttl that the last refresh (or the login) set; `None` if the session already reaches its absolute end, or the
+    /// token was replaced.
     pub(crate) fn renewable(&self) -> Option<Duration> {
         let ttl = self.expires_at.duration_since(self.refreshed_at).ok();
-        ttl.filter(|_| self.ends_at != Some(self.expires_at))
+        ttl.filter(|_| self.ends_at != Some(self.expires_at) && self.usable_until.is_none())
     }
 }
 
@@ -76,10 +82,10 @@ impl<D> User<D> {
         self.detail.as_deref()
     }
 
-    /// The public id of the token that was checked; `None` for a user from
+    /// The public id of the session whose token was checked; `None` for a user from
     /// [`TokenManager::add_user`](crate::TokenManager::add_user), which involves no token.
     pub fn token_id(&self) -> Option<&TokenId> {
-        self.token.as_ref().map(|token| &token.id)
+        self.token.as_ref().map(|token| &token.ids.session)
     }
 
     pub(crate) fn token(&self) -> Option<&TokenState> {
@@ -91,9 +97,12 @@ impl<D> User<D> {
         self.token.map(|token| token.remaining)
     }
 
-    /// When the token expires unless it is refreshed, by the store's clock.
+    /// When the token expires unless it is refreshed, by the store's clock. A token that was
+    /// [replaced](crate::TokenManager::replace_token) expires with its grace at the latest.
     pub fn token_expires_at(&self) -> Option<SystemTime> {
-        self.token.map(|token| token.expires_at)
+        let token = self.token?;
+        let end = token.usable_until;
+        Some(end.map_or(token.expires_at, |end| end.min(token.expires_at)))
     }
 }
 

@@ -78,9 +78,9 @@ impl VerifiedClaims {
         Arc::clone(&self.0.user_id)
     }
 
-    /// The public handle of the token, the same as in services with a store.
+    /// The public id of the token's session, the same as in services with a store.
     ///
-    /// It is derived from the signed part, so whoever has the token cannot change it.
+    /// It is a claim (`sid`), or is derived from the signed part, so whoever has the token cannot change it.
     pub fn token_id(&self) -> &TokenId {
         &self.0.token_id
     }
@@ -147,7 +147,16 @@ pub(super) struct Claims {
     nbf: Option<f64>,
     iat: Option<f64>,
     jti: Option<String>,
+    sid: Option<Value>,
     client_id: Option<Value>,
+}
+
+impl Claims {
+    /// The session that the token names; `None` if it is the one that began with this token. Another issuer may use
+    /// this claim for ids of its own.
+    pub(super) fn session(&self) -> Option<TokenId> {
+        self.sid.as_ref()?.as_str()?.parse().ok()
+    }
 }
 
 /// The `aud` claim: a list, or a string in the special case of one audience (RFC 7519 §4.1.3).

@@ -30,6 +30,7 @@
 //! | `jti` | 16 random bytes, base64url |
 //! | `iat` | when the token was issued, by the clock of the service |
 //! | `exp` | the absolute end of the session, by the [`max_lifetime`](crate::TokenOptions::max_lifetime) of the login, or else [that of the configuration](JwtConfig::max_lifetime) |
+//! | `sid` | the session, by its [`TokenId`]; only in a token that has [replaced](crate::TokenManager::replace_token) another one |
 //! | `iss`, `aud` | as configured; a configured claim must be present and match |
 //! | `client_id` | only in [access tokens](JwtConfig::access_tokens) |
 //!
@@ -103,11 +104,9 @@ pub use self::{
     key::{SigningKey, VerifyingKey},
     verifier::{JwtVerifier, JwtVerifierBuilder},
 };
-#[cfg(doc)]
-use crate::TokenId;
 use crate::{
-    Error, ErrorKind, RefusalReason, Token,
-    token::{ParsedToken, check_user_id},
+    Error, ErrorKind, RefusalReason, Token, TokenId,
+    token::{ParsedToken, TokenIds, check_user_id},
 };
 
 mod claims;
@@ -282,6 +281,8 @@ struct NewClaims<'a> {
     iat: u64,
     exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
@@ -290,7 +291,13 @@ struct NewClaims<'a> {
 }
 
 impl JwtTokens {
-    pub(crate) fn mint(&self, user_id: &str, lifetime: Duration) -> Result<Token, Error> {
+    /// Issues a token for a session with this absolute end: the first one, or another one of `session`.
+    pub(crate) fn mint(
+        &self,
+        user_id: &str,
+        ends_at: SystemTime,
+        session: Option<&TokenId>,
+    ) -> Result<Token, Error> {
         check_user_id(user_id)?;
         let Some(minter) = &self.minter else {
             let message = "this manager only verifies tokens: it has no key to sign them";
@@ -298,15 +305,15 @@ impl JwtTokens {
         };
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(Error::random)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
+        let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let rules = self.checks.rules();
         let claims = NewClaims {
             sub: user_id,
             jti: BASE64URL.encode(random),
-            iat: now.as_secs(),
+            iat: since_epoch(SystemTime::now()).as_secs(),
             // Rounded up, because the store keeps the end to the millisecond.
-            exp: (now + lifetime).as_secs() + 1,
+            exp: since_epoch(ends_at).as_secs() + 1,
+            sid: session.map(TokenId::as_str),
             iss: rules.issuer.as_deref(),
             aud: rules.audience.as_deref(),
             client_id: minter.client_id.as_deref(),
@@ -320,7 +327,7 @@ impl JwtTokens {
             Error::with_source(ErrorKind::Serialize, message, error)
         })?;
         let mut text = format!("{}.{}", minter.header, BASE64URL.encode(claims));
-        let id = token_id(&text);
+        let ids = TokenIds::new(token_id(&text), session);
         let signature = minter.key.sign(text.as_bytes()).map_err(unsigned)?;
         text.push('.');
         BASE64URL.encode_string(signature, &mut text);
@@ -331,7 +338,7 @@ impl JwtTokens {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        Ok(Token::with_id(text, id))
+        Ok(Token::with_ids(text, ids))
     }
 
     pub(crate) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {
@@ -340,10 +347,10 @@ impl JwtTokens {
         {
             return Ok(token);
         }
-        let (user_id, id) = self.checks.identify(text)?;
+        let (user_id, ids) = self.checks.identify(text)?;
         Ok(ParsedToken {
             user_id: user_id.into(),
-            id,
+            ids,
         })
     }
 }

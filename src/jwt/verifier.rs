@@ -9,7 +9,7 @@ use super::{
     crypto::Algorithm,
     jwk::read_set,
 };
-use crate::{Error, ErrorKind, RefusalReason, TokenId};
+use crate::{Error, ErrorKind, RefusalReason, TokenId, token::TokenIds};
 
 /// Verifies tokens offline, by their signature, type, issuer, audience and expiry alone.
 ///
@@ -148,8 +148,13 @@ impl JwtVerifier {
         let verified = self.0.checks.verify(token)?;
         let expires_at = self.0.checks.rules.check(&verified.claims)?;
         let all = json(&verified.payload).ok_or(RefusalReason::NotVerified)?;
-        let (claims, id) = (verified.claims, verified.token_id);
-        Ok(VerifiedClaims::new(claims, expires_at, id, all))
+        let ids = verified.ids();
+        Ok(VerifiedClaims::new(
+            verified.claims,
+            expires_at,
+            ids.session,
+            all,
+        ))
     }
 }
 
@@ -176,6 +181,12 @@ struct Signed {
     claims: Claims,
     payload: Vec<u8>,
     token_id: TokenId,
+}
+
+impl Signed {
+    fn ids(&self) -> TokenIds {
+        TokenIds::new(self.token_id, self.claims.session().as_ref())
+    }
 }
 
 impl Checks {
@@ -205,11 +216,12 @@ impl Checks {
         Ok(Self { keys: by_id, rules })
     }
 
-    /// Verifies a token by the keys and the rules, and returns its user id and handle.
-    pub(super) fn identify(&self, token: &str) -> Result<(String, TokenId), RefusalReason> {
+    /// Verifies a token by the keys and the rules, and returns its user id and ids.
+    pub(super) fn identify(&self, token: &str) -> Result<(String, TokenIds), RefusalReason> {
         let verified = self.verify(token)?;
         self.rules.check(&verified.claims)?;
-        Ok((verified.claims.sub, verified.token_id))
+        let ids = verified.ids();
+        Ok((verified.claims.sub, ids))
     }
 
     /// Verifies the type and signature of a token (RFC 7515 §5.2), but not its claims.

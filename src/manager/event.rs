@@ -41,6 +41,25 @@ pub enum Event<'a> {
         /// The handle of the session.
         token_id: &'a TokenId,
     },
+    /// The token of a session was [replaced](crate::TokenManager::replace_token).
+    #[non_exhaustive]
+    Replaced {
+        /// The user.
+        user_id: &'a str,
+        /// The handle of the session, which is that of its first token.
+        token_id: &'a TokenId,
+        /// When the session expires unless it is refreshed.
+        expires_at: SystemTime,
+    },
+    /// A replaced token was presented after its grace, and its session was ended: one of those who have had the token
+    /// may have stolen it (RFC 9700 §4.14.2).
+    #[non_exhaustive]
+    Reused {
+        /// The user.
+        user_id: &'a str,
+        /// The handle of the session.
+        token_id: &'a TokenId,
+    },
     /// A live session was ended. It may have ended before if the first reply of the store was lost.
     #[non_exhaustive]
     LoggedOut {

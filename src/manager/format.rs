@@ -1,8 +1,8 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "jwt")]
 use super::types::check_ttl;
-use crate::{Error, RefusalReason, Token, token::ParsedToken};
+use crate::{Error, RefusalReason, Token, TokenId, token::ParsedToken};
 
 /// The format of the issued tokens.
 pub(super) enum Format {
@@ -38,12 +38,32 @@ impl Format {
         lifetime: &mut Option<Duration>,
     ) -> Result<Token, Error> {
         match self {
-            Self::Opaque => Token::mint(user_id),
+            Self::Opaque => Token::mint(user_id, None),
             #[cfg(feature = "jwt")]
             Self::Jwt {
                 tokens,
                 max_lifetime,
-            } => tokens.mint(user_id, *lifetime.get_or_insert(*max_lifetime)),
+            } => {
+                let lifetime = *lifetime.get_or_insert(*max_lifetime);
+                tokens.mint(user_id, SystemTime::now() + lifetime, None)
+            }
+        }
+    }
+
+    /// Another token of a session. It is a JWT if the session has an absolute end, when the JWT can expire; if not, the
+    /// session began with an opaque token, before JWTs were introduced.
+    pub(super) fn mint_another(
+        &self,
+        user_id: &str,
+        session: &TokenId,
+        ends_at: Option<SystemTime>,
+    ) -> Result<Token, Error> {
+        match (self, ends_at) {
+            #[cfg(feature = "jwt")]
+            (Self::Jwt { tokens, .. }, Some(ends_at)) => {
+                tokens.mint(user_id, ends_at, Some(session))
+            }
+            _ => Token::mint(user_id, Some(session)),
         }
     }
 

@@ -7,7 +7,7 @@ pub use self::{
     builder::TokenManagerBuilder,
     event::Event,
     loader::LoadUser,
-    types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
+    types::{IssuedToken, RefreshedUsers, ReplaceOptions, Replacement, TokenInfo, TokenOptions},
 };
 use self::{
     decoded_users::DecodedUsers,
@@ -15,13 +15,14 @@ use self::{
     load::SingleFlight,
     login::{Login, Undos},
     renew::Renewals,
+    replace::judge,
     sessions::Sessions,
     types::{check_ttl, encode_metadata},
 };
 use crate::{
     Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
     store::{Checked, Lookup, NewSession, SessionLimit},
-    token::{ParsedToken, check_user_id},
+    token::{ParsedToken, TokenIds, check_user_id},
     user::TokenState,
 };
 
@@ -37,6 +38,7 @@ mod loader;
 mod login;
 mod observe;
 mod renew;
+mod replace;
 mod sessions;
 mod slot;
 #[cfg(feature = "tracing")]
@@ -176,7 +178,7 @@ impl<D> TokenManager<D> {
             sessions: self.inner.sessions.clone(),
             undos: Arc::clone(&self.inner.undos),
             user_id: user_id.into(),
-            token_id: *token.id(),
+            token_id: token.ids().session,
         };
         let logging_in = login.run(new, self.inner.limit);
         let created = logging_in.await.inspect_err(|error| {
@@ -198,10 +200,8 @@ impl<D> TokenManager<D> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
-        match self.look_up_token(&token).wait().await? {
-            Some(checked) => Ok(Some(user(&token, None, &checked))),
-            None => Ok(self.report_refusal(&token, RefusalReason::NotLive)),
-        }
+        let checked = self.look_up_token(&token).wait().await?;
+        self.admit(&token, None, checked).await
     }
 
     /// Sets the expiry of a live token to `ttl` from now, but never past its
@@ -215,20 +215,31 @@ impl<D> TokenManager<D> {
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
         match self.parse(token) {
-            Some(token) => self.refresh_session(&token.user_id, &token.id, ttl).await,
+            Some(token) => self.refresh_session(&token, ttl).await,
             None => Ok(false),
         }
     }
 
     /// Ends the session of a token, everywhere at once.
     ///
+    /// Any token of the session will do, even one that was [replaced](Self::replace_token).
+    ///
     /// Returns `true` if the session was live, or if the store cannot tell because its first reply was lost. The call
     /// can be repeated safely, and is [completed](Self#dropped-calls) even if its future is dropped.
     pub async fn delete_token(&self, token: &str) -> Result<bool, Error> {
-        match self.parse(token) {
-            Some(token) => self.delete_session(&token.user_id, &token.id).await,
-            None => Ok(false),
+        let Some(token) = self.parse(token) else {
+            return Ok(false);
+        };
+        let TokenIds { session, token: id } = token.ids;
+        // Whoever has the first token knows a secret of the session. Others only name the session, which is no secret.
+        if id != session {
+            let checked = self.look_up_token(&token).wait().await?;
+            if let Err(reason) = judge(token.ids, checked) {
+                self.refuse(&token, reason).await?;
+                return Ok(reason == RefusalReason::Reused);
+            }
         }
+        self.delete_session(&token.user_id, &session).await
     }
 
     /// Lists the live sessions of a user, oldest first, by their public handles.
@@ -281,16 +292,6 @@ impl<D> TokenManager<D> {
         self.inner.sessions.store.ping().await
     }
 
-    pub(crate) async fn refresh_user_token(
-        &self,
-        user_id: &str,
-        token_id: &TokenId,
-        ttl: impl Into<Option<Duration>>,
-    ) -> Result<bool, Error> {
-        let ttl = self.token_ttl(ttl)?;
-        self.refresh_session(user_id, token_id, ttl).await
-    }
-
     /// Parses a token without a store call. Returns `None` if this manager cannot have issued it.
     pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
         let parsed = self.inner.format.parse(token);
@@ -303,7 +304,23 @@ impl<D> TokenManager<D> {
     }
 
     pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {
-        self.look_up(&token.user_id, &token.id)
+        self.look_up(&token.user_id, &token.ids.session)
+    }
+
+    /// The user of a token by the check of its session; `None` if the token is refused.
+    async fn admit(
+        &self,
+        token: &ParsedToken,
+        detail: Option<Arc<D>>,
+        checked: Option<Checked>,
+    ) -> Result<Option<User<D>>, Error> {
+        match judge(token.ids, checked) {
+            Ok(checked) => Ok(Some(user(token, detail, &checked))),
+            Err(reason) => {
+                self.refuse(token, reason).await?;
+                Ok(None)
+            }
+        }
     }
 
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
@@ -312,7 +329,7 @@ impl<D> TokenManager<D> {
 }
 
 fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
-    let state = TokenState::of(token.id, checked);
+    let state = TokenState::of(token.ids, checked);
     User::new(Arc::clone(&token.user_id), detail, Some(state))
 }
 

@@ -12,7 +12,9 @@ use super::{
     TokenManager,
     background::{spawn, timeout},
 };
-use crate::{Error, ErrorKind, TokenId, User, store::SessionChange, user::TokenState};
+use crate::{
+    Error, ErrorKind, TokenId, User, store::SessionChange, token::TokenIds, user::TokenState,
+};
 
 /// The time limit of a renewal, after which a later request can retry.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,18 +47,20 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
             return;
         };
         let Some(ttl) = due(token, below) else { return };
-        if !self.inner.renewals.running().insert(token.id) {
+        let TokenIds { session, token: id } = token.ids;
+        if !self.inner.renewals.running().insert(session) {
             return;
         }
         // A refresh or logout by the request itself takes precedence over the renewal.
         let change = SessionChange {
+            if_token: Some(id),
             if_version: Some(token.version()),
             ..SessionChange::refresh(ttl)
         };
         let renewal = Renewal {
             manager: self.clone(),
             user_id: user.id().into(),
-            token_id: token.id,
+            token_id: session,
             change,
         };
         spawn(&runtime, renewal.run());

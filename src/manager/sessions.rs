@@ -1,6 +1,9 @@
 //! Changes of sessions and their events. A change runs to completion even if its caller is dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::{Event, TokenManager, background, listener::Listener};
 use crate::{
@@ -79,6 +82,10 @@ pub(super) struct Done {
 pub(super) enum Change {
     Evicted(TokenId),
     Refreshed(TokenId),
+    Replaced {
+        token_id: TokenId,
+        expires_at: SystemTime,
+    },
     LoggedOut(TokenId),
     LoggedOutAll {
         kept: Option<TokenId>,
@@ -92,6 +99,14 @@ impl Drop for Done {
         self.listener.tell(&match &self.change {
             Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
             Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
+            Change::Replaced {
+                token_id,
+                expires_at,
+            } => Event::Replaced {
+                user_id,
+                token_id,
+                expires_at: *expires_at,
+            },
             Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
             Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
                 user_id,
@@ -103,21 +118,25 @@ impl Drop for Done {
 }
 
 impl<D> TokenManager<D> {
-    pub(super) async fn refresh_session(
+    /// Refreshes the session of a token that is its current one.
+    pub(crate) async fn refresh_session(
         &self,
-        user_id: &str,
-        token_id: &TokenId,
-        ttl: Duration,
+        token: &ParsedToken,
+        ttl: impl Into<Option<Duration>>,
     ) -> Result<bool, Error> {
-        let (sessions, user) = (&self.inner.sessions, Arc::<str>::from(user_id));
-        let change = SessionChange::refresh(ttl);
+        let change = SessionChange {
+            if_token: Some(token.ids.token),
+            ..SessionChange::refresh(self.token_ttl(ttl)?)
+        };
+        let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
+        let session = token.ids.session;
         let work = sessions
             .clone()
-            .refresh(Arc::clone(&user), *token_id, change);
-        let refreshing = sessions.run_to_completion("update", user, Some(*token_id), work);
+            .refresh(Arc::clone(&user_id), session, change);
+        let refreshing = sessions.run_to_completion("update", user_id, Some(session), work);
         let refreshed = refreshing.await?.is_some();
         if !refreshed {
-            self.refused(Some((user_id, Some(token_id))), RefusalReason::NotLive);
+            self.refuse_change(token).await?;
         }
         Ok(refreshed)
     }
@@ -153,7 +172,7 @@ impl<D> TokenManager<D> {
         token: &ParsedToken,
         reason: RefusalReason,
     ) -> Option<T> {
-        self.refused(Some((&token.user_id, Some(&token.id))), reason);
+        self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
         None
     }
 

@@ -62,6 +62,12 @@ pub(super) fn event(event: &Event<'_>) {
         Event::Refreshed { user_id, token_id } => {
             debug!(user.id = user_id, token.id = %token_id, "refreshed");
         }
+        Event::Replaced {
+            user_id, token_id, ..
+        } => info!(user.id = user_id, token.id = %token_id, "token replaced"),
+        Event::Reused { user_id, token_id } => {
+            warn!(user.id = user_id, token.id = %token_id, "ended because a replaced token was reused");
+        }
         Event::LoggedOut { user_id, token_id } => {
             info!(user.id = user_id, token.id = %token_id, "logged out");
         }

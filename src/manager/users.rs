@@ -8,6 +8,7 @@ use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
     load::SingleFlight,
+    replace::judge,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
     user,
@@ -24,8 +25,8 @@ const REFRESH_CONCURRENCY: usize = 8;
 /// The outcome of authenticating a token after its store lookup.
 pub(crate) enum AuthOutcome<D> {
     Known(Result<Option<User<D>>, Error>),
-    /// The token is live, but its user has to be loaded.
-    Load(BoxFuture<'static, Option<User<D>>>),
+    /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.
+    Waiting(BoxFuture<'static, Option<User<D>>>),
 }
 
 /// A pending load of the user of a live token.
@@ -83,7 +84,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         let checked = self.look_up_token(&token).wait().await;
         match self.authenticate(&token, checked, Some(user_ttl)) {
             AuthOutcome::Known(user) => user,
-            AuthOutcome::Load(load) => load.await,
+            AuthOutcome::Waiting(user) => user.await,
         }
     }
 
@@ -163,11 +164,16 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         checked: Result<Option<Checked>, Error>,
         user_ttl: Option<Duration>,
     ) -> AuthOutcome<D> {
-        let checked = match checked {
-            Ok(Some(checked)) => checked,
-            Ok(None) => {
-                return AuthOutcome::Known(Ok(self.report_refusal(token, RefusalReason::NotLive)));
+        let checked = match checked.map(|checked| judge(token.ids, checked)) {
+            Ok(Ok(checked)) => checked,
+            Ok(Err(reason @ RefusalReason::Reused)) => {
+                let (manager, token) = (self.clone(), token.clone());
+                return AuthOutcome::Waiting(Box::pin(async move {
+                    manager.refuse(&token, reason).await?;
+                    Ok(None)
+                }));
             }
+            Ok(Err(reason)) => return AuthOutcome::Known(Ok(self.report_refusal(token, reason))),
             Err(error) => return AuthOutcome::Known(Err(error)),
         };
         let slot = match &checked.user {
@@ -187,7 +193,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         seen: checked.user,
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };
-                    return AuthOutcome::Load(Box::pin(load.run()));
+                    return AuthOutcome::Waiting(Box::pin(load.run()));
                 }
             },
         }))
@@ -207,9 +213,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
             return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser));
         };
         // A logout during the load must win.
-        match manager.look_up_token(token).wait().await? {
-            Some(checked) => Ok(Some(user(token, Some(detail), &checked))),
-            None => Ok(manager.report_refusal(token, RefusalReason::NotLive)),
-        }
+        let checked = manager.look_up_token(token).wait().await?;
+        manager.admit(token, Some(detail), checked).await
     }
 }

@@ -3,13 +3,13 @@ use http::Request;
 use super::{
     Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions, settings::Settings,
 };
-use crate::{Error, TokenId, TokenManager, User};
+use crate::{Error, TokenManager, User, token::TokenIds};
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
     settings: &Settings<R>,
     manager: &TokenManager<D>,
-    token_id: &TokenId,
+    ids: TokenIds,
     user: Result<Option<User<D>>, Error>,
     request: &mut Request<ReqBody>,
 ) -> Result<(), Rejection>
@@ -21,7 +21,7 @@ where
             if let Some(below) = settings.refresh_below {
                 manager.renew_below(below, &user);
             }
-            Ok(Session::new(user, *token_id, manager.clone()))
+            Ok(Session::new(user, ids, manager.clone()))
         }
         None if settings.mode == Mode::Optional => {
             Err(Anonymous::new(Rejection::InvalidToken, manager.clone()))

@@ -41,8 +41,8 @@ pin_project! {
             check: BoxFuture<'static, Option<Checked>>,
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
-        Loading {
-            load: BoxFuture<'static, Option<User<D>>>,
+        Waiting {
+            user: BoxFuture<'static, Option<User<D>>>,
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Calling {
@@ -92,13 +92,13 @@ where
         }
     }
 
-    pub(super) fn load(
-        load: BoxFuture<'static, Option<User<D>>>,
+    pub(super) fn wait(
+        user: BoxFuture<'static, Option<User<D>>>,
         pending: Box<Pending<S, D, ReqBody, R>>,
     ) -> Self {
         let pending = Some(pending);
         Self {
-            state: State::Loading { load, pending },
+            state: State::Waiting { user, pending },
         }
     }
 
@@ -133,14 +133,14 @@ where
                     let pending = pending.take().expect("polled after completion");
                     match (pending.authenticate)(&pending.manager, &pending.token, checked, None) {
                         AuthOutcome::Known(user) => pending.resume(user),
-                        AuthOutcome::Load(load) => {
+                        AuthOutcome::Waiting(user) => {
                             let pending = Some(pending);
-                            State::Loading { load, pending }
+                            State::Waiting { user, pending }
                         }
                     }
                 }
-                StateProj::Loading { load, pending } => {
-                    let user = ready!(load.as_mut().poll(cx));
+                StateProj::Waiting { user, pending } => {
+                    let user = ready!(user.as_mut().poll(cx));
                     pending
                         .take()
                         .expect("polled after completion")
@@ -170,8 +170,8 @@ where
         mut self,
         user: Result<Option<User<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future> {
-        let (settings, manager, token_id) = (&self.post.settings, &self.manager, &self.token.id);
-        match attach_session(settings, manager, token_id, user, &mut self.request) {
+        let (settings, manager, ids) = (&self.post.settings, &self.manager, self.token.ids);
+        match attach_session(settings, manager, ids, user, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
                 post: self.post,
@@ -202,7 +202,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Checking { .. } => "Checking",
-            State::Loading { .. } => "Loading",
+            State::Waiting { .. } => "Waiting",
             State::Calling { .. } => "Calling",
             State::Refused { .. } => "Refused",
         };

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     Error, User,
     jwt::{JwtVerifier, VerifiedClaims},
+    token::TokenIds,
     user::TokenState,
 };
 
@@ -190,8 +191,9 @@ where
 fn user<D>(claims: &VerifiedClaims) -> User<D> {
     let (now, expires_at) = (SystemTime::now(), claims.expires_at());
     let state = TokenState {
-        id: *claims.token_id(),
+        ids: TokenIds::new(*claims.token_id(), None),
         remaining: expires_at.duration_since(now).unwrap_or_default(),
+        usable_until: None,
         expires_at,
         refreshed_at: claims.issued_at().unwrap_or(now),
         ends_at: Some(expires_at),

@@ -75,13 +75,13 @@ where
                 };
                 match outcome {
                     AuthOutcome::Known(user) => {
-                        match attach_session(settings, manager, &token.id, user, &mut request) {
+                        match attach_session(settings, manager, token.ids, user, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), post),
                             Err(rejection) => ResponseFuture::refuse(rejection, post),
                         }
                     }
-                    AuthOutcome::Load(load) => {
-                        ResponseFuture::load(load, self.pending(request, token, post))
+                    AuthOutcome::Waiting(user) => {
+                        ResponseFuture::wait(user, self.pending(request, token, post))
                     }
                 }
             }

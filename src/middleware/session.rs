@@ -5,7 +5,10 @@ use http::Extensions;
 use super::{Rejection, Revoked};
 #[cfg(feature = "jwt")]
 use crate::jwt::VerifiedClaims;
-use crate::{Error, TokenId, TokenManager, User};
+use crate::{
+    Error, ReplaceOptions, Replacement, TokenId, TokenManager, User,
+    token::{ParsedToken, TokenIds},
+};
 
 /// The session of a request: its user, its handle, and the means to refresh and end it.
 ///
@@ -13,17 +16,13 @@ use crate::{Error, TokenId, TokenManager, User};
 /// Cloning is cheap.
 pub struct Session<D = serde_json::Value> {
     user: User<D>,
-    token_id: TokenId,
+    ids: TokenIds,
     manager: TokenManager<D>,
 }
 
 impl<D> Session<D> {
-    pub(super) fn new(user: User<D>, token_id: TokenId, manager: TokenManager<D>) -> Self {
-        Self {
-            user,
-            token_id,
-            manager,
-        }
+    pub(super) fn new(user: User<D>, ids: TokenIds, manager: TokenManager<D>) -> Self {
+        Self { user, ids, manager }
     }
 
     /// The user of this session.
@@ -33,7 +32,7 @@ impl<D> Session<D> {
 
     /// The public handle of this session.
     pub fn token_id(&self) -> &TokenId {
-        &self.token_id
+        &self.ids.session
     }
 
     /// The manager behind the layer, for all other operations.
@@ -49,14 +48,14 @@ impl<D> Session<D> {
     /// do not tell the user that it has.
     pub async fn log_out(&self) -> Result<bool, Error> {
         let (manager, user_id) = (&self.manager, self.user.id());
-        manager.delete_user_token(user_id, &self.token_id).await
+        manager.delete_user_token(user_id, self.token_id()).await
     }
 
     /// Ends all other sessions of this user, and returns how many.
     pub async fn log_out_others(&self) -> Result<u64, Error> {
         let (manager, user_id) = (&self.manager, self.user.id());
         manager
-            .delete_other_user_tokens(user_id, &self.token_id)
+            .delete_other_user_tokens(user_id, self.token_id())
             .await
     }
 
@@ -67,13 +66,31 @@ impl<D> Session<D> {
 
     /// Makes this session expire `ttl` from now, but never after its absolute end.
     ///
-    /// `None` stands for the manager's token ttl. Returns `false` if the session has already ended: a refresh never
-    /// brings a session back.
+    /// `None` stands for the manager's token ttl. Returns `false` if the session has already ended, because a refresh
+    /// never brings a session back, or if the token of the request was replaced.
     pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
-        let (manager, user_id) = (&self.manager, self.user.id());
-        manager
-            .refresh_user_token(user_id, &self.token_id, ttl)
-            .await
+        self.manager.refresh_session(&self.parsed(), ttl).await
+    }
+
+    /// Replaces the token of the request by a new one of this session, as
+    /// [`TokenManager::replace_token`] does, in one round trip.
+    ///
+    /// Send the new token to the client. This handle then stands for the replaced token.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TokenManager::replace_token`].
+    pub async fn replace_token(&self, options: ReplaceOptions) -> Result<Replacement, Error> {
+        let change = options.into_change()?;
+        let ends_at = self.user.token().and_then(|token| token.ends_at);
+        self.manager.replace(&self.parsed(), ends_at, change).await
+    }
+
+    fn parsed(&self) -> ParsedToken {
+        ParsedToken {
+            user_id: self.user.id().into(),
+            ids: self.ids,
+        }
     }
 }
 
@@ -105,14 +122,14 @@ impl<D: Send + Sync + 'static> Session<D> {
         let session = self.clone();
         Revoked::new(async move {
             let (manager, user_id) = (&session.manager, session.user.id());
-            manager.until_ended(user_id, &session.token_id).await;
+            manager.until_ended(user_id, session.token_id()).await;
         })
     }
 }
 
 impl<D> Clone for Session<D> {
     fn clone(&self) -> Self {
-        Self::new(self.user.clone(), self.token_id, self.manager.clone())
+        Self::new(self.user.clone(), self.ids, self.manager.clone())
     }
 }
 

@@ -53,6 +53,13 @@ impl SessionRecord {
         }
     }
 
+    /// The end of the grace of a replaced token; `None` for any other token.
+    pub(crate) fn usable_until(&self, token_id: &TokenId) -> Option<SystemTime> {
+        let replaced = self.rotation.iter().flat_map(|rotation| &rotation.replaced);
+        let mut replaced = replaced.filter(|replaced| replaced.token_id == *token_id);
+        replaced.next().map(|replaced| replaced.usable_until)
+    }
+
     /// Applies a change at `now`, by the store's clock; returns `false` and changes nothing if a condition does not
     /// hold.
     ///

@@ -24,6 +24,7 @@ mod loads;
 mod memory_store;
 mod mysql_store;
 mod redis_store;
+mod rotation;
 mod service;
 mod streams;
 mod test_util;

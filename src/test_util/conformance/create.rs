@@ -24,6 +24,7 @@ pub async fn a_new_session_is_live_and_as_ordered(backend: &impl Backend) {
     let mut expected = SessionRecord::begin(&session(HOUR), std::time::SystemTime::UNIX_EPOCH);
     expected.created_at = created_at;
     expected.refreshed_at = created_at;
+    expected.authenticated_at = created_at;
     expected.expires_at = created_at + HOUR;
     expected.ends_at = None;
     expected.metadata = None;

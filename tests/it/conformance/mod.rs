@@ -26,6 +26,15 @@ on_stores!(
     cluster: Cluster,
 );
 
+/// A pointer to a store is a store.
+mod pointers {
+    use std::sync::Arc;
+
+    use super::{MemoryStore, store_conformance_tests};
+
+    store_conformance_tests!(async || Arc::new(Box::new(MemoryStore::new())));
+}
+
 /// A wrapper changes nothing on its own.
 mod wrapped {
     use super::{Faults, MemoryStore, store_conformance_tests};

@@ -83,7 +83,7 @@ fn parts(token: &str) -> [Value; 2] {
 }
 
 /// A token of this header and these claims, signed with HMAC-SHA-256 and this key.
-fn hs256(header: &Value, claims: &Value, key: &[u8]) -> String {
+pub(crate) fn hs256(header: &Value, claims: &Value, key: &[u8]) -> String {
     let encoded = |value: &Value| BASE64URL.encode(value.to_string());
     hs256_raw(&encoded(header), &encoded(claims), key)
 }
