@@ -28,3 +28,4 @@ mod rotation;
 mod service;
 mod streams;
 mod test_util;
+mod versions;

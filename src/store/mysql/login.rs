@@ -199,7 +199,6 @@ impl Login<'_> {
             .bind(&id[..])
             .bind(millis(session.created_at))
             .bind(millis(session.refreshed_at))
-            .bind(millis(session.authenticated_at))
             .bind(millis(session.expires_at))
             .bind(session.ends_at.map(millis))
             .bind(session.metadata.as_deref())

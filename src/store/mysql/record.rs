@@ -46,17 +46,15 @@ pub(super) fn session(row: &MySqlRow) -> Result<Option<(TokenId, SessionRecord)>
     }
     let metadata: Option<Vec<u8>> = row.try_get(6)?;
     session.metadata = metadata.map(Bytes::from);
-    let ends_at = row.try_get::<Option<i64>, _>(5)?.map(time);
+    let [ends_at, authenticated_at] = [row.try_get(5)?, row.try_get(7)?]
+        .map(|column: Option<i64>| column.map(|millis| time(millis).ok_or(())).transpose());
     let rotation = rotation(row.try_get(8)?, row.try_get(9)?);
-    let (Ok(ends_at), Some(authenticated_at), Ok(rotation)) = (
-        ends_at.map(|end| end.ok_or(())).transpose(),
-        time(row.try_get(7)?),
-        rotation,
-    ) else {
+    let (Ok(ends_at), Ok(authenticated_at), Ok(rotation)) = (ends_at, authenticated_at, rotation)
+    else {
         return Ok(None);
     };
     session.ends_at = ends_at;
-    session.authenticated_at = authenticated_at;
+    session.authenticated_at = authenticated_at.unwrap_or(created_at);
     session.rotation = rotation;
     Ok(Some((id, session)))
 }

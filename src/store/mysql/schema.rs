@@ -27,7 +27,7 @@ const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
         ends_at BIGINT NULL,
         metadata LONGBLOB NULL,
         generation BIGINT NOT NULL DEFAULT 0,
-        authenticated_at BIGINT NOT NULL,
+        authenticated_at BIGINT NULL,
         current_token BINARY(16) NULL,
         replaced_tokens VARBINARY(352) NULL,
         compatible_from TINYINT UNSIGNED NOT NULL DEFAULT 1,

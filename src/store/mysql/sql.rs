@@ -203,13 +203,12 @@ impl Sql {
             // An existing row has expired, or has ended together with many others.
             insert: text(format!(
                 "INSERT INTO {sessions} \
-                 (user_id, token_id, created_at, refreshed_at, authenticated_at, expires_at, ends_at, metadata, \
-                 generation, current_token, replaced_tokens, compatible_from) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, {READER}) ON DUPLICATE KEY UPDATE \
+                 (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata, generation, \
+                 compatible_from) VALUES (?, ?, ?, ?, ?, ?, ?, ?, {READER}) ON DUPLICATE KEY UPDATE \
                  created_at = VALUES(created_at), refreshed_at = VALUES(refreshed_at), \
-                 authenticated_at = VALUES(authenticated_at), expires_at = VALUES(expires_at), \
-                 ends_at = VALUES(ends_at), metadata = VALUES(metadata), generation = VALUES(generation), \
-                 current_token = NULL, replaced_tokens = NULL, compatible_from = {READER}"
+                 expires_at = VALUES(expires_at), ends_at = VALUES(ends_at), \
+                 metadata = VALUES(metadata), generation = VALUES(generation), \
+                 authenticated_at = NULL, current_token = NULL, replaced_tokens = NULL, compatible_from = {READER}"
             )),
             update: text(update),
             delete: text(format!(

@@ -3,7 +3,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0..6 | expiry |
-//! | 6 | the version of the oldest reader that may judge the record: 1 |
+//! | 6 | the version of the oldest reader that may judge the record: 1. Later versions are 2 to 31, and never printable |
 //! | 7..13 | creation |
 //! | 13..19 | last refresh |
 //! | 19 | the parts that follow, in the order of their bits |
@@ -30,6 +30,8 @@ use crate::{
 
 /// The version of this reader.
 const READER: u8 = 1;
+/// The last version that there can be.
+const LAST_VERSION: u8 = 31;
 /// What a record begins with, whatever its version.
 const HEADER: usize = 19;
 const AUTHENTICATED: u8 = 1;
@@ -52,7 +54,7 @@ pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
         ends_at: None,
         metadata: None,
         rotation: None,
-        is_opaque: record[6] > READER,
+        is_opaque: (READER + 1..=LAST_VERSION).contains(&record[6]),
     };
     if session.is_opaque {
         return Some(session);
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_record_that_only_a_newer_reader_may_judge_is_opaque() {
-        for compatible_from in [2, 255] {
+        for compatible_from in [2, 31] {
             for tail in [&b""[..], &[15], b"from the future"] {
                 let opaque = SessionRecord {
                     is_opaque: true,
@@ -236,8 +238,11 @@ mod tests {
                 assert_eq!(decode(record[..len].to_vec()), None, "{len} of {record:?}");
             }
         }
-        let [too_long, no_version] = [record(1, b"\x04\xFF\xFF\xFF\xFF{}"), record(0, &[0; 9])];
-        assert_eq!([too_long, no_version].map(decode), [None, None]);
+        let too_long = record(1, b"\x04\xFF\xFF\xFF\xFF{}");
+        let other_versions = [0, 32, 255].map(|version| record(version, &[0; 9]));
+        for bad in other_versions.into_iter().chain([too_long]) {
+            assert_eq!(decode(bad), None);
+        }
     }
 
     #[test]

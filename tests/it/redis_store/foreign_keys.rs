@@ -65,9 +65,9 @@ async fn a_cached_user_of_another_type_is_an_error(backend: &impl Server) {
 async fn garbage_is_no_session(backend: &impl Server) {
     let (store, real) = (backend.store().await, token_id(0));
     let record = log_in(&store, "al", &real).await;
-    let other_version: &[u8] = &[[0xFF; 6].as_slice(), &[9], &[0; 18]].concat();
+    let no_version: &[u8] = &[[0xFF; 6].as_slice(), &[32], &[0; 18]].concat();
     let no_header: &[u8] = &[0xFF; 24];
-    let garbage: [&[u8]; 4] = [b"", b"x", no_header, other_version];
+    let garbage: [&[u8]; 4] = [b"", b"x", no_header, no_version];
     for (number, garbage) in (1..).zip(garbage) {
         let id = token_id(number);
         set(backend, id.as_str().as_bytes(), garbage).await;
@@ -91,7 +91,7 @@ async fn garbage_is_no_session(backend: &impl Server) {
         assert_eq!(made.unwrap().evicted.len(), 1);
         store.delete_all("al", None).await.unwrap();
         log_in(&store, "al", &real).await;
-        set(backend, b"field", other_version).await;
+        set(backend, b"field", no_version).await;
     }
     // What takes the place of garbage is a session.
     let id = token_id(60);

@@ -190,7 +190,7 @@ async fn an_unreadable_session_can_be_created_anew(backend: &impl Server) {
     }
 }
 
-/// Records that no version of this crate, or a later one, wrote. Some look as if they lived for long.
+/// Records that no version of this crate wrote. Some look as if they lived for long.
 fn unreadable() -> Vec<Vec<u8>> {
     let in_an_hour = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -210,12 +210,14 @@ fn unreadable() -> Vec<Vec<u8>> {
         b"{\"expires\":99999999999999}".to_vec(),
         record(0, 18),
         record(1, 18),
-        record(4, 18),
+        record(32, 18),
         record(255, 100),
-        // Their headers are cut off.
+        // They are cut off.
         record(2, 0),
         record(2, 11),
-        record(3, 17),
+        record(1, 11),
+        record(1, 12),
+        record(1, 13),
     ]
 }
 

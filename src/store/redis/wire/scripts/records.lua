@@ -2,8 +2,8 @@
 
 -- How many fields of a hash one call reads at most, so that it does not keep the server from others.
 local MOST = 1280
--- The version of this reader.
-local READER = 1
+-- The version of this reader, and the last one that there can be.
+local READER, LAST_VERSION = 1, 31
 
 -- 0 for what is too short to be a record of any version.
 local function expiry(record)
@@ -13,7 +13,7 @@ end
 
 -- Whether only a newer reader may judge the record.
 local function is_newer(record)
-  return #record >= 19 and record:byte(7) > READER
+  return #record >= 19 and record:byte(7) > READER and record:byte(7) <= LAST_VERSION
 end
 
 -- Whether the record is one of this version and complete.
