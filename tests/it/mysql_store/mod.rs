@@ -10,6 +10,7 @@ mod many_sessions;
 mod max_connections;
 mod migrations;
 mod misconfigured;
+mod operations;
 mod purge;
 mod refused_writes;
 mod round_trips;
@@ -17,3 +18,6 @@ mod secrets;
 mod user_ids;
 
 use crate::faults::eventually;
+
+/// The tables of a store, without their prefix.
+const TABLES: [&str; 5] = ["schema", "sessions", "cutoffs", "users", "slots"];
