@@ -10,6 +10,7 @@ mod many_sessions;
 mod max_connections;
 mod migrations;
 mod misconfigured;
+mod missing;
 mod operations;
 mod purge;
 mod refused_writes;
