@@ -18,7 +18,7 @@ mod round_trips;
 mod secrets;
 mod user_ids;
 
-use crate::faults::eventually;
+use crate::faults::{eventually, everything};
 
 /// The tables of a store, without their prefix.
 const TABLES: [&str; 5] = ["schema", "sessions", "cutoffs", "users", "slots"];
