@@ -1,4 +1,7 @@
 //! Converts driver errors into crate errors, without driver types, secrets and user ids.
+//!
+//! The server's own messages quote user names and the values of statements. No error contains such a message: it has
+//! the number of the error, and text of this module.
 
 use sqlx::mysql::MySqlDatabaseError;
 
@@ -133,13 +136,14 @@ fn convert(error: &sqlx::Error) -> Error {
                 1146 => not_migrated(),
                 _ => match misconfigured(number) {
                     Some(message) => Error::with_source(ErrorKind::Config, message, text()),
-                    // These messages concern the account or the server; others may quote stored data.
-                    None if refuses_to_serve(number) => {
-                        unavailable(format!("{}: {}", text(), database.message()))
-                    }
-                    None => {
-                        Error::with_source(ErrorKind::Store, "MySQL answered with an error", text())
-                    }
+                    None => match refuses_to_serve(number) {
+                        Some(reason) => unavailable(format!("{}: {reason}", text())),
+                        None => Error::with_source(
+                            ErrorKind::Store,
+                            "MySQL answered with an error",
+                            text(),
+                        ),
+                    },
                 },
             }
         }
@@ -193,43 +197,38 @@ fn misconfigured(number: u16) -> Option<&'static str> {
 pub(super) fn not_migrated() -> Error {
     Error::new(
         ErrorKind::Config,
-        "the tables of the session store are missing: call `MySqlStore::migrate()` first",
+        "a table of the session store is missing: call `MySqlStore::migrate()`",
     )
 }
 
 const UNAVAILABLE: &str = "MySQL is unavailable";
 
-/// Whether the server is currently unavailable: it starts, stops, is full or read-only, or denies the login.
-fn refuses_to_serve(number: u16) -> bool {
-    let refusals = [
-        1021, // disk full
-        1040, // too many connections
-        1041, // out of memory
-        1045, // access denied
-        1047, // Galera: not a part of the cluster
-        1053, // shutdown
-        1080, // connection closed
-        1114, // table full
-        1129, // host blocked
-        1130, // host not allowed
-        1152, // connection aborted
-        1158, 1159, 1160, 1161, // network
-        1203, // too many connections of this user
-        1205, // lock not granted, again and again
-        1213, // deadlock, again and again
-        1226, // a limit of the user is reached
-        1290, // an option forbids it: read-only
-        1317, // interrupted
-        1698, // access denied, without a password
-        1792, // read-only transaction
-        1836, // read-only mode
-        1927, // connection killed
-        3118, // account locked
-        3169, // connection killed
-        4031, // connection closed for being idle
-        4151, // account locked, in MariaDB
-    ];
-    refusals.contains(&number)
+/// Why the server is currently unavailable: it starts, stops, is full or read-only, or denies the login.
+fn refuses_to_serve(number: u16) -> Option<&'static str> {
+    Some(match number {
+        1021 => "the disk is full",
+        1040 => "the server has too many connections",
+        1041 => "the server is out of memory",
+        1045 | 1698 => "access denied: the user name or the password is wrong",
+        1047 => "this server is not a part of its Galera cluster",
+        1053 => "the server shuts down",
+        1080 | 1152 | 1927 | 3169 => "the server closed the connection",
+        1114 => "the table is full",
+        1129 => "the server has blocked this host after too many failed connections",
+        1130 => "the server does not accept connections from this host",
+        1158..=1161 => "the network failed",
+        1203 => "this account has too many connections",
+        1205 => "a lock was not granted, again and again",
+        1213 => "a deadlock, again and again",
+        1226 => "this account has reached one of its resource limits",
+        1290 => "an option of the server, such as `read_only`, forbids it",
+        1317 => "the statement was interrupted",
+        1792 => "the transaction is read-only",
+        1836 => "the server is in read-only mode",
+        3118 | 4151 => "this account is locked",
+        4031 => "the server closed the connection, because it was idle",
+        _ => return None,
+    })
 }
 
 fn number(error: &sqlx::Error) -> Option<u16> {

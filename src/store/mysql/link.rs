@@ -39,7 +39,8 @@ impl Link {
         self.begin(sql).await?;
         let lock = query(&sql.lock).bind(user_id.as_bytes());
         if lock.fetch_all(&mut self.open.connection).await?.is_empty() {
-            let message = "a row is missing in the table of slots of the session store";
+            let message =
+                "the table of slots of the session store lacks rows: call `MySqlStore::migrate()`";
             return Err(Error::new(ErrorKind::Config, message).into());
         }
         Ok(())

@@ -134,14 +134,15 @@ impl MySqlStore {
 
     /// Creates missing tables, and migrates the tables of an older version of this crate.
     ///
-    /// Repeating the call changes nothing; any number of instances may call it at once. The account needs the
-    /// privilege `CREATE`, and for later versions `ALTER` and `INDEX`. All other methods need only `SELECT`, `INSERT`,
-    /// `UPDATE` and `DELETE`.
+    /// Repeating the call changes nothing, and completes a migration that was cut short; any number of instances may
+    /// call it at once. Unless the tables are complete, the account needs the privilege `CREATE`, and for later
+    /// versions `ALTER` and `INDEX`. All other methods need only `SELECT`, `INSERT`, `UPDATE` and `DELETE`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are from a newer version of this crate, and the
-    /// errors of any operation.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if the tables are from a newer version of this crate, or if the
+    /// table of cutoffs is missing while there are sessions: an empty one could revive sessions that were logged out.
+    /// See the [guide](crate::guide::mysql#lost-tables-and-backups). Also the errors of any operation.
     pub async fn migrate(&self) -> Result<(), Error> {
         let migration = async {
             let connection = self.client.pool.open_alone().await?;

@@ -15,9 +15,9 @@ const VERSION: u32 = 1;
 /// How long to wait for the migration of another instance, in seconds.
 const MIGRATION_LOCK_TIMEOUT: u32 = 30;
 
-/// The statements that migrate to each version from the previous one; all can be repeated. `{prefix}` is the table
-/// prefix.
-const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
+/// The statements that make the tables of this version from none, from those of an older version, or from a part of
+/// them; all can be repeated. `{prefix}` is the table prefix.
+const STATEMENTS: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS `{prefix}sessions` (
         user_id VARBINARY(255) NOT NULL,
         token_id BINARY(16) NOT NULL,
@@ -51,13 +51,14 @@ const MIGRATIONS: [&[&str]; VERSION as usize] = [&[
         PRIMARY KEY (slot)
     ) ENGINE = InnoDB",
     "INSERT IGNORE INTO `{prefix}slots` (slot) VALUES {slots}",
-]];
-
-const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
+    "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
         id TINYINT UNSIGNED NOT NULL,
         version INT UNSIGNED NOT NULL,
         PRIMARY KEY (id)
-    ) ENGINE = InnoDB";
+    ) ENGINE = InnoDB",
+    // Last, because it says that everything else is complete.
+    "REPLACE INTO `{prefix}schema` (id, version) VALUES (1, {version})",
+];
 
 /// Checks that the tables are of the version that this code works with.
 pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
@@ -77,63 +78,99 @@ pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
 
 /// Migrates the tables to the version of this code; one instance at a time.
 pub(super) async fn migrate(
-    mut connection: MySqlConnection,
+    connection: MySqlConnection,
     sql: &Sql,
     prefix: &str,
 ) -> Result<(), Failure> {
-    let lock = sqlx::query(
-        "SELECT GET_LOCK(CONCAT('tower-bearer-session/', MD5(CONCAT(DATABASE(), '/', ?))), ?)",
-    );
-    let locked = lock
-        .bind(prefix)
-        .bind(MIGRATION_LOCK_TIMEOUT)
-        .fetch_all(&mut connection)
-        .await?;
-    let locked = locked.first().map(|row| row.try_get::<Option<i64>, _>(0));
-    if locked.transpose()?.flatten() != Some(1) {
-        let message = "another instance has been migrating the tables for too long";
-        return Err(Error::new(ErrorKind::Timeout, message).into());
-    }
-    // A busy table eventually becomes free for a moment.
-    execute(
-        &mut connection,
-        "SET SESSION lock_wait_timeout = 60",
-        prefix,
-    )
-    .await?;
-    let rows = query(&sql.version).fetch_all(&mut connection).await;
-    let mut version = found(rows.map_err(Failure::from))?.unwrap_or(0);
+    let mut migration = Migration { connection, prefix };
+    migration.lock().await?;
+    let rows = query(&sql.version).fetch_all(&mut migration.connection);
+    let version = found(rows.await.map_err(Failure::from))?.unwrap_or(0);
     if version > VERSION {
         return Err(too_new(version));
     }
-    if version > 0 && !has_tables(&mut connection, sql).await? {
-        // A table was dropped since then.
-        version = 0;
-    }
-    execute(&mut connection, VERSION_TABLE, prefix).await?;
-    for (done, migration) in (0..).zip(MIGRATIONS) {
-        if done < version {
-            continue;
+    // A table may have been dropped since the version was recorded, and a migration after that cut short.
+    if version < VERSION || !migration.is_complete().await? {
+        migration.check_cutoffs().await?;
+        for statement in STATEMENTS {
+            migration.run(statement).await?;
         }
-        for statement in migration {
-            execute(&mut connection, statement, prefix).await?;
-        }
-        let noted = format!(
-            "REPLACE INTO `{{prefix}}schema` (id, version) VALUES (1, {})",
-            done + 1
-        );
-        execute(&mut connection, &noted, prefix).await?;
     }
     // Closing the connection releases the lock.
-    connection.close().await?;
+    migration.connection.close().await?;
     Ok(())
 }
 
-async fn has_tables(connection: &mut MySqlConnection, sql: &Sql) -> Result<bool, Failure> {
-    match query(&sql.has_tables).fetch_all(connection).await {
-        Ok(_) => Ok(true),
-        Err(error) if no_such_table(&error) => Ok(false),
-        Err(error) => Err(error.into()),
+struct Migration<'a> {
+    connection: MySqlConnection,
+    prefix: &'a str,
+}
+
+impl Migration<'_> {
+    /// Waits for the migrations of other instances, and locks them out until the connection closes.
+    async fn lock(&mut self) -> Result<(), Failure> {
+        let lock = sqlx::query(
+            "SELECT GET_LOCK(CONCAT('tower-bearer-session/', MD5(CONCAT(DATABASE(), '/', ?))), ?)",
+        );
+        let lock = lock.bind(self.prefix).bind(MIGRATION_LOCK_TIMEOUT);
+        let locked = lock.fetch_one(&mut self.connection).await?;
+        if locked.try_get::<Option<i64>, _>(0)? != Some(1) {
+            let message = "another instance has been migrating the tables for too long";
+            return Err(Error::new(ErrorKind::Timeout, message).into());
+        }
+        // A busy table eventually becomes free for a moment.
+        self.run("SET SESSION lock_wait_timeout = 60").await?;
+        Ok(())
+    }
+
+    /// Whether all tables exist, and all slots.
+    async fn is_complete(&mut self) -> Result<bool, Failure> {
+        let tables = "SELECT 1 FROM `{prefix}sessions`, `{prefix}cutoffs`, `{prefix}users` LIMIT 0";
+        let slots = format!("SELECT COUNT(*) FROM `{{prefix}}slots` WHERE slot < {SLOTS}");
+        if self.read(tables).await?.is_none() {
+            return Ok(false);
+        }
+        let slots = self.read(&slots).await?.unwrap_or_default();
+        let count = slots.first().map(|row| row.try_get::<i64, _>(0));
+        Ok(count.transpose()? == Some(i64::from(SLOTS)))
+    }
+
+    /// Fails if the table of cutoffs is missing while there are sessions: an empty one would revive those that have
+    /// ended by a cutoff.
+    async fn check_cutoffs(&mut self) -> Result<(), Failure> {
+        let cutoffs = "SELECT 1 FROM `{prefix}cutoffs` LIMIT 0";
+        let session = "SELECT 1 FROM `{prefix}sessions` LIMIT 1";
+        if self.read(cutoffs).await?.is_some() {
+            return Ok(());
+        }
+        if self.read(session).await?.unwrap_or_default().is_empty() {
+            return Ok(());
+        }
+        let prefix = self.prefix;
+        let message = format!(
+            "the table `{prefix}cutoffs` is missing, without which sessions that have ended would be live again: \
+             restore it, or delete all rows of `{prefix}sessions`, which logs out every user"
+        );
+        Err(Error::new(ErrorKind::Config, message).into())
+    }
+
+    /// The rows of a read; `None` if one of its tables is missing.
+    async fn read(&mut self, statement: &str) -> Result<Option<Vec<MySqlRow>>, Failure> {
+        match self.run(statement).await {
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) if no_such_table(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn run(&mut self, statement: &str) -> Result<Vec<MySqlRow>, sqlx::Error> {
+        let slots: Vec<_> = (0..SLOTS).map(|slot| format!("({slot})")).collect();
+        let statement = statement
+            .replace("{prefix}", self.prefix)
+            .replace("{slots}", &slots.join(", "))
+            .replace("{version}", &VERSION.to_string());
+        let statement = sqlx::raw_sql(text(statement));
+        statement.fetch_all(&mut self.connection).await
     }
 }
 
@@ -147,19 +184,6 @@ fn found(rows: Result<Vec<MySqlRow>, Failure>) -> Result<Option<u32>, Failure> {
         Err(Failure::Driver(error)) if no_such_table(&error) => Ok(None),
         Err(failure) => Err(failure),
     }
-}
-
-async fn execute(
-    connection: &mut MySqlConnection,
-    statement: &str,
-    prefix: &str,
-) -> Result<(), Failure> {
-    let slots: Vec<_> = (0..SLOTS).map(|slot| format!("({slot})")).collect();
-    let statement = statement
-        .replace("{prefix}", prefix)
-        .replace("{slots}", &slots.join(", "));
-    sqlx::raw_sql(text(statement)).execute(connection).await?;
-    Ok(())
 }
 
 fn too_new(version: u32) -> Failure {

@@ -72,8 +72,6 @@ pub(super) struct Sql {
     /// not keep its locks.
     pub(super) begin: SqlStr,
     pub(super) version: SqlStr,
-    /// Fails if one of the tables that have rows of the store is missing.
-    pub(super) has_tables: SqlStr,
     pub(super) lock: SqlStr,
     pub(super) check: SqlStr,
     /// The session if it is live, with a lock, and the cutoff.
@@ -184,9 +182,6 @@ impl Sql {
             )),
             version: text(format!(
                 "SELECT {BEGUN}, version FROM {schema} WHERE {WRITABLE}"
-            )),
-            has_tables: text(format!(
-                "SELECT 1 FROM {sessions}, {users}, {cutoffs}, {slots} LIMIT 0"
             )),
             lock: text(format!(
                 "SELECT slot FROM {slots} WHERE slot = CRC32(?) % {SLOTS} FOR UPDATE"

@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
-use reqwest::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::{
+    Method,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
 use serde_json::json;
-use sqlx::AssertSqlSafe;
 use tower_bearer_session::{ErrorKind, Event, MySqlStore};
 
-use super::eventually;
+use super::{TABLES, eventually};
 use crate::{
     harness::MariaDb,
     http::{Client, Server, app, builder},
@@ -18,13 +20,37 @@ use crate::{
 
 /// The account of the service, which has its privileges table by table: a change of these takes effect at once.
 const ACCOUNT: &str = "tested";
-const TABLES: [&str; 5] = ["schema", "sessions", "cutoffs", "users", "slots"];
 const PATIENCE: Duration = Duration::from_secs(30);
 
 type Failures = Arc<Mutex<Vec<(&'static str, ErrorKind)>>>;
 
-/// A service whose database was taken away or whose account lost a privilege answers 500: waiting does not help, an
-/// operator has to act. Nobody is anonymous or logged out meanwhile, and afterwards the service works without a
+/// A request that needs the store.
+type Request = (Method, &'static str);
+
+const ME: Request = (Method::GET, "/me");
+/// The layer of this route is optional.
+const HOME: Request = (Method::GET, "/");
+/// Without a token, so that nothing is checked.
+const LOGIN: Request = (Method::POST, "/login");
+const LIST: Request = (Method::GET, "/sessions");
+const REFRESH: Request = (Method::POST, "/refresh");
+const LOGOUT: Request = (Method::POST, "/logout");
+const LOGOUT_OTHERS: Request = (Method::POST, "/logout/others");
+const LOGOUT_EVERYWHERE: Request = (Method::POST, "/logout/everywhere");
+
+/// All requests with a token, which the layer checks first.
+const CHECKED: [Request; 7] = [
+    ME,
+    HOME,
+    LIST,
+    REFRESH,
+    LOGOUT,
+    LOGOUT_OTHERS,
+    LOGOUT_EVERYWHERE,
+];
+
+/// While a table or a privilege is missing, the requests that need it are answered with 500: waiting does not help, an
+/// operator has to act. No session is anonymous or logged out meanwhile, and afterwards the service works without a
 /// restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_not_set_up_is_a_500_until_it_is() {
@@ -41,38 +67,57 @@ async fn a_store_that_is_not_set_up_is_a_500_until_it_is() {
     let server = service(&mysql, &failures).await;
     let client = server.login("al", "phone").await;
     assert_eq!(client.status("/me").await, 200);
+    let logout_of_all = [LOGOUT_OTHERS, LOGOUT_EVERYWHERE];
+    let with = |requests: &[Request], more: &[Request]| [requests, more].concat();
+    for (table, privilege, failing) in [
+        ("sessions", None, with(&CHECKED, &[LOGIN])),
+        ("cutoffs", None, with(&CHECKED, &[LOGIN])),
+        ("users", None, CHECKED.to_vec()),
+        ("slots", None, with(&logout_of_all, &[LOGIN])),
+        ("sessions", Some("SELECT"), with(&CHECKED, &[LOGIN])),
+        ("cutoffs", Some("SELECT"), with(&CHECKED, &[LOGIN])),
+        ("users", Some("SELECT"), CHECKED.to_vec()),
+        ("slots", Some("SELECT"), with(&logout_of_all, &[LOGIN])),
+        ("sessions", Some("INSERT"), vec![LOGIN]),
+        ("sessions", Some("UPDATE"), vec![LOGIN, REFRESH]),
+        ("sessions", Some("DELETE"), with(&logout_of_all, &[LOGOUT])),
+    ] {
+        let (taken, given) = match privilege {
+            None => (
+                format!("RENAME TABLE tbs_{table} TO gone"),
+                format!("RENAME TABLE gone TO tbs_{table}"),
+            ),
+            Some(privilege) => (
+                format!("REVOKE {privilege} ON tbs_{table} FROM {ACCOUNT}"),
+                format!("GRANT {privilege} ON tbs_{table} TO {ACCOUNT}"),
+            ),
+        };
+        mysql.sql(&taken).await;
+        assert_answers_500(&server, &client, &failures, &failing, &taken).await;
+        mysql.sql(&given).await;
+        for request in [ME, LOGIN] {
+            let answer = send(&server, &client, &request).await;
+            assert_eq!(answer.status(), 200, "{request:?} after {given}");
+        }
+    }
+    // A migration creates the table of cutoffs only when there are no sessions.
+    mysql.sql("DROP TABLE tbs_cutoffs").await;
+    let error = operator.migrate().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+    let everything = with(&CHECKED, &[LOGIN]);
+    let why = "the cutoffs were dropped";
+    assert_answers_500(&server, &client, &failures, &everything, why).await;
+    mysql.sql("DELETE FROM tbs_sessions").await;
+    operator.migrate().await.unwrap();
+    assert_eq!(client.status("/me").await, 401);
+    let client = server.login("al", "phone").await;
+    assert_eq!(client.status("/me").await, 200);
     // Without a database, nobody can connect.
     let mut statements = mysql.connect().await.unwrap();
-    for (taken, given) in [
-        (
-            format!("REVOKE SELECT ON tbs_sessions FROM {ACCOUNT}"),
-            Some(format!("GRANT SELECT ON tbs_sessions TO {ACCOUNT}")),
-        ),
-        (
-            "RENAME TABLE tbs_users TO tbs_gone".to_owned(),
-            Some("RENAME TABLE tbs_gone TO tbs_users".to_owned()),
-        ),
-        // The migration gives back what is empty anyway.
-        ("DROP TABLE tbs_cutoffs".to_owned(), None),
-    ] {
-        let change = sqlx::raw_sql(AssertSqlSafe(&*taken));
-        change.execute(&mut statements).await.unwrap();
-        assert_answers_500(&client, &failures, &taken).await;
-        match &given {
-            Some(given) => {
-                mysql.sql(given).await;
-            }
-            None => operator.migrate().await.unwrap(),
-        }
-        eventually(&format!("200 after {taken}"), async || {
-            client.status("/me").await == 200
-        })
-        .await;
-    }
-    // Now the sessions are really gone.
     let change = sqlx::raw_sql("DROP DATABASE sessions");
     change.execute(&mut statements).await.unwrap();
-    assert_answers_500(&client, &failures, "without a database").await;
+    let why = "the database was dropped";
+    assert_answers_500(&server, &client, &failures, &everything, why).await;
     let change = sqlx::raw_sql("CREATE DATABASE sessions");
     change.execute(&mut statements).await.unwrap();
     operator.migrate().await.unwrap();
@@ -114,7 +159,7 @@ async fn a_password_that_is_wrong_for_a_while_is_a_503() {
     assert_eq!(client.status("/me").await, 200);
 }
 
-/// A service of the account that gives up late and writes down its failures.
+/// A service with the account [`ACCOUNT`] and long timeouts, which records the failures of its store.
 async fn service(mysql: &MariaDb, failures: &Failures) -> Server {
     let store = MySqlStore::builder(mysql.url().replace("app", ACCOUNT))
         .purge_interval(None)
@@ -132,29 +177,35 @@ async fn service(mysql: &MariaDb, failures: &Failures) -> Server {
     Server::axum(app(manager.build().unwrap())).await
 }
 
-/// Waits until checks fail, and then asks for all that needs the store.
-async fn assert_answers_500(client: &Client, failures: &Failures, why: &str) {
+/// Sends all of these requests, and asserts that each is answered with 500 because of a configuration error.
+async fn assert_answers_500(
+    server: &Server,
+    client: &Client,
+    failures: &Failures,
+    requests: &[Request],
+    why: &str,
+) {
     failures.lock().unwrap().clear();
-    eventually(&format!("500 after {why}"), async || {
-        let status = client.status("/me").await;
-        assert!([200, 500].contains(&status), "{status} after {why}");
-        status == 500
-    })
-    .await;
-    for answer in [
-        client.get("/me").await,
-        // The layer of this route is optional.
-        client.get("/").await,
-        client.post("/logout", &json!(null)).await,
-    ] {
-        assert_eq!(answer.status(), 500, "{why}");
+    for request in requests {
+        let answer = send(server, client, request).await;
+        assert_eq!(answer.status(), 500, "{request:?}: {why}");
         assert!(!answer.headers().contains_key(RETRY_AFTER), "{why}");
         assert!(!answer.headers().contains_key(WWW_AUTHENTICATE), "{why}");
     }
-    let told = failures.lock().unwrap();
-    assert!(told.contains(&("check", ErrorKind::Config)), "{told:?}");
+    let failures = failures.lock().unwrap();
+    assert_eq!(failures.len(), requests.len(), "{failures:?}: {why}");
     assert!(
-        told.iter().all(|(_, kind)| *kind == ErrorKind::Config),
-        "{told:?} after {why}"
+        failures.iter().all(|(_, kind)| *kind == ErrorKind::Config),
+        "{failures:?}: {why}"
     );
+}
+
+async fn send(server: &Server, client: &Client, request: &Request) -> reqwest::Response {
+    let (method, path) = request.clone();
+    let login = json!({"user": "bo"});
+    let (client, body) = match *request == LOGIN {
+        true => (&server.client(), Some(&login)),
+        false => (client, None),
+    };
+    client.send(method, path, body).await
 }

@@ -10,10 +10,15 @@ mod many_sessions;
 mod max_connections;
 mod migrations;
 mod misconfigured;
+mod missing;
+mod operations;
 mod purge;
 mod refused_writes;
 mod round_trips;
 mod secrets;
 mod user_ids;
 
-use crate::faults::eventually;
+use crate::faults::{eventually, everything};
+
+/// The tables of a store, without their prefix.
+const TABLES: [&str; 5] = ["schema", "sessions", "cutoffs", "users", "slots"];

@@ -216,7 +216,7 @@ impl MySqlStoreBuilder {
 }
 
 impl fmt::Debug for MySqlStoreBuilder {
-    /// Leaves out the address, the password and certificates.
+    /// Leaves out the URL, the password and certificates. The name of an account is not a secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MySqlStoreBuilder")
             .field("username", &self.username)
