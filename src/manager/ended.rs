@@ -5,10 +5,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::TokenManager;
 use crate::{TokenId, store::Checked};
+
+/// The minimum time between two checks of a session.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
 
 impl<D> TokenManager<D> {
     /// Waits until a session has ended. While the store fails, only the absolute end of the session counts.
@@ -18,6 +21,8 @@ impl<D> TokenManager<D> {
         let mut end: Option<Instant> = None;
         loop {
             let asked = Instant::now();
+            // Before the check, so that no change after it is missed.
+            let changed = self.inner.sessions.store.changed(&user_id);
             if end.is_some_and(|end| end <= asked) {
                 return;
             }
@@ -36,7 +41,9 @@ impl<D> TokenManager<D> {
                     pause = pause.min(left.unwrap_or(pause));
                 }
             }
-            tokio::time::sleep(pause.max(Duration::from_millis(1))).await;
+            // A change soon after the last one waits, so that a user whose sessions change often costs few checks.
+            tokio::time::sleep(MIN_PAUSE).await;
+            let _ = timeout(pause.saturating_sub(MIN_PAUSE), changed).await;
         }
     }
 }

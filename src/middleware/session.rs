@@ -100,8 +100,10 @@ impl<D: Send + Sync + 'static> Session<D> {
     /// A handler that streams to a client (WebSocket, server-sent events) also waits for this future, and then closes
     /// the stream.
     ///
-    /// At present the future checks the session in the store at once and then at the
-    /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager. It never calls the user loader. During
+    /// The future checks the session in the store at once, then at the
+    /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, and whenever the store
+    /// [tells of a change](crate::SessionStore::changed), which only a [`MemoryStore`](crate::MemoryStore) does at
+    /// present. It never calls the user loader. During
     /// an outage of the store, only sessions past their [absolute end](crate::TokenOptions::max_lifetime), if an
     /// earlier check returned one, are reported as ended: streams of sessions that were logged out or have expired go
     /// on.

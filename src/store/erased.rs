@@ -82,6 +82,8 @@ pub(crate) trait ErasedStore: Send + Sync {
         mode: PutMode<'a>,
     ) -> BoxFuture<'a, bool>;
 
+    fn changed<'a>(&'a self, user_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
     fn ping(&self) -> BoxFuture<'_, ()>;
 }
 
@@ -149,6 +151,10 @@ impl<S: SessionStore> ErasedStore for S {
         mode: PutMode<'a>,
     ) -> BoxFuture<'a, bool> {
         Box::pin(SessionStore::put_user(self, user_id, value, ttl, mode))
+    }
+
+    fn changed<'a>(&'a self, user_id: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(SessionStore::changed(self, user_id))
     }
 
     fn ping(&self) -> BoxFuture<'_, ()> {

@@ -218,6 +218,11 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
             .await
     }
 
+    /// It is not intercepted: it calls no server, and its end is no outcome.
+    fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        self.store.changed(user_id)
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         let ping = StoreCall {
             operation: Operation::Ping,

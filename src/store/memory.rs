@@ -194,6 +194,16 @@ impl SessionStore for MemoryStore {
         Ok(true)
     }
 
+    fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        let changes = self.lock().changes(user_id);
+        async move {
+            if let Some(mut changes) = changes {
+                // An error means that the last session is gone.
+                let _ = changes.changed().await;
+            }
+        }
+    }
+
     async fn ping(&self) -> Result<(), Error> {
         Ok(())
     }

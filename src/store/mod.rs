@@ -216,6 +216,16 @@ pub trait SessionStore: Send + Sync + 'static {
         mode: PutMode<'_>,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
+    /// Returns a future that resolves when the sessions of a user may have changed since this call, even if it has not
+    /// been polled before: for streams that end with their session.
+    ///
+    /// It may also resolve without a change. By default it never resolves. A manager checks the session of a stream from
+    /// time to time in any case, so a change may also be missed.
+    fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        let _ = user_id;
+        std::future::pending()
+    }
+
     /// Tells whether the store can serve requests now, for readiness probes.
     ///
     /// It takes at most one concurrent round trip to each server, and changes nothing. Only servers that take writes

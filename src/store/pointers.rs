@@ -86,6 +86,10 @@ macro_rules! impl_session_store {
                 (**self).put_user(user_id, value, ttl, mode).await
             }
 
+            fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+                (**self).changed(user_id)
+            }
+
             async fn ping(&self) -> Result<(), Error> {
                 (**self).ping().await
             }

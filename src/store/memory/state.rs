@@ -5,6 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use super::super::{OnFull, SessionLimit, SessionRecord};
 use crate::{Error, TokenId};
@@ -23,6 +24,8 @@ pub(super) struct State {
 pub(super) struct UserEntry {
     sessions: HashMap<TokenId, SessionRecord>,
     cached: Option<(Bytes, SystemTime)>,
+    /// Tells those who wait when a session starts, changes or ends; `None` if nobody has ever waited.
+    changes: Option<watch::Sender<()>>,
 }
 
 impl UserEntry {
@@ -35,9 +38,22 @@ impl UserEntry {
         let (value, expires_at) = self.cached.as_ref()?;
         (now < *expires_at).then_some(value)
     }
+
+    fn tell_of_change(&self) {
+        if let Some(changes) = &self.changes {
+            changes.send_replace(());
+        }
+    }
 }
 
 impl State {
+    /// Receives the changes of a user's sessions; `None` if the user has none.
+    pub(super) fn changes(&mut self, user_id: &str) -> Option<watch::Receiver<()>> {
+        let user = self.users.get_mut(user_id)?;
+        let changes = user.changes.get_or_insert_with(|| watch::channel(()).0);
+        Some(changes.subscribe())
+    }
+
     pub(super) fn sessions(
         &self,
         user_id: &str,
@@ -110,12 +126,14 @@ impl State {
             .insert((session.expires_at, Arc::clone(&user_id), Some(*token_id)));
         let user = self.users.entry(user_id).or_default();
         user.sessions.insert(*token_id, session);
+        user.tell_of_change();
     }
 
     pub(super) fn remove_session(&mut self, user_id: &str, token_id: &TokenId) {
         if let Some(user) = self.users.get_mut(user_id)
             && let Some(session) = user.sessions.remove(token_id)
         {
+            user.tell_of_change();
             self.forget(user_id, session.expires_at, Some(*token_id));
         }
     }

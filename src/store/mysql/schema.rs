@@ -12,6 +12,8 @@ use crate::{Error, ErrorKind};
 
 /// The version of the schema that this code works with.
 const VERSION: u32 = 1;
+/// The oldest version whose code works with tables of this version: it knows all that must not be ignored.
+const COMPATIBLE_FROM: u32 = 1;
 /// How long to wait for the migration of another instance, in seconds.
 const MIGRATION_LOCK_TIMEOUT: u32 = 30;
 
@@ -54,25 +56,28 @@ const STATEMENTS: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS `{prefix}schema` (
         id TINYINT UNSIGNED NOT NULL,
         version INT UNSIGNED NOT NULL,
+        compatible_from INT UNSIGNED NOT NULL,
         PRIMARY KEY (id)
     ) ENGINE = InnoDB",
     // Last, because it says that everything else is complete.
-    "REPLACE INTO `{prefix}schema` (id, version) VALUES (1, {version})",
+    "REPLACE INTO `{prefix}schema` (id, version, compatible_from) VALUES (1, {version}, {compatible_from})",
 ];
 
-/// Checks that the tables are of the version that this code works with.
+/// The version of the tables, which is 0 for none, and the oldest version whose code works with them.
+struct Found {
+    version: u32,
+    compatible_from: u32,
+}
+
+/// Checks that this code works with the tables.
 pub(super) async fn check(link: &mut Link, sql: &Sql) -> Result<(), Failure> {
     let rows = link.read(query(&sql.version)).await;
-    match found(rows)? {
-        Some(VERSION) => Ok(()),
-        None => Err(not_migrated().into()),
-        Some(old) if old < VERSION => {
-            let message = format!(
-                "the tables of the session store have version {old}, not {VERSION}: call `MySqlStore::migrate()`"
-            );
-            Err(Error::new(ErrorKind::Config, message).into())
-        }
-        Some(newer) => Err(too_new(newer)),
+    match found(rows)?.version {
+        0 => Err(not_migrated().into()),
+        old if old < VERSION => Err(config_failure(format!(
+            "the tables of the session store have version {old}, not {VERSION}: call `MySqlStore::migrate()`"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -85,12 +90,16 @@ pub(super) async fn migrate(
     let mut migration = Migration { connection, prefix };
     migration.lock().await?;
     let rows = query(&sql.version).fetch_all(&mut migration.connection);
-    let version = found(rows.await.map_err(Failure::from))?.unwrap_or(0);
-    if version > VERSION {
-        return Err(too_new(version));
-    }
+    let version = found(rows.await.map_err(Failure::from))?.version;
     // A table may have been dropped since the version was recorded, and a migration after that cut short.
-    if version < VERSION || !migration.is_complete().await? {
+    let is_complete = version >= VERSION && migration.is_complete().await?;
+    if !is_complete && version > VERSION {
+        return Err(config_failure(format!(
+            "a table or a slot of the session store is missing: call `MySqlStore::migrate()` of the newer version of \
+             this crate that made the tables (version {version}; this one knows {VERSION})"
+        )));
+    }
+    if !is_complete {
         migration.check_cutoffs().await?;
         for statement in STATEMENTS {
             migration.run(statement).await?;
@@ -151,7 +160,7 @@ impl Migration<'_> {
             "the table `{prefix}cutoffs` is missing, without which sessions that have ended would be live again: \
              restore it, or delete all rows of `{prefix}sessions`, which logs out every user"
         );
-        Err(Error::new(ErrorKind::Config, message).into())
+        Err(config_failure(message))
     }
 
     /// The rows of a read; `None` if one of its tables is missing.
@@ -168,27 +177,40 @@ impl Migration<'_> {
         let statement = statement
             .replace("{prefix}", self.prefix)
             .replace("{slots}", &slots.join(", "))
-            .replace("{version}", &VERSION.to_string());
+            .replace("{version}", &VERSION.to_string())
+            .replace("{compatible_from}", &COMPATIBLE_FROM.to_string());
         let statement = sqlx::raw_sql(text(statement));
         statement.fetch_all(&mut self.connection).await
     }
 }
 
-/// The version of the tables; `None` if there are no tables.
-fn found(rows: Result<Vec<MySqlRow>, Failure>) -> Result<Option<u32>, Failure> {
-    match rows {
-        Ok(rows) => {
-            let version = rows.first().map(|row| row.try_get(1)).transpose();
-            Ok(version?)
-        }
-        Err(Failure::Driver(error)) if no_such_table(&error) => Ok(None),
-        Err(failure) => Err(failure),
+/// Reads the version of the tables; an error if this code does not work with them.
+fn found(rows: Result<Vec<MySqlRow>, Failure>) -> Result<Found, Failure> {
+    let none = Found {
+        version: 0,
+        compatible_from: 0,
+    };
+    let found = match rows {
+        Ok(rows) => match rows.first() {
+            Some(row) => Found {
+                version: row.try_get(1)?,
+                compatible_from: row.try_get(2)?,
+            },
+            None => none,
+        },
+        Err(Failure::Driver(error)) if no_such_table(&error) => none,
+        Err(failure) => return Err(failure),
+    };
+    if found.compatible_from > VERSION {
+        let version = found.version;
+        return Err(config_failure(format!(
+            "the tables of the session store have version {version}, made by a newer version of this crate; this one \
+             knows {VERSION}, and cannot work with them"
+        )));
     }
+    Ok(found)
 }
 
-fn too_new(version: u32) -> Failure {
-    let message = format!(
-        "the tables of the session store have version {version}, made by newer code; this code knows {VERSION}"
-    );
+fn config_failure(message: String) -> Failure {
     Error::new(ErrorKind::Config, message).into()
 }

@@ -181,7 +181,7 @@ impl Sql {
                 "SET SESSION wait_timeout = {patience}; START TRANSACTION"
             )),
             version: text(format!(
-                "SELECT {BEGUN}, version FROM {schema} WHERE {WRITABLE}"
+                "SELECT {BEGUN}, version, compatible_from FROM {schema} WHERE {WRITABLE}"
             )),
             lock: text(format!(
                 "SELECT slot FROM {slots} WHERE slot = CRC32(?) % {SLOTS} FOR UPDATE"

@@ -208,7 +208,8 @@ async fn tables_of_another_version_are_refused() {
     let tables = MySql::start().await;
     let set = async |version| {
         let schema = tables.table("schema");
-        let statement = format!("UPDATE {schema} SET version = {version}");
+        let statement =
+            format!("UPDATE {schema} SET version = {version}, compatible_from = {version}");
         tables.server().sql(&statement).await;
         tables.store().await
     };

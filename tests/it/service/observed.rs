@@ -213,6 +213,37 @@ fn told(event: &Event<'_>) -> String {
     }
 }
 
+/// A store that tells of changes has its streams end without a poll, and a change of another session ends none.
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_is_pushed() {
+    let spy = Spy::default();
+    let builder = TokenManager::builder(spy.store()).revocation_poll(Duration::from_secs(3600));
+    let manager: TokenManager = builder.build().unwrap();
+    let inner = service_fn(async |request: http::Request<()>| {
+        let session: &Session = request.extensions().get().expect("a session");
+        Ok::<_, io::Error>(Response::new(Some(session.clone())))
+    });
+    let service = SessionLayer::new(manager.clone()).layer(inner);
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let token = manager.set_token("al", None).await.unwrap();
+        let response = service.clone().oneshot(request([bearer(&token)])).await;
+        sessions.push(response.unwrap().into_body().unwrap());
+    }
+    let mut ends: Vec<_> = sessions.iter().map(|one| Box::pin(one.revoked())).collect();
+    let moment = Duration::from_secs(1);
+    for end in &mut ends {
+        timeout(moment, end).await.expect_err("it is live");
+    }
+    sessions[0].log_out().await.unwrap();
+    timeout(moment, &mut ends[0]).await.expect("no poll later");
+    timeout(moment, &mut ends[1]).await.expect_err("it is live");
+    assert!(sessions[1].refresh(None).await.unwrap());
+    timeout(moment, &mut ends[1]).await.expect_err("it is live");
+    sessions[1].log_out_everywhere().await.unwrap();
+    timeout(moment, &mut ends[1]).await.expect("no poll later");
+}
+
 /// Whoever waits for the end of a session learns of each kind of end at the next poll, and of none before; an
 /// outage is no end.
 #[tokio::test(start_paused = true)]

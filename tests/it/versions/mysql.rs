@@ -64,7 +64,7 @@ async fn tables_of_a_compatible_version_work() {
         assert!(store.delete("al", &id).await.unwrap());
     }
     let version = format!(
-        "SELECT version * 100 + compatible_from FROM {}",
+        "SELECT CAST(version * 100 + compatible_from AS SIGNED) FROM {}",
         tables.table("schema")
     );
     assert_eq!(tables.server().number(&version).await, 201);
@@ -87,7 +87,7 @@ async fn tables_of_an_incompatible_version_are_a_matter_of_configuration() {
         assert!(error.to_string().contains("newer"), "{error}");
     }
     let version = format!(
-        "SELECT version * 100 + compatible_from FROM {}",
+        "SELECT CAST(version * 100 + compatible_from AS SIGNED) FROM {}",
         tables.table("schema")
     );
     assert_eq!(tables.server().number(&version).await, 202);
