@@ -150,15 +150,17 @@ impl Sql {
             "expires_at > {REACHED} AND generation >= \
              IFNULL((SELECT c.generation FROM {cutoffs} AS c WHERE c.user_id = ?), 0)"
         );
-        // Assignments are evaluated from left to right. The driver returns the last insert id, and so the expiry.
+        // Assignments are evaluated from left to right, and the clock each time: so later ones take its time from the
+        // column that has it. The driver returns the last insert id, and so the expiry.
         let update = format!(
             "UPDATE {sessions} SET refreshed_at = IF(? IS NULL, refreshed_at, {REACHED}), \
              expires_at = LAST_INSERT_ID(IF(? IS NULL, expires_at, \
              LEAST(refreshed_at + ?, IFNULL(ends_at, refreshed_at + ?)))), \
              metadata = IF(?, ?, metadata), \
-             authenticated_at = IF(?, {REACHED}, authenticated_at), \
+             authenticated_at = IF(?, IF(? IS NULL, {REACHED}, refreshed_at), authenticated_at), \
              replaced_tokens = IF(? IS NULL, replaced_tokens, LEFT(CONCAT(IFNULL(current_token, token_id), \
-             UNHEX(LPAD(HEX({REACHED} + ?), 12, '0')), IFNULL(replaced_tokens, '')), {REPLACED_LEN})), \
+             UNHEX(LPAD(HEX(IF(? IS NULL, IF(?, authenticated_at, {REACHED}), refreshed_at) + ?), 12, '0')), \
+             IFNULL(replaced_tokens, '')), {REPLACED_LEN})), \
              current_token = IFNULL(?, current_token) \
              WHERE user_id = ? AND token_id = ? AND {not_ended} AND {WRITABLE} AND {in_time} >= 0 \
              AND compatible_from <= {READER} \

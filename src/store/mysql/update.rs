@@ -135,7 +135,10 @@ impl Update<'_> {
                     .map(<[u8]>::to_vec),
             )
             .bind(change.authenticated)
+            .bind(ttl)
             .bind(new_id.clone())
+            .bind(ttl)
+            .bind(change.authenticated)
             .bind(new_token.map(|new| span(new.grace)))
             .bind(new_id.clone())
             .bind(self.user_id.as_bytes().to_vec())

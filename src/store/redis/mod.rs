@@ -241,9 +241,12 @@ impl SessionStore for RedisStore {
     ) -> Result<Option<Updated>, Error> {
         let metadata = change.metadata.as_deref();
         check_len("the metadata of a session", metadata.unwrap_or_default())?;
-        let version = change.if_version.map_or([0, 0], |version| {
-            [version.refreshed_at, version.expires_at].map(record::millis)
-        });
+        let version = change.if_version;
+        let version = [
+            version.map(|version| version.refreshed_at),
+            version.map(|version| version.expires_at),
+        ];
+        let version = version.map(|time| time.map(|time| record::millis(time).to_string()));
         let bytes = |id: Option<TokenId>| id.map(|id| id.to_bytes().to_vec()).unwrap_or_default();
         let new_token = change.new_token;
         let call = script::UPDATE
@@ -262,7 +265,7 @@ impl SessionStore for RedisStore {
             } else {
                 ""
             })
-            .arg(&version)
+            .arg(version.map(Option::unwrap_or_default).as_slice())
             .arg(bytes(Some(*token_id)))
             .arg(bytes(change.if_token))
             .arg(bytes(new_token.map(|new| new.token_id)))

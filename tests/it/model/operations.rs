@@ -19,6 +19,7 @@ pub(super) enum Operation {
     },
     Check(Session),
     Refresh(Session, Duration),
+    Update(Session, Change),
     Delete(Session),
     /// Of this user; the token to keep.
     DeleteAll(usize, Option<u128>),
@@ -31,6 +32,27 @@ pub(super) enum Operation {
         mode: Mode,
     },
     Advance(Duration),
+}
+
+/// A change of a session, whose conditions and tokens depend on the session.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) ttl: Option<Duration>,
+    pub(super) metadata: Option<Bytes>,
+    pub(super) authenticated: bool,
+    /// A token that the session has never had, and the grace of its predecessor.
+    pub(super) new_token: Option<Duration>,
+    pub(super) end_others: bool,
+    pub(super) if_token: Condition,
+    pub(super) if_version: Condition,
+}
+
+/// A condition that may hold for a session or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Condition {
+    None,
+    Holds,
+    Fails,
 }
 
 /// A user and the number of a token.
@@ -64,8 +86,8 @@ pub(super) fn operations(
         OnFull::Reject,
     ]);
     let limit = (1..5_u32, policy).prop_map(|(max, on_full)| limit(max, on_full).unwrap());
-    let metadata = vec(any::<u8>(), 1..40).prop_map(Bytes::from);
-    let new = (ttl(), option::of(ttl()), option::of(metadata)).prop_map(
+    let metadata = |len: Range<usize>| vec(any::<u8>(), len).prop_map(Bytes::from);
+    let new = (ttl(), option::of(ttl()), option::of(metadata(1..40))).prop_map(
         |(ttl, max_lifetime, metadata)| {
             let mut new = NewSession::new(ttl);
             new.max_lifetime = max_lifetime;
@@ -73,6 +95,33 @@ pub(super) fn operations(
             new
         },
     );
+    let condition = || {
+        prop_oneof![
+            4 => Just(Condition::None),
+            4 => Just(Condition::Holds),
+            1 => Just(Condition::Fails),
+        ]
+    };
+    let change = (
+        option::of(ttl()),
+        option::of(metadata(0..40)),
+        any::<bool>(),
+        option::of(prop_oneof![Just(Duration::ZERO), ttl()]),
+        prop::bool::weighted(0.1),
+        condition(),
+        condition(),
+    )
+        .prop_map(
+            |(ttl, metadata, authenticated, new_token, end_others, if_token, if_version)| Change {
+                ttl,
+                metadata,
+                authenticated,
+                new_token,
+                end_others,
+                if_token,
+                if_version,
+            },
+        );
     let mode = prop_oneof![
         Just(Mode::Replace),
         Just(Mode::IfNone),
@@ -92,6 +141,12 @@ pub(super) fn operations(
             4,
             (of(), ttl())
                 .prop_map(|(of, ttl)| Operation::Refresh(of, ttl))
+                .boxed(),
+        ),
+        (
+            6,
+            (of(), change)
+                .prop_map(|(of, change)| Operation::Update(of, change))
                 .boxed(),
         ),
         (2, of().prop_map(Operation::Delete).boxed()),

@@ -1,6 +1,6 @@
 -- Changes a live session.
 -- KEYS: sessions. ARGV: deadline, token id, ttl (ms) or nothing, `set` or nothing, the metadata to set, `authenticated` or
--- nothing, the last refresh and the expiry that it must still have (ms) or 0 and 0, the bytes of the first token id, of the
+-- nothing, the last refresh and the expiry that it must still have (ms) or nothing twice, the bytes of the first token id, of the
 -- one that must be the current one or nothing, and of a new one or nothing, its grace (ms), how many replaced ones are kept,
 -- `others` or nothing, and `cluster` or nothing.
 -- Returns the outcome, the expiry, and how many other sessions were ended. The outcome is `done`; `no`, if there is no such
@@ -26,7 +26,7 @@ if new == '' or current ~= new then
   local function expiry_if_refreshed_at(time)
     return parts.ends and math.min(time + ttl, (struct.unpack('>I6', parts.ends))) or time + ttl
   end
-  if ARGV[8] ~= '0' and (refreshed ~= tonumber(ARGV[7]) or expires ~= tonumber(ARGV[8])) then
+  if ARGV[8] ~= '' and (refreshed ~= tonumber(ARGV[7]) or expires ~= tonumber(ARGV[8])) then
     local is_as_wanted = ttl and refreshed >= tonumber(ARGV[7]) and expires == expiry_if_refreshed_at(refreshed)
     return { clock, { is_as_wanted and 'perhaps' or 'no', expires, 0 } }
   end
