@@ -122,7 +122,7 @@ impl StdError for Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The configuration is invalid: a bad URL, prefix, limit or default duration. Or the store is not set up: a
+    /// The configuration is invalid: a bad URL, prefix, limit or default duration. Or a MySQL store is not set up: a
     /// database, table or privilege is missing. Somebody has to act before the same call can succeed.
     Config,
     /// An argument is invalid: an empty or too long user id, a zero or too long duration, too much metadata, a cached
@@ -142,7 +142,7 @@ pub enum ErrorKind {
     )]
     #[cfg_attr(not(feature = "redis"), doc = "`RedisStoreBuilder::confirm_replicas`.")]
     Unconfirmed,
-    /// The store returned an error or an unexpected reply.
+    /// The store returned an error or an unexpected reply. Also if a Redis account lacks a privilege.
     Store,
     /// The user loader failed, panicked or timed out.
     LoadUser,

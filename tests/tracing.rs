@@ -270,6 +270,21 @@ async fn background_work_is_in_the_span_of_its_request() {
     for expected in ["operation=\"delete\"", "logged out everywhere"] {
         assert!(text.contains(expected), "no {expected} in\n{text}");
     }
+
+    // The caller goes away before the task of its login has run, which then needs a single poll.
+    let work = || -> Work {
+        let (manager, faults) = (manager.clone(), faults.clone());
+        Box::pin(async move {
+            faults.heal();
+            tokio::select! {
+                biased;
+                _ = manager.set_token("bo", None) => panic!("a login without its task"),
+                () = std::future::ready(()) => {}
+            }
+        })
+    };
+    let text = written_by("abandoned at once", &work).await;
+    assert!(text.contains("operation=\"delete\""), "{text}");
 }
 
 type Work = std::pin::Pin<Box<dyn Future<Output = ()>>>;

@@ -1,7 +1,6 @@
 //! Background tasks of a manager, in the caller's `tracing` span.
 
 use std::{
-    convert::Infallible,
     future::poll_fn,
     panic::resume_unwind,
     pin::{Pin, pin},
@@ -12,7 +11,7 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::oneshot,
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinError, JoinSet},
     time::error::Elapsed,
 };
 
@@ -24,8 +23,9 @@ const ABANDONED_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs work in its own task, which continues if the caller is dropped, and waits for the outcome.
 ///
-/// If the caller is dropped, then the task drops the outcome as soon as it is ready. After [`ABANDONED_CALL_TIMEOUT`]
-/// the work is dropped, and `report` gets the error. Outside of a tokio runtime the work runs in the caller.
+/// If the caller is dropped, then the task drops the outcome as soon as it is ready, in the caller's span. After
+/// [`ABANDONED_CALL_TIMEOUT`] the work is dropped, and `report` gets the error. Outside of a tokio runtime the work
+/// runs in the caller.
 pub(super) async fn run_to_completion<T: Send + 'static>(
     work: impl Future<Output = Result<T, Error>> + Send + 'static,
     report: impl FnOnce(&Error) + Send + 'static,
@@ -34,42 +34,41 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
         return work.await;
     };
     // Closed when this future is dropped.
-    let (_caller, gone) = oneshot::channel();
+    let (mut done, outcome) = oneshot::channel();
     let work = async move {
         let mut work = pin!(work);
-        match until_dropped(work.as_mut(), gone).await {
-            Some(outcome) => outcome,
-            None => {
-                match unless_abandoned(work).await {
-                    // Here, in the caller's span: its drop reports events and undoes logins.
-                    Ok(outcome) => drop(outcome),
-                    Err(error) => report(&error),
-                }
-                Err(abandoned())
-            }
+        let outcome = match until_dropped(work.as_mut(), &mut done).await {
+            Some(outcome) => Ok(outcome),
+            None => unless_abandoned(work).await,
+        };
+        match outcome {
+            // Without a caller it is dropped here, in the caller's span: its drop reports events and undoes logins.
+            Ok(outcome) => drop(done.send(outcome)),
+            Err(error) => report(&error),
         }
     };
-    match runtime.spawn(in_current_span(work)).await {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            // A panic propagates to the caller.
-            Ok(panic) => resume_unwind(panic),
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                "the tokio runtime is shutting down",
-            )),
-        },
+    let task = runtime.spawn(in_current_span(work));
+    if let Ok(outcome) = outcome.await {
+        return outcome;
+    }
+    match task.await.map_err(JoinError::try_into_panic) {
+        // A panic propagates to the caller.
+        Err(Ok(panic)) => resume_unwind(panic),
+        _ => Err(Error::new(
+            ErrorKind::Unavailable,
+            "the tokio runtime is shutting down",
+        )),
     }
 }
 
-/// Runs work until it is done, or returns `None` when its caller is dropped.
+/// Runs work until it is done, or returns `None` when the receiver of its outcome is dropped.
 async fn until_dropped<T>(
     mut work: Pin<&mut impl Future<Output = T>>,
-    mut gone: oneshot::Receiver<Infallible>,
+    done: &mut oneshot::Sender<T>,
 ) -> Option<T> {
     poll_fn(|context| match work.as_mut().poll(context) {
         Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-        Poll::Pending => Pin::new(&mut gone).poll(context).map(|_| None),
+        Poll::Pending => done.poll_closed(context).map(|()| None),
     })
     .await
 }

@@ -131,9 +131,11 @@ impl<D> TokenManager<D> {
     /// towards the [limit](TokenManagerBuilder::session_limit) nor stays in lists: when the future is dropped before it
     /// is ready (a client disconnected, or an outer timeout elapsed), and after a fault that leaves open whether the
     /// store has started the session. After such a fault the session is deleted at once, and once more after 5 to 10
-    /// seconds. An undo makes at most five attempts while the store fails. A manager undoes at most 1,024 logins
-    /// that have started a session at the same time, and 1,024 of which this is unknown; one more is not undone, and is
-    /// reported as a failed `delete`. All users share these numbers: limit the rate of logins of each account.
+    /// seconds. An undo makes at most five attempts while the store fails. An attempt lasts until the store's own time
+    /// limit at most, and 60 seconds at a store that has none, and each attempt that fails is reported as a failed
+    /// `delete`. A manager undoes at most 1,024 logins that have started a session at the same time, and 1,024 of which
+    /// this is unknown; one more is not undone, and is reported as a failed `delete`. All users share these numbers:
+    /// limit the rate of logins of each account.
     ///
     /// Sessions that an undone login has evicted stay ended.
     ///

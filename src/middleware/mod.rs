@@ -8,12 +8,13 @@
 //! | no token (a scheme other than `Bearer` counts as no token) | 401 | inner service, anonymous | none |
 //! | a token that is malformed, unknown, expired or revoked | 401 | inner service, anonymous | `invalid_token` |
 //! | more than one token: in two [sources](SessionLayer::token_sources), or twice in one (for two cookies, see [`TokenSource::cookie`]) | 400 | 400 | `invalid_request` |
-//! | a token, but the store or the user loader fails | 503, or 500 if the store is not set up | the same | |
+//! | a token, but the store or the user loader fails | 503, or 500 if a MySQL store is not set up | the same | |
 //!
 //! Only a well-formed token causes a store call. A 503 carries `Retry-After`. A fault is never a 401 and never an
 //! anonymous request, so an outage logs nobody out. Errors that no retry can cure are a 500: a user detail that is not
-//! JSON, or a store that is not set up because a database, table or privilege is missing
-//! ([`ErrorKind::Config`](crate::ErrorKind::Config)). The layer marks the headers that may carry a token as
+//! JSON, or a MySQL store that is not set up because a database, table or privilege is missing
+//! ([`ErrorKind::Config`](crate::ErrorKind::Config)). A missing privilege in Redis is a 503
+//! ([`ErrorKind::Store`](crate::ErrorKind::Store)). The layer marks the headers that may carry a token as
 //! [sensitive](http::HeaderValue::set_sensitive), so that inner layers do not log them.
 //!
 //! The layer reads the token from the `Authorization` header, or from the configured

@@ -34,7 +34,7 @@ pub enum Rejection {
     /// The store or the user loader failed, so the token could not be checked: 503 with `Retry-After`.
     Fault(Error),
     /// The program or its deployment has a mistake, for example a user detail that cannot be serialized as JSON, or a
-    /// store that is not set up ([`ErrorKind::Config`]): 500.
+    /// MySQL store that is not set up ([`ErrorKind::Config`]): 500.
     Internal(Error),
     /// The route has no [`SessionLayer`](super::SessionLayer) for this user type: 500.
     MissingLayer(MissingLayer),

@@ -8,8 +8,8 @@ use tower_bearer_session::{
 
 /// What an interceptor may add to the future of a call.
 const MAX_OF_AN_INTERCEPTOR: usize = 256;
-/// Two thirds of it are the client's.
-const MAX_OF_A_CHECK_ON_REDIS: usize = 3072;
+/// Rust 1.95 makes it 2,128 bytes, two thirds of them the client's; the rest of the bound is for other compilers.
+const MAX_OF_A_CHECK_ON_REDIS: usize = 2304;
 
 struct Passing;
 

@@ -29,8 +29,11 @@ use crate::Error;
 const LOCKED: u32 = 8;
 /// The backoff before the first of these retries.
 const PAUSE: Duration = Duration::from_millis(2);
-/// The maximum number of retries after a lost connection.
+/// The maximum number of retries after the loss of a connection in use.
 const LOST: u32 = 1;
+/// The maximum number of retries after a failed attempt to connect. They are counted apart from lost connections: an
+/// operation whose attempt to connect fails may still find an idle connection that is dead, and the other way round.
+const CONNECTS: u32 = 1;
 
 type Outcome<T> = Result<(Link, T), Failure>;
 type BoxedWork<T> = Pin<Box<dyn Future<Output = Outcome<T>> + Send>>;
@@ -141,7 +144,8 @@ impl Client {
     where
         F: Future<Output = Outcome<T>>,
     {
-        let (mut lost, mut locked, mut repeated, mut late) = (0, 0, false, false);
+        let (mut lost, mut failed_connects, mut locked) = (0, 0, 0);
+        let (mut repeated, mut late) = (false, false);
         loop {
             let permit = by(deadline, self.pool.permit()).await??;
             let attempt = async {
@@ -155,15 +159,15 @@ impl Client {
                     return Ok(value);
                 }
                 Ok(Err(failure)) => failure,
-                // Other connections may work.
-                Err(failure) if failure.is_lost() && lost < LOST => {
-                    lost += 1;
-                    continue;
-                }
+                // No connection was ready, which says nothing about the open ones.
                 Err(failure) => {
                     if late && matches!(failure, Failure::ReadOnly) {
                         // The server refused the write because it is read-only, not because it was late.
                         self.pool.distrust();
+                    }
+                    if failure.is_lost() && failed_connects < CONNECTS {
+                        failed_connects += 1;
+                        continue;
                     }
                     return Err(failure.into());
                 }

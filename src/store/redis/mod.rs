@@ -7,8 +7,8 @@
 //! - `route`: which server an operation goes to: the only one, or a node of a cluster.
 //!
 //! A check goes through `route`, `ops` and `conn` to `wire`. The supervisor in `conn` calls `source`, by the trait
-//! `Connect`, when it connects. A new topology with one server to find belongs into `source`; one that spreads keys
-//! over several servers belongs into `route`.
+//! `Connect`, when it connects. A new topology with one server to find belongs in `source`; one that spreads keys
+//! over several servers belongs in `route`.
 
 use std::{
     fmt,

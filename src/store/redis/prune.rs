@@ -1,7 +1,8 @@
-//! Reading all sessions of a user, and ending those that have expired or that a limit has no room for.
+//! Reads all sessions of a user, and ends the expired ones and those in excess of a session limit.
 //!
-//! A login with a limit is one script, which reads all sessions of the user. If they are too many for that, most of
-//! those that the limit has no room for end here first, page by page, so that no command keeps the server from others.
+//! A login with a session limit is one script, which reads all sessions of the user. If the user has too many sessions
+//! for one script, this module first ends most of the excess ones, page by page, so that no single command blocks the
+//! server for long.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -23,18 +24,19 @@ use crate::{
     store::{OnFull, SessionLimit, SessionRecord},
 };
 
-/// How many sessions a page has, about.
+/// The approximate number of sessions in a page.
 const PAGE: usize = 512;
-/// How many sessions one command ends: ending a session takes longer than reading it.
+/// The maximum number of sessions that one command ends. It is smaller than a page, because ending a session takes
+/// longer than reading it.
 const MAX_ENDED: usize = 256;
-/// How many more than the limit are left to the script of the login. Sessions may end while the others are read, and
-/// none may be ended for the sake of one that is gone.
+/// The number of excess sessions that are left for the login script to end. Sessions may end while the others are being
+/// read, and then fewer of these have to end.
 const SPARE: usize = 128;
 
-/// The answer of `HSCAN`: the next cursor, fields and values.
+/// The reply of `HSCAN`: the next cursor, and the fields with their values.
 type Page = (u64, Vec<(Vec<u8>, Vec<u8>)>);
 
-/// What is in the hash of a user.
+/// The sessions in the hash of a user.
 #[derive(Default)]
 pub(super) struct Scanned {
     /// Sessions with the headers of their records.
@@ -44,10 +46,10 @@ pub(super) struct Scanned {
 }
 
 impl RedisStore {
-    /// Reads all sessions of a user, in pages, until then.
+    /// Reads all sessions of a user in pages. Fails if it is not done by `until`.
     pub(super) async fn scan(&self, user_id: &str, until: Instant) -> Result<Scanned, Error> {
         let key = self.keys.sessions(user_id);
-        // A scan may return a field more than once.
+        // `HSCAN` may return a field more than once.
         let mut all = Scanned::default();
         let mut cursor = 0;
         let mut scanned: Option<Arc<Live>> = None;
@@ -60,7 +62,7 @@ impl RedisStore {
             let page = self.client.query_page(&key, &commands, last, until).await;
             let Done { reply, live, .. } = page.map_err(|error| self.overdue(error, until))?;
             let (now, (next, page)): (Time, Page) = reply;
-            // A cursor means nothing to another server, or to the same one restarted.
+            // A cursor is invalid at another server, and at the same server after a restart.
             if !Arc::ptr_eq(scanned.get_or_insert(Arc::clone(&live)), &live) {
                 (cursor, scanned) = (0, None);
                 continue;
@@ -73,8 +75,8 @@ impl RedisStore {
         }
     }
 
-    /// Ends the sessions that have expired, and, unless the limit says to reject logins, most of those that it has no
-    /// room for. Returns these, the first to go first.
+    /// Ends the expired sessions and, unless the limit rejects logins, most of the sessions in excess of the limit.
+    /// Returns the excess sessions that it has ended, in the order of eviction.
     pub(super) async fn prune(
         &self,
         user_id: &str,
@@ -112,8 +114,8 @@ impl RedisStore {
         Ok(evicted)
     }
 
-    /// Ends those of a few sessions that have expired or still have this header, as long as more than `stay` are there.
-    /// Returns the ids of those that were live.
+    /// Ends each of these sessions that has expired, or that still has the given header while the user has more than
+    /// `stay` sessions. Returns the ids of the live sessions that it has ended.
     async fn end<'a>(
         &self,
         user_id: &str,
@@ -129,7 +131,7 @@ impl RedisStore {
         Ok(ended.map_err(|error| self.overdue(error, until))?.reply)
     }
 
-    /// Says of an error at the end of all pages that it is about all of them.
+    /// Replaces a timeout at or after `until` by an error that names the time limit of all pages together.
     fn overdue(&self, error: Error, until: Instant) -> Error {
         if error.kind() != ErrorKind::Timeout || Instant::now() < until {
             return error;

@@ -74,6 +74,18 @@ impl Proxy {
         lock(&self.shared.flows)[index].send_replace(Fate::BlackHoled);
     }
 
+    /// Whether new flows pass no byte, as if their packets were lost; existing flows go on.
+    pub fn black_hole_new(&self, black_hole: bool) {
+        let flag = &self.shared.black_hole_new;
+        flag.store(black_hole, Ordering::Relaxed);
+    }
+
+    /// How many flows are open, black-holed ones included.
+    pub fn open_flows(&self) -> usize {
+        let flows = lock(&self.shared.flows);
+        flows.iter().filter(|flow| !flow.is_closed()).count()
+    }
+
     /// What the clients have sent on black-holed flows.
     pub fn swallowed(&self) -> Vec<u8> {
         lock(&self.shared.swallowed).clone()
@@ -108,6 +120,7 @@ struct Shared {
     upstream_port: AtomicU16,
     delay: Mutex<Duration>,
     refuse: AtomicBool,
+    black_hole_new: AtomicBool,
     flows: Mutex<Vec<watch::Sender<Fate>>>,
     /// What the clients have sent on black-holed flows.
     swallowed: Mutex<Vec<u8>>,
@@ -130,7 +143,11 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         if shared.refuse.load(Ordering::Relaxed) {
             continue;
         }
-        let (fate, watched) = watch::channel(Fate::Passing);
+        let fate = match shared.black_hole_new.load(Ordering::Relaxed) {
+            true => Fate::BlackHoled,
+            false => Fate::Passing,
+        };
+        let (fate, watched) = watch::channel(fate);
         let mut known = lock(&shared.flows);
         known.retain(|flow| !flow.is_closed());
         known.push(fate);
@@ -280,6 +297,18 @@ mod tests {
         assert!(ping(&mut old).await.expect_err("no answer").is_timeout());
         proxy.drop_connections().await;
         assert!(!ping(&mut old).await.expect_err("no answer").is_timeout());
+    }
+
+    #[tokio::test]
+    async fn a_black_hole_for_new_flows_leaves_existing_ones_alone() {
+        let server = RedisServer::start(Flavor::Redis).await;
+        let proxy = Proxy::start(server.port()).await;
+        let mut old = connect(&proxy).await.expect("a connection");
+        proxy.black_hole_new(true);
+        assert!(connect(&proxy).await.is_err());
+        ping(&mut old).await.expect("an answer");
+        proxy.black_hole_new(false);
+        connect(&proxy).await.expect("a connection");
     }
 
     #[tokio::test]

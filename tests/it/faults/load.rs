@@ -22,6 +22,8 @@ use crate::http::{Client, Server};
 pub(super) struct Load {
     probe: Client,
     clients: JoinSet<()>,
+    /// Of each client but the probe.
+    records: Vec<Record>,
     tally: Arc<Tally>,
     paused: Option<OwnedRwLockWriteGuard<()>>,
 }
@@ -29,12 +31,14 @@ pub(super) struct Load {
 /// What was answered so far.
 #[derive(Default)]
 struct Tally {
+    /// How often somebody has waited for an answer to each client.
+    round: AtomicU64,
     /// 200 for a live token.
     fine: AtomicU64,
     /// 503.
     unavailable: AtomicU64,
-    /// Those of them that were the answer to a login.
-    failed_logins: AtomicU64,
+    /// 503 for anything but a login.
+    unavailable_but_logins: AtomicU64,
     /// The slowest answer, in microseconds.
     slowest: AtomicU64,
     /// Shared by the logins and logouts that are under way.
@@ -42,26 +46,41 @@ struct Tally {
     stop: AtomicBool,
 }
 
+/// What is written down of one client.
+#[derive(Clone)]
+struct Record {
+    tally: Arc<Tally>,
+    /// The round in which the latest of the client's answered requests began.
+    answered: Arc<AtomicU64>,
+}
+
 impl Load {
     /// Starts clients that stay logged in, that stay logged out, that come and go, and that are strangers.
     pub(super) async fn start(server: &Server) -> Self {
         let (mut clients, tally) = (JoinSet::new(), Arc::new(Tally::default()));
+        let mut records = Vec::new();
+        let mut record = || {
+            let record = Record::new(&tally);
+            records.push(record.clone());
+            record
+        };
         for number in 0..4 {
             let client = server.login(&format!("stays{number}"), "phone").await;
-            clients.spawn(stay_logged_in(client, Arc::clone(&tally)));
+            clients.spawn(stay_logged_in(client, record()));
         }
         let client = server.login("left", "phone").await;
         assert_eq!(client.post("/logout", &Value::Null).await.status(), 200);
-        clients.spawn(stay_logged_out(client, Arc::clone(&tally)));
+        clients.spawn(stay_logged_out(client, record()));
         for number in 0..3 {
             let user = format!("comes{number}");
-            clients.spawn(come_and_go(server.client(), user, Arc::clone(&tally)));
+            clients.spawn(come_and_go(server.client(), user, record()));
         }
-        clients.spawn(be_a_stranger(server.client(), Arc::clone(&tally)));
+        clients.spawn(be_a_stranger(server.client(), record()));
         let probe = server.login("probe", "phone").await;
         let mut load = Self {
             probe,
             clients,
+            records,
             tally,
             paused: None,
         };
@@ -72,6 +91,20 @@ impl Load {
     /// Waits for a good many more answers that are fine.
     pub(super) async fn runs(&mut self) {
         self.more(50, "fine answers", |tally| &tally.fine).await;
+    }
+
+    /// Waits until each client has got an answer to a request that it begins after this call.
+    pub(super) async fn answers_each_client(&mut self) {
+        let round = self.tally.round.fetch_add(1, Ordering::Relaxed) + 1;
+        let clients = &mut self.clients;
+        let records = &self.records;
+        eventually("an answer to each client", async || {
+            assert_no_client_failed(clients);
+            records
+                .iter()
+                .all(|record| record.answered.load(Ordering::Relaxed) >= round)
+        })
+        .await;
     }
 
     /// Waits for a few more answers that the service is unavailable.
@@ -96,16 +129,16 @@ impl Load {
         self.tally.unavailable.load(Ordering::Relaxed)
     }
 
-    /// How many of them were logins.
-    pub(super) fn failed_logins(&self) -> u64 {
-        self.tally.failed_logins.load(Ordering::Relaxed)
+    /// How many requests other than logins were answered with 503 so far.
+    pub(super) fn unavailable_but_logins(&self) -> u64 {
+        self.tally.unavailable_but_logins.load(Ordering::Relaxed)
     }
 
     /// When a request will be answered with 200 next.
     pub(super) fn next_fine_answer(&self) -> JoinHandle<Instant> {
-        let (probe, tally) = (self.probe.clone(), Arc::clone(&self.tally));
+        let (probe, record) = (self.probe.clone(), Record::new(&self.tally));
         tokio::spawn(async move {
-            while answered(&probe, Method::GET, "/me", &tally).await != 200 {
+            while answered(&probe, Method::GET, "/me", &record).await != 200 {
                 pause().await;
             }
             Instant::now()
@@ -114,8 +147,9 @@ impl Load {
 
     /// Waits until the service works again, and prints how long it took.
     pub(super) async fn recovers(&mut self, from: &str) -> Duration {
+        let record = Record::new(&self.tally);
         let took = eventually("recovery", async || {
-            answered(&self.probe, Method::GET, "/me", &self.tally).await == 200
+            answered(&self.probe, Method::GET, "/me", &record).await == 200
         })
         .await;
         let slowest = Duration::from_micros(self.tally.slowest.swap(0, Ordering::Relaxed));
@@ -140,12 +174,26 @@ impl Load {
         let counter = counter(&self.tally);
         let goal = counter.load(Ordering::Relaxed) + count;
         eventually(what, async || {
-            if let Some(Err(failed)) = self.clients.try_join_next() {
-                std::panic::resume_unwind(failed.into_panic());
-            }
+            assert_no_client_failed(&mut self.clients);
             counter.load(Ordering::Relaxed) >= goal
         })
         .await;
+    }
+}
+
+/// Passes on the panic of a client that got an answer that it should not have got.
+fn assert_no_client_failed(clients: &mut JoinSet<()>) {
+    if let Some(Err(failed)) = clients.try_join_next() {
+        std::panic::resume_unwind(failed.into_panic());
+    }
+}
+
+impl Record {
+    fn new(tally: &Arc<Tally>) -> Self {
+        Self {
+            tally: Arc::clone(tally),
+            answered: Arc::default(),
+        }
     }
 }
 
@@ -156,9 +204,9 @@ impl Tally {
 }
 
 /// A live token is never refused, and always its own user's.
-async fn stay_logged_in(client: Client, tally: Arc<Tally>) {
+async fn stay_logged_in(client: Client, record: Record) {
     let me = async || {
-        let response = answer(&client, Method::GET, "/me", None, &tally).await;
+        let response = answer(&client, Method::GET, "/me", None, &record).await;
         match response.status().as_u16() {
             200 => Some(response.json::<Value>().await.expect("JSON")),
             503 => None,
@@ -166,9 +214,9 @@ async fn stay_logged_in(client: Client, tally: Arc<Tally>) {
         }
     };
     let mut mine = None;
-    while !tally.stopped() {
+    while !record.tally.stopped() {
         if let Some(mut now) = me().await {
-            tally.fine.fetch_add(1, Ordering::Relaxed);
+            record.tally.fine.fetch_add(1, Ordering::Relaxed);
             now["remaining"].take();
             assert_eq!(*mine.get_or_insert_with(|| now.clone()), now);
         }
@@ -178,9 +226,9 @@ async fn stay_logged_in(client: Client, tally: Arc<Tally>) {
 }
 
 /// A token that was logged out is never accepted again.
-async fn stay_logged_out(client: Client, tally: Arc<Tally>) {
-    while !tally.stopped() {
-        let status = answered(&client, Method::GET, "/me", &tally).await;
+async fn stay_logged_out(client: Client, record: Record) {
+    while !record.tally.stopped() {
+        let status = answered(&client, Method::GET, "/me", &record).await;
         assert!([401, 503].contains(&status), "{status} after a logout");
         pause().await;
     }
@@ -188,17 +236,16 @@ async fn stay_logged_out(client: Client, tally: Arc<Tally>) {
 }
 
 /// A login that was acknowledged is valid until the logout, and after that was acknowledged never again.
-async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
+async fn come_and_go(stranger: Client, user: String, record: Record) {
     let login = json!({"user": user});
     let mut gone = Vec::new();
-    while !tally.stopped() {
-        let writing = tally.writes.read().await;
-        let response = answer(&stranger, Method::POST, "/login", Some(&login), &tally).await;
+    while !record.tally.stopped() {
+        let writing = record.tally.writes.read().await;
+        let response = answer(&stranger, Method::POST, "/login", Some(&login), &record).await;
         drop(writing);
         match response.status().as_u16() {
             200 => {}
             503 => {
-                tally.failed_logins.fetch_add(1, Ordering::Relaxed);
                 pause().await;
                 continue;
             }
@@ -207,14 +254,14 @@ async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
         let token: Value = response.json().await.expect("JSON");
         let client = stranger.with_token(token["token"].as_str().expect("a token"));
         for _ in 0..3 {
-            let status = answered(&client, Method::GET, "/me", &tally).await;
+            let status = answered(&client, Method::GET, "/me", &record).await;
             assert!([200, 503].contains(&status), "{status} after a login");
             pause().await;
         }
         let mut tried_before = false;
         loop {
-            let writing = tally.writes.read().await;
-            let status = answered(&client, Method::POST, "/logout", &tally).await;
+            let writing = record.tally.writes.read().await;
+            let status = answered(&client, Method::POST, "/logout", &record).await;
             drop(writing);
             match status {
                 200 => break,
@@ -225,7 +272,7 @@ async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
             }
             pause().await;
         }
-        let status = answered(&client, Method::GET, "/me", &tally).await;
+        let status = answered(&client, Method::GET, "/me", &record).await;
         assert!([401, 503].contains(&status), "{status} after a logout");
         gone.push(client);
     }
@@ -235,17 +282,17 @@ async fn come_and_go(stranger: Client, user: String, tally: Arc<Tally>) {
 }
 
 /// Who shows no token is no concern of the store.
-async fn be_a_stranger(client: Client, tally: Arc<Tally>) {
-    while !tally.stopped() {
-        assert_eq!(answered(&client, Method::GET, "/", &tally).await, 200);
-        assert_eq!(answered(&client, Method::GET, "/me", &tally).await, 401);
+async fn be_a_stranger(client: Client, record: Record) {
+    while !record.tally.stopped() {
+        assert_eq!(answered(&client, Method::GET, "/", &record).await, 200);
+        assert_eq!(answered(&client, Method::GET, "/me", &record).await, 401);
         pause().await;
     }
 }
 
 /// The status of an answer.
-async fn answered(client: &Client, method: Method, path: &str, tally: &Tally) -> u16 {
-    let response = answer(client, method, path, None, tally).await;
+async fn answered(client: &Client, method: Method, path: &str, record: &Record) -> u16 {
+    let response = answer(client, method, path, None, record).await;
     response.status().as_u16()
 }
 
@@ -255,8 +302,10 @@ async fn answer(
     method: Method,
     path: &str,
     body: Option<&Value>,
-    tally: &Tally,
+    record: &Record,
 ) -> Response {
+    let tally = &record.tally;
+    let round = tally.round.load(Ordering::Relaxed);
     let start = Instant::now();
     let response = client.send(method, path, body).await;
     let took = u64::try_from(start.elapsed().as_micros()).expect("a short time");
@@ -264,7 +313,12 @@ async fn answer(
     if response.status() == 503 {
         assert!(response.headers().contains_key(RETRY_AFTER));
         tally.unavailable.fetch_add(1, Ordering::Relaxed);
+        if path != "/login" {
+            let counter = &tally.unavailable_but_logins;
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
     }
+    record.answered.fetch_max(round, Ordering::Relaxed);
     response
 }
 

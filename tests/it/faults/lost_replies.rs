@@ -101,7 +101,7 @@ async fn a_conditional_renewal_that_came_too_late_is_not_done() {
     }
 }
 
-/// Nor is a renewal done that another one has come before, without a lost reply.
+/// Without a lost reply, a conditional renewal fails if another one has changed the session before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_equal_renewals_one_is_done() {
     let scene = Scene::new().await;
@@ -124,7 +124,7 @@ async fn of_two_equal_renewals_one_is_done() {
     );
 }
 
-/// Without a lost reply the answer stays what it was.
+/// Without a lost reply, a logout of a session that is not live returns `false`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_logout_of_nobody_is_none() {
     let scene = Scene::new().await;

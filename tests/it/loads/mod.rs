@@ -94,7 +94,7 @@ fn asking() -> (impl LoadUser<String> + Clone, Questions) {
 /// A manager with a loader that asks the test, and a live token of `al`.
 async fn asking_manager(backend: &impl Backend) -> (TokenManager<String>, Questions, String) {
     let (loader, questions) = asking();
-    let manager = built(backend.manager_builder().await.load_user(loader));
+    let manager = built(asking_builder(backend, loader).await);
     let token = log_in(&manager, "al").await;
     (manager, questions, token)
 }
@@ -104,11 +104,20 @@ async fn two_asking_managers(
     backend: &impl Backend,
 ) -> ([TokenManager<String>; 2], Questions, String) {
     let (loader, questions) = asking();
-    let first = backend.manager_builder().await.load_user(loader.clone());
-    let second = backend.manager_builder().await.load_user(loader);
+    let first = asking_builder(backend, loader.clone()).await;
+    let second = asking_builder(backend, loader).await;
     let managers = [first, second].map(built);
     let token = log_in(&managers[0], "al").await;
     (managers, questions, token)
+}
+
+/// Remembers for an hour that there is no such user: by default a busy machine could outlive that.
+async fn asking_builder(
+    backend: &impl Backend,
+    loader: impl LoadUser<String>,
+) -> TokenManagerBuilder<String> {
+    let builder = backend.manager_builder().await;
+    builder.missing_user_ttl(HOUR).load_user(loader)
 }
 
 fn built<D>(builder: TokenManagerBuilder<D>) -> TokenManager<D> {

@@ -156,7 +156,7 @@ async fn renewal_after(write: impl AsyncFn(&MySqlStore, &TokenId) -> bool) -> bo
     panic!("each of {ROUNDS} rounds took too long");
 }
 
-/// Nor is a renewal done that another one has come before, without a lost reply.
+/// Without a lost reply, a conditional renewal fails if another one has changed the session before.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_equal_renewals_one_is_done() {
     let (_mysql, _proxy, store, _) = stores().await;

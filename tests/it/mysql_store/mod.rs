@@ -3,6 +3,8 @@
 mod cancelled;
 mod clock;
 mod connections;
+mod denied_logins;
+mod failed_connects;
 mod late_writes;
 mod locks;
 mod lost_replies;

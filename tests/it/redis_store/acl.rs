@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use tower_bearer_session::{Error, RedisStore, SessionStore};
+use tower_bearer_session::{Error, ErrorKind, RedisStore, SessionStore};
 
 use super::everything;
 use crate::{
@@ -50,15 +50,17 @@ async fn the_smallest_acl_is_enough_and_the_smallest(backend: &impl Server) {
         let text = format!("{error:?}");
         let said = ["NOPERM", "permission", "can't run"];
         assert!(said.iter().any(|words| text.contains(words)), "{text}");
-        assert!(error.is_fault());
+        assert_eq!(error.kind(), ErrorKind::Store, "{text}");
     }
 }
 
-/// A database other than the first takes one right more.
+/// A database other than the first takes one right more, and has to exist.
 async fn a_database_needs_select(backend: &impl Server) {
     try_with(backend, &RIGHTS, "/3").await.unwrap_err();
     let rights = [&RIGHTS[..], &["+select"]].concat();
     try_with(backend, &rights, "/3").await.unwrap();
+    let error = try_with(backend, &rights, "/99").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store, "{error:?}");
 }
 
 /// Does everything as a user with these rights.

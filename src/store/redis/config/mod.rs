@@ -22,10 +22,11 @@ pub(super) mod fuzzing;
 mod tls;
 mod url;
 
-/// Configures a [`RedisStore`](crate::RedisStore); made by [`RedisStore::builder`](crate::RedisStore::builder), or by
-/// [`standalone`](Self::standalone), [`sentinel`](Self::sentinel) or [`cluster`](Self::cluster).
+/// The builder of a [`RedisStore`](crate::RedisStore).
 ///
-/// Mistakes are reported by [`connect`](Self::connect) and [`connect_lazy`](Self::connect_lazy).
+/// [`RedisStore::builder`](crate::RedisStore::builder) creates one from a URL; [`standalone`](Self::standalone),
+/// [`sentinel`](Self::sentinel) and [`cluster`](Self::cluster) create one from addresses. [`connect`](Self::connect)
+/// and [`connect_lazy`](Self::connect_lazy) report invalid settings.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisStoreBuilder {
@@ -69,18 +70,18 @@ impl RedisStoreBuilder {
         Self::new(Target::parse(url))
     }
 
-    /// One server, the primary, at `host[:port]`; the port is 6379 if none is given.
+    /// Uses one server, the primary, at `host[:port]`. The default port is 6379.
     ///
-    /// A replica is refused. The store follows the address to another primary: see
+    /// The store refuses a replica. It follows the address to another primary: see
     /// [`max_connection_age`](Self::max_connection_age).
     pub fn standalone(address: impl AsRef<str>) -> Self {
         Self::at(Place::Standalone, PORT, [address])
     }
 
-    /// The master that these sentinels name for `service`. A sentinel is `host[:port]`; the port is 26379 if
-    /// none is given.
+    /// Uses the master that these sentinels name for `service`. A sentinel is `host[:port]`, with the default port
+    /// 26379.
     ///
-    /// Name them all: the store asks those that are named, and no others.
+    /// List all sentinels: the store asks only those that are listed here.
     pub fn sentinel(
         sentinels: impl IntoIterator<Item = impl AsRef<str>>,
         service: impl Into<String>,
@@ -93,9 +94,9 @@ impl RedisStoreBuilder {
         Self::at(place, SENTINEL_PORT, sentinels)
     }
 
-    /// The cluster that these nodes belong to. A node is `host[:port]`; the port is 6379 if none is given.
+    /// Uses the cluster that these nodes belong to. A node is `host[:port]`, with the default port 6379.
     ///
-    /// A few are enough, as long as one of them can be reached when the store connects.
+    /// A few nodes are enough, as long as one of them is reachable when the store connects.
     pub fn cluster(nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         Self::at(Place::Cluster, PORT, nodes)
     }
@@ -109,67 +110,66 @@ impl RedisStoreBuilder {
         Self::new(nodes.map(|nodes| Target::new(place, nodes)))
     }
 
-    /// The ACL user to log in as. Default: what the URL says.
+    /// The ACL user to log in as. Default: the one in the URL.
     pub fn username(mut self, username: impl Into<String>) -> Self {
         self.username = Some(username.into());
         self
     }
 
-    /// The password to log in with. Default: what the URL says.
+    /// The password to log in with. Default: the one in the URL.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.password = Some(password.into());
         self
     }
 
-    /// The ACL user to log in as at the sentinels. Default: what the URL says (`sentinelUsername`), not
-    /// what is used for the servers.
+    /// The ACL user to log in as at the sentinels. Default: the one in the URL (`sentinelUsername`); the user for the
+    /// servers is not used for the sentinels.
     pub fn sentinel_username(mut self, username: impl Into<String>) -> Self {
         self.sentinel.username = Some(username.into());
         self
     }
 
-    /// The password to log in with at the sentinels. Default: what the URL says (`sentinelPassword`),
-    /// not what is used for the servers.
+    /// The password to log in with at the sentinels. Default: the one in the URL (`sentinelPassword`); the password for
+    /// the servers is not used for the sentinels.
     pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
         self.sentinel.password = Some(password.into());
         self
     }
 
-    /// The number of the database. Default: what the URL says, or 0, the only one of a cluster.
+    /// The number of the database. Default: the one in the URL, or 0. A cluster has only database 0.
     pub fn db(mut self, db: u32) -> Self {
         self.db = Some(db);
         self
     }
 
-    /// Whether to speak TLS. Default: whether the scheme of the URL is `rediss…`, or `false`.
+    /// Whether to use TLS. Default: `true` if the scheme of the URL is `rediss…`, otherwise `false`.
     ///
-    /// Certificates of servers are verified, against the host by which each was found: that of the URL, or what
-    /// sentinels or nodes of the cluster say. The cryptography is that of the process's default [crypto
-    /// provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if the program has
-    /// installed one before, and of `ring` otherwise; the store never installs one.
+    /// The store verifies the certificate of each server against the host by which it found the server: the one in the
+    /// URL, or the one that a sentinel or a node of the cluster reported. The cryptography is that of the process's
+    /// default [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if
+    /// the program has installed one before, and of `ring` otherwise; the store never installs one.
     #[cfg(feature = "redis-tls")]
     pub fn tls(mut self, tls: bool) -> Self {
         self.with_tls = Some(tls);
         self
     }
 
-    /// Whether to speak TLS to the sentinels. Default: what the URL says (`sentinelTls`), or the same as to the
-    /// servers. Roots and client certificate are the same, too.
+    /// Whether to use TLS to the sentinels. Default: the value in the URL (`sentinelTls`), or the same as to the
+    /// servers. Roots and client certificate are the same as for the servers.
     #[cfg(feature = "redis-tls")]
     pub fn sentinel_tls(mut self, tls: bool) -> Self {
         self.with_sentinel_tls = Some(tls);
         self
     }
 
-    /// The certificates, in PEM, of the authorities that are trusted. Default: those of Mozilla.
+    /// The certificates of the trusted authorities, in PEM. Default: the Mozilla root certificates.
     #[cfg(feature = "redis-tls")]
     pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.tls.roots = Some(pem.into());
         self
     }
 
-    /// The certificate to show to servers, with those that it depends on, and its private key, both in PEM.
-    /// Default: none.
+    /// The client certificate chain and its private key, both in PEM. Default: none.
     #[cfg(feature = "redis-tls")]
     pub fn tls_client_certificate(
         mut self,
@@ -180,84 +180,84 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// What the keys of sessions begin with: `<prefix>:{<user id>}`. Default: `tbs:tokens`.
+    /// The prefix of the keys of sessions: `<prefix>:{<user id>}`. Default: `tbs:tokens`.
     ///
-    /// All services that share sessions must agree on it. A prefix has 1 to 64 printable ASCII
-    /// characters, no space and no braces.
+    /// All services that share sessions must use the same prefix. A prefix consists of 1 to 64 printable ASCII
+    /// characters, without spaces and braces.
     pub fn token_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.token_key_prefix = prefix.into();
         self
     }
 
-    /// What the keys of cached users begin with: `<prefix>:{<user id>}`. Default: `tbs:users`.
+    /// The prefix of the keys of cached users: `<prefix>:{<user id>}`. Default: `tbs:users`.
     ///
-    /// It must differ from the other prefix. Only services that have the same user type *and* the same user
-    /// loader can share it; others would undo each other's work, and refuse users that the other
-    /// one knows. Give it a version if the type changes (`shop:users:v2`).
+    /// It must differ from the prefix of sessions. Only services with the same user type *and* the same user loader can
+    /// share it: others would overwrite each other's cached users, and refuse users that only the other service knows.
+    /// Add a version to the prefix when the type changes (`shop:users:v2`).
     pub fn user_key_prefix(mut self, prefix: impl Into<String>) -> Self {
         self.user_key_prefix = prefix.into();
         self
     }
 
-    /// How long one attempt to connect may take, login included: at most an hour. Default: 1 second.
+    /// The time limit of one connection attempt, including the login: at most an hour. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// How long an operation may take in all, at most an hour: waiting for a connection, its round trips, and a retry
-    /// after a dropped connection. Default: 500 ms.
+    /// The deadline of an operation: at most an hour. Default: 500 ms.
     ///
-    /// A list of very many sessions is read in pages. This deadline is for each page, and all pages together may take
-    /// twenty times as long (10 seconds); a list that is not complete by then is an error of kind
-    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). The same holds for a login that has to end very many sessions
-    /// of its user first, because the session limit is new.
+    /// It covers waiting for a connection, all round trips, and a retry after a dropped connection. A list of very many
+    /// sessions is read in pages: each page has this deadline, and all pages together may take twenty times as long
+    /// (10 seconds). A list that is not complete by then fails with
+    /// [`ErrorKind::Timeout`](crate::ErrorKind::Timeout). The same limits hold for a login that first has to end very
+    /// many sessions of its user, because the session limit is new.
     ///
     /// A write has three quarters of the deadline, and at most a second, to reach the server, by the server's clock.
-    /// After that the server does not execute it, and it is sent again if there is time left.
+    /// After that the server does not execute it, and the store sends it again if there is time left.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// How long a connection to a standalone server, or to a node of a cluster that is known by host name, is used for
-    /// new operations, at most an hour. Default: 3 seconds.
+    /// The maximum age at which a connection is used for new operations: at most an hour. Default: 3 seconds.
     ///
-    /// A name, a virtual address or a load balancer can lead to another primary while the old one goes on serving those
-    /// who are still connected to it. So a new connection takes the place of one that has reached this age, whether or
-    /// not the store is busy; what is in flight on the old one is finished there. **No operation that begins later than
-    /// this after the address has moved goes to the old server**, provided that the new one accepts connections without
-    /// delay: until a new connection is there, the old one stays in use. A store connects to a server up to three times
-    /// in turn, for checks and writes, for lists, and for replicas to confirm. If it cannot,
-    /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) tells why.
+    /// It applies to connections to a standalone server, and to nodes of a cluster that are known by host name. A name,
+    /// a virtual address or a load balancer can lead to another primary while the old one continues to serve its open
+    /// connections. So the store replaces a connection before it has reached this age, whether or not the store is
+    /// busy. Operations in flight on the old connection complete there. **No operation that begins later than this
+    /// after the address has moved goes to the old server**, provided that the new server accepts connections without
+    /// delay: the old connection stays in use until a new one is open. A store opens up to three connections to a
+    /// server, one after the other: for checks and writes, for lists, and for confirmations by replicas. If it cannot
+    /// connect, [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the reason.
     ///
-    /// A server that is demoted in place is noticed within about a second, whatever this age.
+    /// The store notices within about a second when a server is demoted in place, whatever this age.
     ///
-    /// A new connection takes about 0.1 ms of the server's time, and with TLS up to 1 ms; by default each process makes
-    /// one about every two seconds. Set a longer time if very many processes use one server over TLS, or if nothing but
-    /// the server itself can be behind its address.
+    /// A new connection takes about 0.1 ms of the server's time, and with TLS up to 1 ms. By default each process opens
+    /// one about every two seconds. Set a higher age if very many processes use one server over TLS, or if the address
+    /// cannot lead to another server.
     ///
-    /// It has no effect on nodes of a cluster that announce IP addresses, whose peers tell when another node takes
-    /// their slots, and with Sentinel, where the sentinels tell who the master is.
+    /// The age has no effect with Sentinel, because the sentinels report the current master, and on nodes of a cluster
+    /// that announce IP addresses, because their peers report when another node takes over their slots.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = age;
         self
     }
 
-    /// Lets logouts and refreshes wait, for at most `timeout` after they are done at the primary, until `replicas`
-    /// replicas have them, too. Default: they do not wait.
+    /// Makes logouts and refreshes wait until `replicas` replicas have acknowledged them, for at most `timeout` after
+    /// the primary has executed them. Default: they do not wait.
     ///
-    /// Replication of Redis is asynchronous: what only a dying primary knew is undone by the failover, a logout
-    /// included. With this, an operation that returns `Ok` is on as many replicas, and one that returns
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) is done at the primary but may be on fewer: repeat it,
-    /// or tell the user that the logout may be undone by an outage. It costs a round trip, and another one between the
-    /// servers ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a connection of its own. Checks and logins
-    /// do not wait, nor does the end of the sessions that a login evicts.
+    /// Redis replicates asynchronously: a failover rolls back writes that only the failed primary had, including
+    /// logouts. With this setting, an operation that returns `Ok` has reached that many replicas. An operation that
+    /// fails with [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) has taken effect at the primary, but may
+    /// have reached fewer: repeat it, or tell the user that an outage may undo the logout. The wait costs a round trip,
+    /// and another one between the servers ([`WAIT`](https://redis.io/docs/latest/commands/wait/)), on a separate
+    /// connection. Checks, logins and evictions by logins do not wait.
     ///
-    /// It is no consensus: a replica that has not confirmed may still become the primary. Ask for all
-    /// replicas that may be promoted, and set `min-replicas-to-write` (and `min-replicas-max-lag`) at the
-    /// servers, so that a primary that is cut off from its replicas stops to take writes
-    /// (then [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)) that are lost when it comes back.
+    /// This is no consensus: a replica that has not acknowledged a write may still become the primary. Require as many
+    /// replicas as may be promoted, and set `min-replicas-to-write` (and `min-replicas-max-lag`) at the servers: then a
+    /// primary that is cut off from its replicas refuses writes
+    /// ([`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable)), which would be lost when it returns.
     pub fn confirm_replicas(mut self, replicas: u32, timeout: Duration) -> Self {
         self.confirm = Some(Confirm { replicas, timeout });
         self

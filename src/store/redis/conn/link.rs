@@ -1,4 +1,4 @@
-//! Commands on a supervised connection.
+//! Sends commands on a supervised connection.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -18,34 +18,34 @@ use super::{
 };
 use crate::{Error, ErrorKind, store::redis::wire::fault::Fault};
 
-/// How late a reply may be and still show that the server answers.
+/// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
 
-/// What to do with commands whose connection drops before they are answered.
+/// The policy for commands whose connection drops before the reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnDrop {
-    /// Send them again, once: doing them twice, and late, does no harm.
+    /// Send the commands once more. Only for commands that are safe to execute twice, and late.
     Retry,
-    /// Give up.
+    /// Return the error.
     Fail,
 }
 
-/// The connection closes when this is dropped.
+/// A supervised connection to one server. Dropping the link closes the connection.
 pub(crate) struct Link {
     pub(crate) config: Arc<LinkConfig>,
     state: watch::Receiver<State>,
     supervisor: AbortHandle,
 }
 
-/// One value for each command, errors included, and the connection that they came from.
+/// The reply to each command, errors included, and the connection on which they arrived.
 pub(crate) struct Answer {
     pub(crate) values: Vec<Value>,
     pub(crate) live: Arc<Live>,
-    /// Whether they may have been executed before, by a server whose answer was lost.
+    /// Whether the commands were sent twice: the server may have executed the first copy as well.
     pub(crate) repeated: bool,
 }
 
-/// What the commands returned, and the connection that it came from.
+/// The decoded reply of an operation, and the connection on which it arrived.
 pub(crate) struct Done<T> {
     pub(crate) reply: T,
     pub(crate) live: Arc<Live>,
@@ -68,8 +68,8 @@ pub(crate) enum Failure {
 }
 
 impl Link {
-    /// Starts to connect, in a task of its own, in turns with others that have the same `dialing`. Commands may block
-    /// the connection for as long as `max_block`.
+    /// Starts a supervisor, which connects in its own task. Links with the same `dialing` connect one at a time. A
+    /// command may block the connection for up to `max_block`.
     pub(crate) fn start(
         config: &Arc<LinkConfig>,
         source: impl Connect,
@@ -109,7 +109,8 @@ impl Link {
             .await
     }
 
-    /// Like the method above, but on this connection, even if it has been replaced. Fails if it is lost.
+    /// Sends the commands of one operation like [`send`](Self::send), on the connection `live` even if it has been
+    /// replaced in the meantime. If that connection is lost, the commands go to its successor.
     pub(crate) async fn send_on(
         &self,
         live: &Arc<Live>,
@@ -124,8 +125,8 @@ impl Link {
             .await
     }
 
-    /// Sends the commands of several operations, which wait elsewhere, in one round trip. Goes on to wait after the
-    /// deadline: a reply that is late for all of them still shows that the server answers.
+    /// Sends the commands of several operations in one round trip. After the deadline, when the operations have failed,
+    /// it still waits up to [`MAX_LATENESS`] for the reply, because a late reply shows that the server answers.
     pub(crate) async fn send_batch(
         &self,
         deadline: Instant,
@@ -162,7 +163,8 @@ impl Link {
         }
     }
 
-    /// Sends commands once, on this connection; goes on to wait for so long after the deadline.
+    /// Sends commands once, on this connection. After the deadline it waits up to `linger` for a late reply, which it
+    /// only records.
     pub(crate) async fn send_once(
         &self,
         live: &Live,
@@ -173,7 +175,8 @@ impl Link {
         let mut connection = live.connected.connection.clone();
         let mut sending = pin!(connection.send_packed_commands(commands, 0, commands.len()));
         match timeout_at(deadline, &mut sending).await {
-            // A server that was deposed meanwhile may do what a frozen one had queued.
+            // The connection was given up in the meantime: the reply may come from a server that is no longer the
+            // primary.
             Ok(Ok(_)) if live.is_lost() => Err(Lost::Connection(Failure::Down(deposed()))),
             Ok(Ok(values)) => {
                 live.record_reply();
@@ -204,7 +207,7 @@ impl Link {
         }
     }
 
-    /// The connection over which commands would be sent now.
+    /// Returns the connection that a new operation would use; `None` if there is none.
     pub(crate) fn in_use(&self) -> Option<Arc<Live>> {
         // Fails when the supervisor is gone, because its runtime has ended.
         self.state.has_changed().ok()?;
@@ -216,7 +219,7 @@ impl Link {
 
     fn report_if_lost(&self, live: &Live, error: &RedisError) {
         let fault = Fault::of(error);
-        // A cluster may be down for long, and its nodes need not be connected to all the time.
+        // A cluster may stay down for long: a new connection that gets the same reply is not replaced at once.
         let may_be_replaced = fault == Fault::ClusterDown && live.is_stable();
         if fault.another_connection_may_help() || may_be_replaced {
             if fault == Fault::Replica {
@@ -230,7 +233,7 @@ impl Link {
         }
     }
 
-    /// The connection, if it is of a later generation than `broken`; else the next one.
+    /// Returns a connection of a later generation than `broken`. Waits for one until the deadline.
     pub(crate) async fn live_until(
         &self,
         deadline: Instant,
@@ -246,7 +249,7 @@ impl Link {
         }
     }
 
-    /// Waits for a connection of a later generation than `broken`, or for the outcome of an attempt.
+    /// Waits for a connection of a later generation than `broken`, or for a failed attempt to connect.
     async fn live_after(&self, broken: u64) -> Result<Arc<Live>, Error> {
         let mut state = self.state.clone();
         let state = state.wait_for(|state| state.verdict(broken).is_some());
@@ -256,7 +259,7 @@ impl Link {
 }
 
 impl Answer {
-    /// What the commands returned, or the first error among it; and the connection that it came from.
+    /// Decodes the replies. Fails with the first error among them.
     pub(crate) fn read<T: FromRedisValue>(self) -> Result<Done<T>, Failure> {
         let values = Value::Array(self.values).extract_error();
         let read = values.and_then(|values| Ok(redis::from_redis_value(values)?));
@@ -270,7 +273,7 @@ impl Answer {
 }
 
 impl LinkConfig {
-    /// The error for the caller.
+    /// Converts a failure into the error for the caller.
     pub(crate) fn error(&self, failure: Failure) -> Error {
         match failure {
             Failure::Redis(error) => self.errors.convert(&error),

@@ -13,32 +13,33 @@ use tokio::time::Instant;
 use super::{connected::Connected, reports::Reporter};
 use crate::Error;
 
-/// A connection that is reported sooner than this is not replaced without a pause.
+/// The age below which a connection in trouble is replaced only after a pause.
 pub(crate) const STABLE: Duration = Duration::from_secs(1);
 
-/// The state of the connection, for operations.
+/// The state of a link, as operations see it.
 pub(crate) enum State {
-    /// An attempt runs, and none has failed since the last connection was lost.
+    /// An attempt to connect runs, and none has failed since the last connection was lost.
     Connecting,
     Up(Arc<Live>),
-    /// At least one attempt has failed; more are made.
+    /// At least one attempt has failed. Further attempts follow.
     Down(Error),
 }
 
 /// A connection without a known fault.
 pub(crate) struct Live {
     pub(crate) connected: Connected,
-    /// When it was made.
+    /// When the connection was opened.
     pub(crate) since: SystemTime,
     made: Instant,
-    /// The age, in milliseconds, after which operations do not use it until there has been an attempt to replace it; 0
-    /// for none.
+    /// The age, in milliseconds, from which operations do not use the connection until the next attempt to replace it
+    /// has ended; 0 for no such age.
     use_by: AtomicU64,
     reporter: Reporter,
 }
 
 impl State {
-    /// What an operation gets that knows generations up to `broken` to be so; `None`: it has to wait.
+    /// Returns the connection or the error for an operation that knows all generations up to `broken` to be unusable;
+    /// `None` if the operation has to wait.
     pub(crate) fn verdict(&self, broken: u64) -> Option<Result<Arc<Live>, Error>> {
         match self {
             Self::Up(live)
@@ -53,7 +54,7 @@ impl State {
 }
 
 impl Live {
-    /// The connection that this reporter reports on.
+    /// Creates the record of a new connection, whose faults go to `reporter`.
     pub(crate) fn new(connected: Connected, reporter: Reporter) -> Self {
         Self {
             connected,
@@ -64,12 +65,12 @@ impl Live {
         }
     }
 
-    /// The later the connection was made, the higher.
+    /// The generation of the connection: a newer connection has a higher one.
     pub(crate) fn generation(&self) -> u64 {
         self.reporter.generation()
     }
 
-    /// Forbids to use it any more; answers that are on their way do not count.
+    /// Marks the connection as lost: no operation uses it any more, and replies that arrive later are discarded.
     pub(crate) fn give_up(&self) {
         self.reporter.lost();
     }
@@ -79,23 +80,23 @@ impl Live {
         self.reporter.suspect();
     }
 
-    /// Whether it is gone, or must not be used any more.
+    /// Whether the connection is lost: closed, or not to be used any more.
     pub(crate) fn is_lost(&self) -> bool {
         self.reporter.has_lost()
     }
 
-    /// Whether it is older than a short time.
+    /// Whether the connection is at least [`STABLE`] old.
     pub(crate) fn is_stable(&self) -> bool {
         self.made.elapsed() >= STABLE
     }
 
-    /// Lets operations use it for so long from now on.
+    /// Allows operations to use the connection for this time from now on.
     pub(crate) fn use_for(&self, time: Duration) {
         let age = self.age_in(time);
         self.use_by.store(age, Ordering::Relaxed);
     }
 
-    /// The same, unless operations may use it for longer, or must not use it any more.
+    /// Like [`use_for`](Self::use_for), but never shortens the time, and does not revive an outdated connection.
     pub(crate) fn keep_for(&self, time: Duration) {
         if !self.is_outdated() {
             let age = self.age_in(time);
@@ -103,14 +104,14 @@ impl Live {
         }
     }
 
-    /// Its age in so long from now, in milliseconds.
+    /// The age that the connection will have after this time, in milliseconds.
     fn age_in(&self, time: Duration) -> u64 {
         let age = (self.made.elapsed() + time).as_millis();
         u64::try_from(age).unwrap_or(u64::MAX)
     }
 
-    /// Whether it should have been replaced by now, but the runtime of the store has rested, as that of a suspended
-    /// process does.
+    /// Whether operations must not use the connection because it should have been replaced by now. That happens when
+    /// the runtime of the store did not run for a while, for example because the process was suspended.
     fn is_outdated(&self) -> bool {
         match self.use_by.load(Ordering::Relaxed) {
             0 => false,
@@ -118,12 +119,12 @@ impl Live {
         }
     }
 
-    /// Notes that the server has answered.
+    /// Records a reply of the server.
     pub(crate) fn record_reply(&self) {
         self.reporter.record_reply();
     }
 
-    /// Whether the server has owed a reply for so long that it may be gone.
+    /// Whether a reply of the server is overdue for so long that the server may be gone.
     pub(crate) fn is_silent(&self) -> bool {
         self.reporter.is_silent()
     }

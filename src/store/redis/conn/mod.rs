@@ -1,6 +1,6 @@
-//! Supervised connections, which know no topology: a [`Connect`] tells where the server is.
+//! Supervised connections. This module does not depend on the topology: a [`Connect`] finds the server.
 //!
-//! A [`Link`](link::Link) is what operations use. A [supervisor](supervisor) keeps a connection for it.
+//! Operations use a [`Link`](link::Link). A [supervisor](supervisor) maintains the connection of each link.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,8 +19,8 @@ pub(crate) mod watch;
 
 /// Finds a server and connects to it.
 pub(crate) trait Connect: Send + Sync + 'static {
-    /// Connects anew. The reporter is told when the connection is lost, when its server does not answer, even if the
-    /// connection is idle, and when its server is no longer the primary.
+    /// Opens a new connection. The implementation reports to `reporter` when the connection is lost, when the server
+    /// does not answer (even if the connection is idle), and when the server is no longer the primary.
     fn connect(
         &self,
         config: &Arc<LinkConfig>,
@@ -31,6 +31,6 @@ pub(crate) trait Connect: Send + Sync + 'static {
     /// Returns the current address of the server, if it is known.
     fn address(&self) -> Option<Address>;
 
-    /// Returns the maximum age of a connection; `None` if another way tells when the address leads to another server.
+    /// Returns the maximum age of a connection; `None` if the source itself reports when the server changes.
     fn max_age(&self, config: &LinkConfig) -> Option<Duration>;
 }

@@ -14,7 +14,7 @@ const SILENT: u32 = u32::MAX;
 #[derive(Default)]
 struct Condition {
     lost: AtomicBool,
-    /// For how many ticks the server has owed a reply and sent none.
+    /// The number of ticks for which a reply of the server has been overdue.
     silent_ticks: AtomicU32,
 }
 
@@ -71,7 +71,7 @@ impl Reports {
         Self(Arc::new(watch::Sender::new(Report::default())))
     }
 
-    /// Another connection than this one may do better.
+    /// Reports that a new connection may cure a fault of this one.
     fn suspect(&self, generation: u64) {
         self.0.send_if_modified(|report| {
             let news = report.suspect < generation;
@@ -89,7 +89,7 @@ impl Reports {
         });
     }
 
-    /// Whether another connection than this one may do better.
+    /// Whether this connection was reported as suspect or lost.
     pub(crate) fn is_suspect(&self, generation: u64) -> bool {
         self.0.borrow().suspect >= generation
     }
@@ -124,12 +124,12 @@ impl Reporter {
         self.generation
     }
 
-    /// Another connection may do better.
+    /// Reports that a new connection may cure a fault of this one.
     pub(crate) fn suspect(&self) {
         self.reports.suspect(self.generation);
     }
 
-    /// The connection is gone, or must not be used any more.
+    /// Reports that the connection is closed, or must not be used any more.
     pub(crate) fn lost(&self) {
         self.condition.lost.store(true, Ordering::Relaxed);
         self.reports.lost(self.generation);

@@ -1,12 +1,19 @@
-//! Keeps a connection to the server.
+//! The task that maintains the connection of a link.
 //!
-//! A task of its own connects, and connects anew whenever the connection in use is reported: as *lost*, or as
-//! *suspect*, because an operation failed in a way that another connection may cure, or the server is silent. It also
-//! does so when the connection has reached its greatest age, because the address may lead to another server by then. A
-//! connection that is not lost stays in use until the next one is there, or an attempt has failed and it is silent;
-//! what is in flight on a connection that is replaced is finished there. The links to one server connect in turns, and
-//! a connection stays in use while its link waits. While the first attempt to replace a lost one runs, operations wait
-//! for it within their deadline; once an attempt has failed, they fail at once until one succeeds.
+//! The supervisor opens a connection, and replaces it in three cases:
+//!
+//! - The connection is reported as *lost*.
+//! - The connection is reported as *suspect*: an operation failed in a way that a new connection may cure, or the
+//!   server is silent.
+//! - The connection approaches its maximum age, because its address may lead to another server by then.
+//!
+//! A connection that is not lost stays in use until its replacement is open. The exception is a silent connection:
+//! operations stop using it once an attempt to replace it has failed. Operations in flight on a replaced connection
+//! complete there. The links to one server connect one at a time, and a link that waits for its turn keeps its
+//! connection.
+//!
+//! While the first attempt to replace a lost connection runs, operations wait for it within their deadline. Once an
+//! attempt has failed, operations fail at once until an attempt succeeds.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -25,22 +32,23 @@ use crate::{Error, ErrorKind, jitter};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
-/// How often a link that waits for its turn to connect keeps its old connection in use.
+/// The interval at which a link that waits for its turn to connect extends the use of its old connection.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The task that connects.
+/// Maintains the connection of one link.
 pub(crate) struct Supervisor<C> {
     pub(crate) source: C,
     pub(crate) config: Arc<LinkConfig>,
-    /// Held while connecting: the links to one server take turns.
+    /// Held while connecting, so that the links to one server connect one at a time.
     pub(crate) dialing: Arc<Mutex<()>>,
-    /// How long commands on this link may block the connection.
+    /// The longest time for which a command on this link may block the connection.
     pub(crate) max_block: Duration,
     pub(crate) state: watch::Sender<State>,
     pub(crate) reports: Reports,
 }
 
-/// How long to wait before the next attempt to connect: twice as long each time, up to a limit, with full jitter.
+/// The wait before the next attempt to connect: random (full jitter), up to a limit that doubles with each attempt
+/// until it reaches a maximum.
 struct Backoff(Duration);
 
 impl<C: Connect> Supervisor<C> {
@@ -80,7 +88,7 @@ impl<C: Connect> Supervisor<C> {
             } else {
                 backoff.reset();
             }
-            // While it is only suspect, it is in use.
+            // A suspect connection stays in use during the pause.
             let lost = self.reports.until_lost(in_use);
             if timeout(pause, lost).await.is_ok() {
                 self.note_loss();
@@ -90,11 +98,12 @@ impl<C: Connect> Supervisor<C> {
         }
     }
 
-    /// Waits until another connection is needed; returns whether this one is in trouble, and not only old.
+    /// Waits until the connection has to be replaced. Returns `true` if it is lost or suspect, `false` if it is only
+    /// old.
     async fn until_due(&self, in_use: u64) -> bool {
         let trouble = self.reports.until_suspect(in_use);
         match self.source.max_age(&self.config) {
-            // There has to be time to connect, and many processes should not do so at once.
+            // This leaves time to connect before the maximum age. Jitter spreads the attempts of many processes.
             Some(age) => {
                 let wait = age * 3 / 4 - jitter::up_to(age / 8);
                 timeout(wait, trouble).await.is_ok()
@@ -106,8 +115,9 @@ impl<C: Connect> Supervisor<C> {
         }
     }
 
-    /// After an attempt that failed: leaves the connection in use that there is, unless it is lost or silent; returns
-    /// whether there is one. A silent one stays in use if it is not known where to connect to.
+    /// Handles a failed attempt to connect. Keeps the current connection in use, unless it is lost or silent, and
+    /// returns whether there is one to use. A silent connection stays in use as long as the address of the server is
+    /// unknown.
     fn report_and_continue(&self, error: Error) -> bool {
         let is_unknown = self.source.address().is_none();
         let mut works = false;
@@ -127,7 +137,7 @@ impl<C: Connect> Supervisor<C> {
         works
     }
 
-    /// Lets operations use the connection until the next attempt to replace it must have ended.
+    /// Allows operations to use the connection until the latest time at which the next attempt to replace it ends.
     fn use_on(&self, live: &Live) {
         if let Some(max_age) = self.source.max_age(&self.config) {
             live.use_for(max_age + self.config.connect_timeout);
@@ -143,8 +153,8 @@ impl<C: Connect> Supervisor<C> {
         }
     }
 
-    /// Waits until no other link to the server connects. Attempts of others may last as long as our own, so the wait
-    /// does not count for how long operations may use the old connection.
+    /// Waits until no other link to the server is connecting. During the wait operations may go on to use the old
+    /// connection, because the attempts of other links may take as long as this link's own.
     async fn turn(&self) -> MutexGuard<'_, ()> {
         let mut turn = pin!(self.dialing.lock());
         loop {
@@ -199,7 +209,7 @@ mod tests {
     use super::*;
     use crate::store::redis::{conn::connected::Connected, wire::address::Address};
 
-    /// A server whose connections age, and that cannot be reached.
+    /// An unreachable server whose connections have a maximum age.
     struct Aging;
 
     impl Connect for Aging {
@@ -221,7 +231,7 @@ mod tests {
         }
     }
 
-    /// With the default age of 3 s that leaves a new connection 0.75 s at the least.
+    /// With the default maximum age of 3 s, at least 0.75 s are left to connect.
     #[tokio::test(start_paused = true)]
     async fn a_connection_is_due_when_it_has_reached_three_quarters_of_its_greatest_age() {
         let config = LinkConfig::for_test();

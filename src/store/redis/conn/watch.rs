@@ -1,8 +1,8 @@
-//! Watching a connection: whether its server answers, and whether it is still the primary.
+//! Watches a connection: whether its server answers, and whether the server is still the primary.
 //!
-//! About once a second the server is asked for its role, on the connection itself. `HELLO` tells the role, and every
-//! account may call it. A connection is *silent* when such a question has waited for a while and nothing was received
-//! meanwhile: late replies count as replies, and the number of operations that wait does not matter.
+//! The watch sends `HELLO` about once a second, on the connection itself. The reply contains the role of the server,
+//! and every account may call `HELLO`. A connection is *silent* if a reply to the watch is overdue and the server has
+//! sent nothing in the meantime. A late reply counts as a reply, and the number of waiting operations does not matter.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -18,31 +18,31 @@ use crate::{
     store::redis::wire::{address::Address, role::Role},
 };
 
-/// How often the server is asked.
+/// The pause between a reply of the server and the next question.
 const POLL: Duration = Duration::from_secs(1);
-/// Silence is measured in steps of this length, so that a process that was suspended does not take its own sleep for
-/// the server's.
+/// The step in which silence is measured, so that a process that was suspended does not count its own suspension as
+/// silence of the server.
 const TICK: Duration = Duration::from_millis(250);
-/// How long a connection has to be silent to become suspect.
+/// The duration of silence after which a connection becomes suspect.
 const MAX_SILENCE: Duration = Duration::from_secs(1);
 
-/// What is watched.
+/// A connection to watch.
 pub(crate) struct Watched {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) address: Address,
     pub(crate) role: Role,
     /// Whether the connection must not be used when its server is a replica.
     pub(crate) must_be_primary: bool,
-    /// How long commands of this connection may block it.
+    /// The longest time for which a command may block the connection.
     pub(crate) max_block: Duration,
 }
 
-/// A task that watches a connection; ends when this is dropped.
+/// A task that watches a connection. Dropping the handle ends the task.
 pub(crate) struct PrimaryWatch(AbortHandle);
 
 impl PrimaryWatch {
-    /// Starts to watch. The connection is reported as suspect when it is silent, and as lost when its server is a
-    /// replica or `deposed` resolves.
+    /// Starts a watch, which reports the connection as suspect when it is silent, and as lost when its server is a
+    /// replica or when `deposed` resolves.
     pub(crate) fn start(
         watched: Watched,
         config: &Arc<LinkConfig>,
@@ -64,7 +64,8 @@ impl PrimaryWatch {
 }
 
 impl Watched {
-    /// Asks again and again; returns whether the server is a replica now. A lost connection reports itself.
+    /// Asks the server until the watch is over. Returns `true` if the server has become a replica, and `false` if the
+    /// connection is lost, which the connection itself reports.
     async fn until_over(self, config: &LinkConfig, reporter: &Reporter) -> bool {
         let max_silent_ticks = ticks(MAX_SILENCE + self.max_block);
         loop {
@@ -90,13 +91,13 @@ impl Watched {
                 }
                 Ok(_) => {}
                 Err(error) if error.is_io_error() => return false,
-                // An answer, too: the operations hear it as well, and judge it.
+                // An error is a reply, too. The operations get the same error and act on it.
                 Err(_) => {}
             }
         }
     }
 
-    /// Asks for the role, or else for something that costs as little.
+    /// Asks for the role, or, if the server does not report one, reads a key.
     async fn ask(&self, connection: &mut MultiplexedConnection, probe: &str) -> RedisResult<Role> {
         match self.role {
             Role::Unknown => {

@@ -1,4 +1,4 @@
-//! Where commands go, and what becomes of them.
+//! The client of a store: sends each operation to the server that holds its keys.
 
 use std::{fmt, iter, sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// A handle; the connections close when the last one is gone.
+/// A handle to the connections of a store. Dropping the last handle closes them.
 #[derive(Clone)]
 pub(crate) struct Client(Arc<Inner>);
 
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 pub(crate) enum Servers {
-    /// Always the same, or whichever is the master.
+    /// One server: a fixed one, or the current master.
     One(Box<Node>),
     Cluster(Cluster),
 }
@@ -68,7 +68,7 @@ impl Client {
         }
     }
 
-    /// Looks a session and its user up, in one round trip.
+    /// Looks up a session and its user in one round trip.
     pub(crate) async fn look_up(
         &self,
         keys: &LookupKeys<'_>,
@@ -82,7 +82,7 @@ impl Client {
         read.map_err(|failure| self.0.config.error(failure))
     }
 
-    /// Sends commands in one round trip, about keys in the slot of `key`; again, if the connection drops.
+    /// Sends commands for keys in the slot of `key` in one round trip, and once more if the connection drops.
     pub(crate) async fn query<T: FromRedisValue>(
         &self,
         key: &str,
@@ -95,7 +95,7 @@ impl Client {
         done.map_err(|failure| self.0.config.error(failure))
     }
 
-    /// Reads the next page of a list, from the server that the last one came from, if it can still be asked.
+    /// Reads the next page of a list on the connection of the previous page, if it is still usable.
     pub(crate) async fn query_page<T: FromRedisValue>(
         &self,
         key: &str,
@@ -118,7 +118,7 @@ impl Client {
         done.map_err(|failure| self.0.config.error(failure))
     }
 
-    /// Calls a script that changes something, within the deadline; teaches it to the server if need be.
+    /// Calls a script that writes, within the deadline of an operation. Loads the script into the server if needed.
     pub(crate) async fn write<T: FromRedisValue>(
         &self,
         call: &ScriptCall,
@@ -127,7 +127,7 @@ impl Client {
         self.write_until(call, on_drop, self.deadline()).await
     }
 
-    /// The same within this deadline, if it is the earlier one.
+    /// Like [`write`](Self::write), but also fails at `until` if that is earlier than the deadline of an operation.
     pub(crate) async fn write_until<T: FromRedisValue>(
         &self,
         call: &ScriptCall,
@@ -169,14 +169,15 @@ impl Client {
                     repeated: was_repeated,
                 });
             }
-            // It came too late by what was known of the server's clock; now more is known.
+            // The server got the write after its deadline, which was computed from an estimate of the server's clock.
+            // The reply has improved the estimate.
             if Instant::now() >= deadline {
                 return Err(Failure::Deadline);
             }
         }
     }
 
-    /// Asks every primary whether it takes writes.
+    /// Asks every primary whether it accepts writes.
     pub(crate) async fn ping(&self, keys: &Keys) -> Result<(), Error> {
         let deadline = self.deadline();
         let pinged = match &self.0.servers {
@@ -186,7 +187,7 @@ impl Client {
         pinged.map_err(|failure| self.0.config.error(failure))
     }
 
-    /// Waits until replicas have what was done at the key, if that is wanted.
+    /// Waits until replicas have acknowledged the writes to this key, if `confirm_replicas` is set.
     pub(crate) async fn confirm(&self, key: &str, live: &Live) -> Result<(), Error> {
         let Some(wanted) = self.0.confirm else {
             return Ok(());
@@ -197,7 +198,8 @@ impl Client {
             Servers::Cluster(cluster) => {
                 let address = &live.connected.address;
                 let node = cluster.node_at(address);
-                // The slot of the key may be on the move, and then no node but the next one may make it anew.
+                // While the slot of the key migrates, this node does not create a missing key there: it redirects to
+                // the target node. So keys in other slots of this node are alternatives.
                 let prefix = key.split(":{").next().unwrap_or_default();
                 let keys = own_key.chain(cluster.keys_at(address, prefix));
                 node.confirmer().confirm(wanted, live, keys).await
@@ -218,7 +220,7 @@ impl Client {
         self.0.config.status.report(primaries)
     }
 
-    /// How long an operation may take that reads or ends all sessions of a user, page by page.
+    /// The time limit of an operation that reads or ends all sessions of a user, page by page.
     pub(crate) fn pages_timeout(&self) -> Duration {
         self.0.config.deadline * MAX_PAGES_DEADLINES
     }

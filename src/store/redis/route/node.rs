@@ -14,22 +14,22 @@ use crate::store::redis::{
 
 /// The connections to one server: a fixed one, or the current master.
 pub(crate) struct Node {
-    /// The link for operations that requests wait for.
+    /// The link for operations on the path of a request.
     pub(crate) lookups: Arc<Lookups>,
     lists: OnceLock<Link>,
     confirmer: OnceLock<Confirmer>,
     source: Source,
     config: Arc<LinkConfig>,
-    /// Held while one of the links connects.
+    /// Held while one of the links connects, so that they connect one at a time.
     dialing: Arc<Mutex<()>>,
 }
 
-/// The connection that an operation uses.
+/// The class of an operation, which determines its connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// Operations that requests wait for.
+    /// Operations on the path of a request.
     Requests,
-    /// Operations that may take long and must not stall a check.
+    /// Operations that may take long. They have their own connection, so that they do not delay checks.
     Lists,
 }
 
@@ -47,18 +47,18 @@ impl Node {
             dialing,
         };
         if node.config.confirm.is_some() {
-            // The first logout has no time to connect.
+            // Connects now, because the deadline of the first logout leaves no time for that.
             node.confirmer();
         }
         node
     }
 
-    /// The connection for operations that requests wait for.
+    /// The link for operations on the path of a request.
     pub(crate) fn requests(&self) -> &Link {
         &self.lookups.link
     }
 
-    /// The connection of this lane; made when it is needed first.
+    /// The link of this lane, which starts to connect at the first call.
     pub(crate) fn lane(&self, lane: Lane) -> &Link {
         match lane {
             Lane::Requests => self.requests(),
@@ -72,7 +72,7 @@ impl Node {
         }
     }
 
-    /// Confirms what was done on any connection; has one of its own, because it waits there.
+    /// Confirms the writes of all connections. It has its own connection, because `WAIT` blocks it.
     pub(crate) fn confirmer(&self) -> &Confirmer {
         let start = || Confirmer::start(&self.config, self.source.clone(), &self.dialing);
         self.confirmer.get_or_init(start)
@@ -83,7 +83,7 @@ impl Node {
         self.source.address()
     }
 
-    /// `None` as long as the address of the server is unknown.
+    /// The state of the connection for requests; `None` as long as the address of the server is unknown.
     pub(crate) fn health(&self) -> Option<RedisPrimary> {
         let live = self.requests().in_use();
         let address = match &live {

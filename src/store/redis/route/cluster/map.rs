@@ -9,7 +9,7 @@ use crate::store::redis::wire::address::Address;
 
 const SLOTS: u16 = 16384;
 
-/// The slot of a key: of its hash tag, if there is one
+/// The slot of a key, computed from its hash tag if it has one
 /// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).
 pub(super) fn slot_of(key: &str) -> u16 {
     const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
@@ -28,12 +28,12 @@ pub(super) fn slot_of(key: &str) -> u16 {
 pub(super) struct Claim {
     first: u16,
     last: u16,
-    /// Every failover and every move of a slot raises it.
+    /// The configuration epoch of the claim. Every failover and every migration of a slot increments it.
     epoch: u64,
     primary: Address,
 }
 
-/// Slots in a row that one node holds.
+/// A range of consecutive slots that one node holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Range {
     pub(super) first: u16,
@@ -41,7 +41,7 @@ pub(super) struct Range {
     pub(super) primary: Address,
 }
 
-/// Reads the answers of `CLUSTER SLOTS`, which tells addresses, and of `CLUSTER NODES`, which tells epochs.
+/// Reads the replies to `CLUSTER SLOTS`, which contains addresses, and `CLUSTER NODES`, which contains epochs.
 pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<Claim>> {
     let mut epochs = HashMap::new();
     for line in nodes.lines() {
@@ -75,13 +75,13 @@ pub(super) fn claims(slots: Value, nodes: &str, asked: &Address) -> Option<Vec<C
     Some(claims)
 }
 
-/// The address of a node, as the node that was `asked` tells it; `None` if that one does not know it
+/// The address of a node, as reported by the node that was `asked`; `None` if that node does not know it
 /// ([`CLUSTER SLOTS`](https://redis.io/docs/latest/commands/cluster-slots/)).
 fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
     let host = match host {
         // Null and the empty string mean the host of the node that was asked.
         "" => &asked.host,
-        // A node without a hostname in a cluster that prefers hostnames: it may be anywhere.
+        // The cluster prefers hostnames, and the hostname of this node is unknown.
         "?" => return None,
         host => host,
     };
@@ -91,12 +91,15 @@ fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
     })
 }
 
-/// Of each slot the claim of the highest epoch, as the nodes themselves resolve it: who does not know of a
-/// failover yet is overruled. What a node holds it knows best, though: who it gave a slot to may have a lower epoch.
+/// Determines the primary of each slot from the claims of several nodes.
+///
+/// The claim with the highest epoch wins, as among the nodes themselves, so a node that does not know of a failover yet
+/// is overruled. But a node's own claim to a slot takes precedence over the claims of others, because a node that
+/// receives a slot by migration may have a lower epoch than the node that gave it away.
 pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     let asked: BTreeSet<&Address> = answers.iter().map(|(asked, _)| asked).collect();
-    // Hearsay, of lower rank whatever its epoch, is left for a slot that was given away, but whose taker does not
-    // know yet.
+    // A claim about another node that was itself asked ranks lower, whatever its epoch. It decides for a slot that was
+    // given away while the receiving node does not know of that yet.
     let rank = |says: &Address, claim: &Claim| {
         let knows_best = claim.primary == *says || !asked.contains(&claim.primary);
         (knows_best, claim.epoch)
@@ -130,7 +133,7 @@ pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     ranges
 }
 
-/// Reads the rest of `MOVED <slot> <host>:<port>` or `ASK …`; `None` if it does not say where to go.
+/// Reads the target of `MOVED <slot> <host>:<port>` or `ASK …`; `None` if it names no target.
 pub(super) fn redirection(details: &str, asked: &Address) -> Option<Address> {
     let (host, port) = details.split(' ').nth(1)?.rsplit_once(':')?;
     address(host, port.parse().ok()?, asked)
@@ -190,7 +193,7 @@ mod tests {
         let taker = (node("h", 2), vec![claim(10, 19, 7, 2)]);
         let other = (node("h", 3), vec![claim(0, 19, 9, 1)]);
         let expected = [range(0, 9, 1), range(10, 19, 2)];
-        // What a taker does not know of yet is its own all the same.
+        // A slot belongs to the receiving node even before that node knows of it.
         let early = (node("h", 1), vec![claim(0, 9, 9, 1), claim(10, 19, 7, 2)]);
         let unaware = (node("h", 2), Vec::new());
         assert_eq!(resolve(&[early, unaware]), expected);

@@ -1,12 +1,11 @@
-//! Redis Cluster: every slot has a primary, and every primary a supervised connection of its own.
+//! Redis Cluster: every slot has a primary, and every primary has its own supervised connection.
 //!
-//! The primaries are asked for the map of the slots every two seconds, and earlier, but a few times a second at the
-//! most, when one of them points elsewhere, does not answer or cannot be reached. Operations do not wait for that:
-//! where a node says that a slot is elsewhere they go there, and so does whatever is sent to that slot afterwards.
+//! A background task asks primaries for the slot map every two seconds. It asks earlier, but only a few times a second,
+//! when a node redirects, does not answer or is unreachable. Operations do not wait for a new map: they follow the
+//! redirection, and later operations on the same slot go to the new node directly.
 //!
-//! Primaries are asked over the connections in use, so an old server behind a host name would vouch for itself. That is
-//! why connections to host names have a greatest age, and a node that says that the cluster is down is connected to
-//! anew.
+//! The task asks over the connections in use. An old server behind a host name would therefore confirm its own role. So
+//! connections to host names have a maximum age, and the connection to a node that reports `CLUSTERDOWN` is replaced.
 
 use std::{
     borrow::Cow,
@@ -47,10 +46,11 @@ mod redirect;
 mod refresh;
 mod slots;
 
-/// How many keys are looked at to find one in a slot that a node holds, and how many are wanted.
+/// The maximum number of keys to try in the search for keys in the slots of a node.
 const MAX_TRIED_KEYS: u32 = 1000;
+/// The number of such keys to find.
 const MAX_KEYS: usize = 3;
-/// A node that holds no slot is forgotten when no operation was sent there for this long.
+/// The time without operations after which a node that holds no slot is dropped.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
 const NO_SLOTS: &str = "no node of the cluster holds any slot";
@@ -64,16 +64,16 @@ pub(crate) struct Cluster {
 struct Shared {
     config: Arc<LinkConfig>,
     map: watch::Sender<MapState>,
-    /// All that are connected to, and when each was last redirected to.
+    /// All nodes with a connection, and when an operation was last redirected to each.
     nodes: Mutex<HashMap<Address, (Arc<Node>, Instant)>>,
-    /// Something says that the map is outdated.
+    /// Notified when the map may be outdated.
     outdated: Notify,
 }
 
 enum MapState {
     Asking,
     Known(Arc<SlotMap<Arc<Node>>>),
-    /// No node could be asked, ever.
+    /// No node has answered yet, and at least one attempt to ask has failed.
     Unknown(Error),
 }
 
@@ -97,7 +97,7 @@ impl Cluster {
         }
     }
 
-    /// Waits until one of the primaries can be used, or none can.
+    /// Waits until the connection to one of the primaries is usable. Fails if none is.
     pub(crate) async fn ready(&self) -> Result<(), Error> {
         let map = self.map().await?;
         let mut attempts = JoinSet::new();
@@ -120,7 +120,7 @@ impl Cluster {
         self.shared.node_at(address.clone())
     }
 
-    /// Keys in slots that this node holds, as far as is known: any, if only they begin with `prefix`.
+    /// Returns keys that begin with `prefix`, in slots that this node holds according to the current map.
     pub(crate) fn keys_at(&self, address: &Address, prefix: &str) -> impl Iterator<Item = String> {
         let map = match &*self.shared.map.borrow() {
             MapState::Known(map) => Some(Arc::clone(map)),
@@ -145,7 +145,7 @@ impl Cluster {
         }
     }
 
-    /// The map, as soon as there is one.
+    /// Returns the slot map. Waits for the first one.
     async fn map(&self) -> Result<Arc<SlotMap<Arc<Node>>>, Error> {
         if let MapState::Known(map) = &*self.shared.map.borrow() {
             return Ok(Arc::clone(map));
@@ -159,7 +159,7 @@ impl Cluster {
         }
     }
 
-    /// The node that holds this key, as far as is known.
+    /// The node that holds this key according to the current map.
     async fn find(&self, key: &str, deadline: Instant) -> Result<Arc<Node>, Failure> {
         let map = match timeout_at(deadline, self.map()).await {
             Ok(Ok(map)) => map,
@@ -177,7 +177,7 @@ impl Cluster {
 }
 
 impl Shared {
-    /// The node at this address, which somebody pointed to.
+    /// The node at this address. Starts to connect to it if it is new.
     fn node_at(&self, address: Address) -> Arc<Node> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let (node, used) = self.node(&mut nodes, address);
@@ -185,8 +185,8 @@ impl Shared {
         Arc::clone(node)
     }
 
-    /// Records where the slot of `key` has moved to, so that later operations do not go to its old primary first. The
-    /// next map replaces this.
+    /// Records the new primary of the slot of `key`, so that later operations do not go to its old primary first. The
+    /// next map replaces this record.
     fn note_move(&self, key: &str, to: &Address, node: &Arc<Node>) {
         let slot = slot_of(key);
         self.map.send_if_modified(|state| {
@@ -201,7 +201,7 @@ impl Shared {
         });
     }
 
-    /// Puts a new map in place; connects to new primaries, and drops those that are no longer in it.
+    /// Adopts a new map: connects to new primaries, and drops nodes that are no longer in the map.
     fn adopt(&self, ranges: &[Range]) {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let map = SlotMap::new(ranges, |primary| {

@@ -1,4 +1,4 @@
-//! Sending commands to the nodes that hold their keys, wherever these are redirected to.
+//! Sends commands to the nodes that hold their keys, and follows redirections.
 
 use std::time::Duration;
 
@@ -20,11 +20,12 @@ use crate::store::redis::{
     wire::fault::Fault,
 };
 
-/// After so many redirections nodes seem to disagree, as they do for a moment when a slot has moved.
+/// The number of redirections without a pause. After these, the nodes probably disagree, as they do for a moment when
+/// a slot has moved.
 const HASTY_REDIRECTIONS: u32 = 2;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A request about keys in one slot, or about none.
+/// Commands without keys, or with keys that are all in one slot.
 struct Routed<'a> {
     /// One of the keys.
     key: &'a str,
@@ -34,7 +35,7 @@ struct Routed<'a> {
 }
 
 impl Cluster {
-    /// Looks a session and its user up at the node that holds them.
+    /// Looks up a session and its user at the node that holds them.
     pub(crate) async fn look_up(
         &self,
         deadline: Instant,
@@ -57,7 +58,7 @@ impl Cluster {
         let Some(redirect) = redirect else {
             return Ok(found);
         };
-        // Lookups that have to go elsewhere share no pipeline.
+        // Redirected lookups do not share a pipeline.
         let routed = Routed {
             key: keys.sessions,
             lane: Lane::Requests,
@@ -69,8 +70,8 @@ impl Cluster {
         LookupReply::of_two_nodes(answer.await?)
     }
 
-    /// Sends a request to the node that holds `key`, and what that node does not execute to where it says; all of
-    /// it is about keys in the slot of `key`, or about none.
+    /// Sends commands to the node that holds `key`, and follows redirections. All keys of the commands are in the slot
+    /// of `key`.
     pub(crate) async fn send(
         &self,
         key: &str,
@@ -109,8 +110,7 @@ impl Cluster {
         sent
     }
 
-    /// Follows a redirection, and those that come of it, to an answer; `values` are what the commands returned where
-    /// they were sent first.
+    /// Follows a redirection, and further ones, until a node answers. `values` are the replies of the first node.
     async fn follow(
         &self,
         routed: &Routed<'_>,
@@ -148,8 +148,8 @@ impl Cluster {
         Err(Failure::Down(unavailable(DISAGREEMENT)))
     }
 
-    /// While a slot is on the move each of its keys is here or there. Sends what is there to there, and puts the
-    /// answers in place.
+    /// Sends the commands that were redirected by `ASK` to the `other` node, and merges its replies into `values`.
+    /// While a slot migrates, each of its keys is at one of the two nodes.
     async fn ask(
         &self,
         other: &Node,

@@ -1,4 +1,4 @@
-//! Asking all primaries whether they serve.
+//! Asks all primaries whether they accept writes.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::store::redis::{
     route::node::Node,
 };
 
-/// How many redirections a question follows.
+/// The maximum number of redirections that a ping follows.
 const MAX_REDIRECTIONS: u32 = 2;
 
 impl Cluster {
-    /// Asks all primaries at once.
+    /// Asks all primaries concurrently.
     pub(crate) async fn ping(&self, deadline: Instant, keys: &Keys) -> Result<(), Failure> {
         let map = match timeout_at(deadline, self.map()).await {
             Ok(map) => map.map_err(Failure::Down)?,
@@ -50,7 +50,7 @@ impl Cluster {
 }
 
 impl Shared {
-    /// Asks the primary of this key whether it takes writes: this node, as far as is known.
+    /// Asks the primary of this key whether it accepts writes, beginning with `node`.
     async fn ping(
         self: Arc<Self>,
         mut node: Arc<Node>,
@@ -65,7 +65,7 @@ impl Shared {
                 .await;
             let answer = answer.inspect_err(|_| self.outdated.notify_one())?;
             match Redirect::of_answer(&answer) {
-                // Only the primary of a slot that is on the move says so.
+                // Only the primary of a migrating slot replies with `ASK`.
                 Some(Redirect::Ask(_)) => return Ok(()),
                 Some(Redirect::Moved(address)) => {
                     self.outdated.notify_one();

@@ -6,7 +6,7 @@ use crate::store::redis::{
     wire::{address::Address, fault::Fault},
 };
 
-/// Whether a node redirects to another one.
+/// Whether this reply means that the node is not the one to ask.
 pub(super) fn is_from_wrong_node(reply: &Value) -> bool {
     Fault::of_reply(reply).is_some_and(Fault::is_wrong_node)
 }
@@ -15,13 +15,13 @@ pub(super) fn is_from_wrong_node(reply: &Value) -> bool {
 pub(super) enum Redirect {
     /// Permanent, for all commands (`MOVED`).
     Moved(Address),
-    /// Temporary, for the commands that it answers (`ASK`).
+    /// Temporary, for the redirected commands only (`ASK`).
     Ask(Address),
 }
 
 impl Redirect {
-    /// Where the node that answered from this address sends the commands of these replies; `None` if nowhere, or if it
-    /// does not know the address.
+    /// The redirection in the replies of the node at the address `asked`; `None` if there is none, or if the node does
+    /// not know the target address.
     pub(super) fn of<'a>(
         replies: impl IntoIterator<Item = &'a Value>,
         asked: &Address,
@@ -33,7 +33,7 @@ impl Redirect {
             };
             let address = || redirection(error.details().unwrap_or_default(), asked);
             match Fault::of_server(error) {
-                // If the move ended in between, then the first of them was to ask, and the rest have moved.
+                // If the migration ended between two commands, replies with `ASK` precede those with `MOVED`.
                 Fault::Moved => return address().map(Self::Moved),
                 Fault::Ask if ask.is_none() => ask = address().map(Self::Ask),
                 _ => {}
@@ -42,7 +42,7 @@ impl Redirect {
         ask
     }
 
-    /// The same of an answer.
+    /// The redirection in an answer; see [`of`](Self::of).
     pub(super) fn of_answer(answer: &Answer) -> Option<Self> {
         Self::of(&answer.values, &answer.live.connected.address)
     }

@@ -21,18 +21,18 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_secs(2);
-/// The least time from one refresh to the next, however many operations fail. A random part is added, so that the
-/// processes that see the same fault do not go on in step.
+/// The minimum time between two refreshes, however many operations fail. [`JITTER`] is added, so that processes that
+/// observe the same fault do not refresh in step.
 const PAUSE: Duration = Duration::from_millis(250);
 const JITTER: Duration = Duration::from_millis(250);
-/// How long a node that is connected may take to answer.
+/// The time limit for the reply of a connected node.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// When one seed has answered, the others have so much more time.
+/// The time that the other seeds have to answer after the first one has.
 const SEED_GRACE: Duration = Duration::from_millis(100);
-/// So many nodes are asked at a time, at the most.
+/// The maximum number of nodes that are asked at a time.
 const MAX_ASKED: usize = 5;
 
-/// The answer of one node.
+/// The claims of one node.
 type Said = (Address, Vec<Claim>);
 
 /// The task that keeps the map of slots up to date.
@@ -82,8 +82,8 @@ impl Refresher {
         self.shared.adopt(&resolve(&said));
     }
 
-    /// Asks primaries, over the connections that there are; nothing, if less than half of them answer: they may
-    /// be the ones that were cut off.
+    /// Asks primaries over the existing connections. Returns nothing if fewer than half of them answer, because these
+    /// may be the ones that are cut off from the cluster.
     async fn ask_primaries(&self, map: &SlotMap<Arc<Node>>, round: usize) -> Vec<Said> {
         let nodes: Vec<Arc<Node>> = map.primaries().map(|(_, node)| Arc::clone(node)).collect();
         let asked = nodes.len().min(MAX_ASKED);
@@ -109,8 +109,7 @@ impl Refresher {
         }
     }
 
-    /// Asks the nodes that were configured, over new connections, until one has answered and the others had their
-    /// chance.
+    /// Asks the configured nodes over new connections, until one has answered and [`SEED_GRACE`] has passed.
     async fn ask_seeds(&self) -> Result<Vec<Said>, Error> {
         let mut tasks = JoinSet::new();
         for seed in self.seeds.clone() {
@@ -131,7 +130,7 @@ impl Refresher {
                     until.get_or_insert_with(|| Instant::now() + SEED_GRACE);
                 }
                 Some(Ok(Err(error))) => errors.push(error),
-                // Cannot be: these tasks neither panic nor are they aborted while anybody waits.
+                // Impossible: these tasks do not panic, and are not aborted before the end of this loop.
                 Some(Err(_)) => {}
             }
         }

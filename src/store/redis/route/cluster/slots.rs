@@ -6,11 +6,11 @@ use crate::store::redis::wire::address::Address;
 /// The primary of each slot, and a handle for each primary.
 pub(super) struct SlotMap<N> {
     primaries: Vec<(Address, N)>,
-    /// In order, and disjoint.
+    /// Sorted and disjoint.
     ranges: Vec<Held>,
 }
 
-/// Slots in a row, and the index of their primary.
+/// A range of consecutive slots, and the index of their primary.
 #[derive(Clone, Copy)]
 struct Held {
     first: u16,
@@ -36,7 +36,7 @@ impl<N: Clone> SlotMap<N> {
         }
     }
 
-    /// The same map, but one slot has another primary.
+    /// Returns a copy of the map in which one slot has another primary.
     pub(super) fn with_moved(&self, slot: u16, to: &Address, handle: &N) -> Self {
         let mut primaries = self.primaries.clone();
         let known = primaries.iter().position(|(address, _)| address == to);
@@ -81,7 +81,7 @@ impl<N: Clone> SlotMap<N> {
         (held.first <= slot).then(|| &self.primaries[held.primary])
     }
 
-    /// Each primary that holds a slot, once.
+    /// The distinct primaries that hold slots.
     pub(super) fn primaries(&self) -> impl Iterator<Item = &(Address, N)> {
         let mut indices: Vec<_> = self.ranges.iter().map(|held| held.primary).collect();
         indices.sort_unstable();
