@@ -6,6 +6,20 @@ use super::{
 };
 use crate::TokenId;
 
+impl SessionChange {
+    /// Whether this is a refresh on condition of a version and nothing else, so that the times of a session tell whether
+    /// it was done.
+    #[cfg(any(feature = "mysql", feature = "redis"))]
+    pub(crate) fn is_renewal(&self) -> bool {
+        self.if_version.is_some()
+            && self.ttl.is_some()
+            && self.metadata.is_none()
+            && !self.authenticated
+            && !self.end_others
+            && self.new_token.is_none()
+    }
+}
+
 impl SessionRecord {
     /// A session that is created at `now`, by the store's clock. A store that reads a record back sets the fields.
     pub fn begin(new: &NewSession, now: SystemTime) -> Self {

@@ -1,5 +1,7 @@
 //! Changes of a live session.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{
     MySqlStore,
     client::WhenUnsure,
@@ -51,6 +53,9 @@ impl MySqlStore {
             };
             return self.client.run(work).await;
         }
+        // The number of sessions that an attempt with an unknown commit ended.
+        let ended_unsure = AtomicU64::new(0);
+        let unsure = &ended_unsure;
         // It locks the user first, as logins and logouts of all sessions do.
         let work = |mut link: Link| {
             let (statements, change) = (&statements, &change);
@@ -58,18 +63,20 @@ impl MySqlStore {
                 link.begin_alone(sql, user_id).await?;
                 let (statement, check) = statements(&link);
                 let mut updated = run(&mut link, statement, check, &token_id, change).await?;
+                let mut ended = 0;
                 if let Some(updated) = &mut updated {
-                    updated.ended = cutoffs::end_all(&mut link, sql, user_id, Some(id)).await?;
-                    // The first attempt may have ended some.
-                    updated.ended = updated.ended.max(link.is_retry.into());
+                    ended = cutoffs::end_all(&mut link, sql, user_id, Some(id)).await?;
+                    updated.ended = ended.max(unsure.load(Ordering::Relaxed));
                 }
-                link.commit(sql).await?;
+                if let Err(failure) = link.commit(sql).await {
+                    unsure.fetch_max(ended, Ordering::Relaxed);
+                    return Err(failure);
+                }
                 Ok((link, updated))
             }
         };
-        self.client
-            .transaction(user_id, WhenUnsure::Repeat, work)
-            .await
+        let client = &self.client;
+        client.transaction(user_id, WhenUnsure::Repeat, work).await
     }
 }
 
@@ -108,7 +115,9 @@ fn is_done_by(
         return *session.current_token(token_id) == new.token_id;
     }
     match (change.if_version, change.ttl) {
-        (Some(version), Some(ttl)) => is_retry && record::may_result_from(session, version, ttl),
+        (Some(version), Some(ttl)) => {
+            is_retry && change.is_renewal() && record::may_result_from(session, version, ttl)
+        }
         _ => false,
     }
 }

@@ -282,7 +282,7 @@ impl SessionStore for RedisStore {
         let (outcome, expires_at, ended): (String, u64, u64) = reply;
         let updated = match &*outcome {
             "done" => true,
-            "perhaps" => repeated,
+            "perhaps" => repeated && change.is_renewal(),
             "no" => false,
             "newer" => return Err(Error::newer_session()),
             _ => return Err(unexpected_reply("update")),

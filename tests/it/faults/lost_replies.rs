@@ -12,7 +12,7 @@ use tower_bearer_session::{
 use super::{eventually, patient_store};
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
-    stores::{HOUR, listed, live, session, tick, token_id},
+    stores::{HOUR, listed, live, replacement, session, tick, token_id},
 };
 
 /// The repetition finds nothing, and answers `true` all the same: the manager tells of the logout.
@@ -73,6 +73,61 @@ async fn a_conditional_renewal_whose_reply_is_lost_is_done() {
         });
         assert!(renewed.await.unwrap().is_some(), "{max_lifetime:?}");
     }
+}
+
+/// A replacement whose reply is lost finds its new token, when it is repeated: the caller gets the token, and the
+/// session has been given no other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_whose_reply_is_lost_is_done() {
+    for ends_others in [false, true] {
+        let scene = Scene::new().await;
+        let direct = patient_store(&scene.redis.url()).await;
+        let [id, other, new] = [7, 8, 9].map(token_id);
+        for id in [id, other] {
+            let created = scene.store.create("al", &id, &session(HOUR), None).await;
+            created.unwrap();
+        }
+        // The server knows this script, too.
+        assert!(scene.store.refresh("al", &id, HOUR).await.unwrap());
+        let mut change = replacement(id, new, HOUR);
+        change.end_others = ends_others;
+        let store = scene.store.clone();
+        let replacing = async move { store.update("al", &id, &change).await };
+        let replaced = scene.lose_the_reply_when(replacing, async || {
+            live(&direct, "al", &id).await.session.rotation.is_some()
+        });
+        let updated = replaced.await.unwrap().expect("the token is replaced");
+        let session = live(&direct, "al", &id).await.session;
+        assert_eq!(updated.expires_at, session.expires_at);
+        let rotation = session.rotation.unwrap();
+        assert_eq!((rotation.current, rotation.replaced.len()), (new, 1));
+        // As with a logout of all others, at least one was ended.
+        assert_eq!(updated.ended, u64::from(ends_others));
+        assert_eq!(
+            listed(&direct, "al").await.len(),
+            if ends_others { 1 } else { 2 }
+        );
+    }
+}
+
+/// A replacement that is repeated after a logout finds no session, and makes none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_after_a_replacement_whose_reply_is_lost_stands() {
+    let scene = Scene::new().await;
+    let direct = patient_store(&scene.redis.url()).await;
+    let id = token_id(7);
+    let created = scene.store.create("al", &id, &session(HOUR), None).await;
+    created.unwrap();
+    assert!(scene.store.refresh("al", &id, HOUR).await.unwrap());
+    let (store, change) = (scene.store.clone(), replacement(id, token_id(9), HOUR));
+    let replacing = async move { store.update("al", &id, &change).await };
+    let replaced = scene.lose_the_reply_when(replacing, async || {
+        let checked = direct.check("al", &id).await.unwrap();
+        let is_replaced = checked.is_some_and(|checked| checked.session.rotation.is_some());
+        is_replaced && direct.delete("al", &id).await.unwrap()
+    });
+    assert_eq!(replaced.await.unwrap(), None);
+    assert!(listed(&direct, "al").await.is_empty());
 }
 
 /// But what somebody else has made of the session is no renewal of this one.

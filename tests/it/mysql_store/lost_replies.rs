@@ -8,7 +8,7 @@ use tower_bearer_session::{Error, MySqlStore, SessionStore, TokenId, store::Sess
 use super::eventually;
 use crate::{
     harness::{MariaDb, Proxy},
-    stores::{HOUR, is_live, live, log_in, session, tick, token_id},
+    stores::{HOUR, is_live, live, log_in, replacement, session, tick, token_id},
 };
 
 /// A store that gives up late.
@@ -104,6 +104,34 @@ async fn a_conditional_renewal_whose_reply_was_lost_is_done() {
             async || Some(live(&direct, "al", &id).await.session.version()) != change.if_version;
         let renewal = losing_the_reply(&proxy, store.update("al", &id, &change), is_done);
         assert!(renewal.await.unwrap().is_some(), "{max_lifetime:?}");
+    }
+}
+
+/// A replacement whose reply is lost finds its new token, when it is repeated: the caller gets the token, and the
+/// session has been given no other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replacement_whose_reply_was_lost_is_done() {
+    for ends_others in [false, true] {
+        let (_mysql, proxy, store, direct) = stores().await;
+        let [id, other, new] = [7, 8, 9].map(token_id);
+        for id in [id, other] {
+            store.create("al", &id, &session(HOUR), None).await.unwrap();
+        }
+        let mut change = replacement(id, new, HOUR);
+        change.end_others = ends_others;
+        // The statement is prepared.
+        assert_eq!(store.update("bo", &id, &change).await.unwrap(), None);
+        let is_done = async || live(&direct, "al", &id).await.session.rotation.is_some();
+        let replacing = losing_the_reply(&proxy, store.update("al", &id, &change), is_done);
+        let updated = replacing.await.unwrap().expect("the token is replaced");
+        let session = live(&direct, "al", &id).await.session;
+        assert_eq!(updated.expires_at, session.expires_at);
+        let rotation = session.rotation.unwrap();
+        assert_eq!((rotation.current, rotation.replaced.len()), (new, 1));
+        // As with a logout of all others, at least one was ended.
+        assert_eq!(updated.ended, u64::from(ends_others));
+        let left = direct.list("al").await.unwrap().len();
+        assert_eq!(left, if ends_others { 1 } else { 2 });
     }
 }
 
