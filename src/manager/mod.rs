@@ -7,27 +7,28 @@ pub use self::{
     builder::TokenManagerBuilder,
     event::Event,
     loader::LoadUser,
-    types::{IssuedToken, RefreshedUsers, ReplaceOptions, Replacement, TokenInfo, TokenOptions},
+    replacement::{ReplaceOptions, Replacement},
+    types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
 use self::{
+    check::judge,
     decoded_users::DecodedUsers,
     format::Format,
     load::SingleFlight,
     login::{Login, Undos},
     renew::Renewals,
-    replace::judge,
     sessions::Sessions,
     types::{check_ttl, encode_metadata},
 };
 use crate::{
     Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
-    store::{Checked, Lookup, NewSession, SessionLimit},
-    token::{ParsedToken, TokenIds, check_user_id},
-    user::TokenState,
+    store::{NewSession, SessionLimit},
+    token::{TokenIds, check_user_id},
 };
 
 mod background;
 mod builder;
+mod check;
 mod decoded_users;
 mod ended;
 mod event;
@@ -39,6 +40,7 @@ mod login;
 mod observe;
 mod renew;
 mod replace;
+mod replacement;
 mod sessions;
 mod slot;
 #[cfg(feature = "tracing")]
@@ -294,45 +296,9 @@ impl<D> TokenManager<D> {
         self.inner.sessions.store.ping().await
     }
 
-    /// Parses a token without a store call. Returns `None` if this manager cannot have issued it.
-    pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
-        let parsed = self.inner.format.parse(token);
-        parsed.map_err(|reason| self.refused(None, reason)).ok()
-    }
-
-    /// Begins the lookup of a session and its user.
-    fn look_up(&self, user_id: &Arc<str>, token_id: &TokenId) -> Lookup {
-        Lookup::begin(&self.inner.sessions.store, user_id, *token_id)
-    }
-
-    pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {
-        self.look_up(&token.user_id, &token.ids.session)
-    }
-
-    /// The user of a token by the check of its session; `None` if the token is refused.
-    async fn admit(
-        &self,
-        token: &ParsedToken,
-        detail: Option<Arc<D>>,
-        checked: Option<Checked>,
-    ) -> Result<Option<User<D>>, Error> {
-        match judge(token.ids, checked) {
-            Ok(checked) => Ok(Some(user(token, detail, &checked))),
-            Err(reason) => {
-                self.refuse(token, reason).await?;
-                Ok(None)
-            }
-        }
-    }
-
     fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
         check_ttl(ttl.into().unwrap_or(self.inner.token_ttl))
     }
-}
-
-fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
-    let state = TokenState::of(token.ids, checked);
-    User::new(Arc::clone(&token.user_id), detail, Some(state))
 }
 
 impl<D> Clone for TokenManager<D> {

@@ -1,4 +1,4 @@
-//! Replacing the token of a session, and detecting the reuse of a replaced token (RFC 9700 §4.14.2).
+//! Replacing the token of a session.
 
 use std::{
     sync::Arc,
@@ -6,28 +6,16 @@ use std::{
 };
 
 use super::{
-    Event, TokenManager,
+    TokenManager,
+    check::judge,
+    replacement::{ReplaceOptions, Replacement},
     sessions::{Change, Done, Sessions},
-    types::{ReplaceOptions, Replacement},
 };
 use crate::{
-    Error, RefusalReason,
-    store::{Checked, NewToken, SessionChange, TokenStatus, Updated},
+    Error,
+    store::{NewToken, SessionChange, Updated},
     token::{ParsedToken, TokenIds},
 };
-
-/// Judges a token by the check of its session: the check if the token can be used, or else the reason why it is refused.
-///
-/// The session of a reused token [has to be ended](TokenManager::refuse).
-pub(super) fn judge(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, RefusalReason> {
-    let checked = checked.ok_or(RefusalReason::NotLive)?;
-    let session = &checked.session;
-    match session.token_status(&ids.session, &ids.token, checked.now) {
-        TokenStatus::Current | TokenStatus::InGrace => Ok(checked),
-        TokenStatus::Reused => Err(RefusalReason::Reused),
-        TokenStatus::Unknown => Err(RefusalReason::NotLive),
-    }
-}
 
 impl<D> TokenManager<D> {
     /// Replaces a live token by a new one of the same session.
@@ -112,33 +100,6 @@ impl<D> TokenManager<D> {
             None => Ok(Replacement::refused(self.refuse_change(token).await?)),
         }
     }
-
-    /// Reports that a token was refused. The session of a reused token is ended first.
-    pub(super) async fn refuse(
-        &self,
-        token: &ParsedToken,
-        reason: RefusalReason,
-    ) -> Result<(), Error> {
-        if reason == RefusalReason::Reused {
-            let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-            let session = token.ids.session;
-            let work = sessions.clone().end_reused(Arc::clone(&user_id), session);
-            let ending = sessions.run_to_completion("delete", user_id, Some(session), work);
-            ending.await?;
-        }
-        self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
-        Ok(())
-    }
-
-    /// Finds out why the session of a token was not changed, and refuses the token.
-    pub(super) async fn refuse_change(&self, token: &ParsedToken) -> Result<RefusalReason, Error> {
-        let checked = self.look_up_token(token).wait().await?;
-        // It was current when the change was asked for, or is in its grace.
-        let reason = judge(token.ids, checked).err();
-        let reason = reason.unwrap_or(RefusalReason::Replaced);
-        self.refuse(token, reason).await?;
-        Ok(reason)
-    }
 }
 
 impl Sessions {
@@ -164,17 +125,5 @@ impl Sessions {
                 .map(|change| Some(self.done(Arc::clone(&user_id), change?)));
             (updated, done)
         }))
-    }
-
-    /// Ends the session of a reused token.
-    async fn end_reused(self, user_id: Arc<str>, token_id: crate::TokenId) -> Result<(), Error> {
-        let was_live = self.store.delete(&user_id, &token_id).await?;
-        if was_live {
-            self.listener.tell(&Event::Reused {
-                user_id: &user_id,
-                token_id: &token_id,
-            });
-        }
-        Ok(())
     }
 }

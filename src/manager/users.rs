@@ -7,11 +7,10 @@ use tokio::task::JoinSet;
 use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
+    check::{judge, user},
     load::SingleFlight,
-    replace::judge,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
-    user,
 };
 use crate::{
     Error, ErrorKind, RefusalReason, User,

@@ -32,10 +32,10 @@ pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,
-    rotation::{ReplacedToken, Rotation, TokenStatus},
+    rotation::{NewToken, ReplacedToken, Rotation, TokenStatus},
     types::{
-        Checked, Created, NewSession, NewToken, OnFull, PutMode, SessionChange, SessionLimit,
-        SessionRecord, SessionVersion, Updated,
+        Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,
+        SessionVersion, Updated,
     },
 };
 

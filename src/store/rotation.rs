@@ -1,6 +1,7 @@
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use super::NewToken;
+#[cfg(doc)]
+use super::SessionChange;
 use crate::TokenId;
 
 /// The tokens of a session whose first token has been replaced.
@@ -25,6 +26,16 @@ pub struct ReplacedToken {
     pub usable_until: SystemTime,
 }
 
+/// A token that replaces the current one of a session, for a [`SessionChange`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NewToken {
+    /// The id of the new token, which the session has never had before.
+    pub token_id: TokenId,
+    /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not at all.
+    pub grace: Duration,
+}
+
 /// What a token is to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenStatus {
@@ -37,6 +48,13 @@ pub enum TokenStatus {
     Reused,
     /// A token that the session has never had, or that was replaced long ago.
     Unknown,
+}
+
+impl NewToken {
+    /// A new token whose predecessor can be used for `grace`.
+    pub fn new(token_id: TokenId, grace: Duration) -> Self {
+        Self { token_id, grace }
+    }
 }
 
 impl Rotation {

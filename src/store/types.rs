@@ -5,7 +5,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::rotation::Rotation;
+use super::rotation::{NewToken, Rotation};
 use crate::TokenId;
 
 /// The properties of a new session, for [`SessionStore::create`](super::SessionStore::create).
@@ -68,16 +68,6 @@ pub struct SessionChange {
     pub if_token: Option<TokenId>,
     /// Changes the session only if it still has this version (compare-and-set). `None` for any version.
     pub if_version: Option<SessionVersion>,
-}
-
-/// A token that replaces the current one of a session, for a [`SessionChange`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NewToken {
-    /// The id of the new token, which the session has never had before.
-    pub token_id: TokenId,
-    /// For how long the replaced token can still be used; at most [`MAX_TTL`](super::MAX_TTL), and zero for not at all.
-    pub grace: Duration,
 }
 
 /// The version of a session: the times that a change sets.
@@ -171,13 +161,6 @@ impl SessionChange {
             ttl: Some(ttl),
             ..Self::default()
         }
-    }
-}
-
-impl NewToken {
-    /// A new token whose predecessor can be used for `grace`.
-    pub fn new(token_id: TokenId, grace: Duration) -> Self {
-        Self { token_id, grace }
     }
 }
 

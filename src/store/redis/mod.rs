@@ -33,8 +33,8 @@ use self::{
 use crate::{
     Error, ErrorKind, TokenId,
     store::{
-        Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, Rotation, SessionChange,
-        SessionLimit, SessionRecord, SessionStore, Updated,
+        Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
+        SessionRecord, SessionStore, Updated,
     },
 };
 
@@ -48,6 +48,7 @@ mod prune;
 mod record;
 mod route;
 mod source;
+mod update;
 mod wire;
 
 /// How often a login makes room for itself that is taken by others meanwhile.
@@ -239,61 +240,7 @@ impl SessionStore for RedisStore {
         token_id: &TokenId,
         change: &SessionChange,
     ) -> Result<Option<Updated>, Error> {
-        let metadata = change.metadata.as_deref();
-        check_len("the metadata of a session", metadata.unwrap_or_default())?;
-        let version = change.if_version;
-        let version = [
-            version.map(|version| version.refreshed_at),
-            version.map(|version| version.expires_at),
-        ];
-        let version = version.map(|time| time.map(|time| record::millis(time).to_string()));
-        let bytes = |id: Option<TokenId>| id.map(|id| id.to_bytes().to_vec()).unwrap_or_default();
-        let new_token = change.new_token;
-        let call = script::UPDATE
-            .call(self.keys.sessions(user_id))
-            .arg(token_id.as_str())
-            .arg(
-                change
-                    .ttl
-                    .map(|ttl| millis(ttl).to_string())
-                    .unwrap_or_default(),
-            )
-            .arg(if metadata.is_some() { "set" } else { "" })
-            .arg(metadata.unwrap_or_default())
-            .arg(if change.authenticated {
-                "authenticated"
-            } else {
-                ""
-            })
-            .arg(version.map(Option::unwrap_or_default).as_slice())
-            .arg(bytes(Some(*token_id)))
-            .arg(bytes(change.if_token))
-            .arg(bytes(new_token.map(|new| new.token_id)))
-            .arg(new_token.map_or(0, |new| millis(new.grace)))
-            .arg(Rotation::MAX_REPLACED)
-            .arg(if change.end_others { "others" } else { "" })
-            .arg(self.cluster_arg());
-        let done = self.client.write(&call, OnDrop::Retry).await?;
-        let Done {
-            reply,
-            live,
-            repeated,
-        } = done;
-        let (outcome, expires_at, ended): (String, u64, u64) = reply;
-        let updated = match &*outcome {
-            "done" => true,
-            "perhaps" => repeated && change.is_renewal(),
-            "no" => false,
-            "newer" => return Err(Error::newer_session()),
-            _ => return Err(unexpected_reply("update")),
-        };
-        if !updated {
-            return Ok(None);
-        }
-        self.client.confirm(call.key(), &live).await?;
-        let expires_at = SystemTime::UNIX_EPOCH + Duration::from_millis(expires_at);
-        let may_have_ended = u64::from(change.end_others && repeated);
-        Ok(Some(Updated::new(expires_at, ended.max(may_have_ended))))
+        self.change(user_id, token_id, change).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {

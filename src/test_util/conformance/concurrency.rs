@@ -277,9 +277,11 @@ pub async fn a_delete_beats_replacements(backend: &impl Backend) {
                 } else {
                     // Unconditional, so that each of them applies while the session lives.
                     let new = NewToken::new(token_id(1000 + task as u128), HOUR);
-                    let mut change = SessionChange::default();
-                    change.new_token = Some(new);
-                    change.end_others = task % 2 == 0;
+                    let change = SessionChange {
+                        new_token: Some(new),
+                        end_others: task % 2 == 0,
+                        ..SessionChange::default()
+                    };
                     store.update("al", &id, &change).await.expect("no error");
                 }
             }

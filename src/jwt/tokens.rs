@@ -1,0 +1,137 @@
+//! Issuing and reading JWTs.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    MAX_LEN, SigningKey,
+    verifier::{Checks, token_id},
+};
+use crate::{
+    Error, ErrorKind, RefusalReason, Token, TokenId,
+    token::{ParsedToken, TokenIds, check_user_id},
+};
+
+/// Issues and reads JWTs.
+pub(crate) struct JwtTokens {
+    minter: Option<Minter>,
+    checks: Checks,
+    opaque: bool,
+}
+
+struct Minter {
+    key: SigningKey,
+    /// In base64url.
+    header: String,
+    client_id: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NewClaims<'a> {
+    sub: &'a str,
+    jti: String,
+    iat: u64,
+    exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aud: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_id: Option<&'a str>,
+}
+
+impl JwtTokens {
+    /// Issues tokens that are signed with this key, if there is one, for this client; reads those that pass the checks,
+    /// and opaque ones if wanted.
+    pub(super) fn new(
+        checks: Checks,
+        key: Option<SigningKey>,
+        client_id: Option<String>,
+        opaque: bool,
+    ) -> Self {
+        let minter = key.map(|key| {
+            let public = key.verifying_key();
+            let header = json!({
+                "typ": checks.rules().token_type(), "alg": public.algorithm().name(), "kid": public.id(),
+            });
+            Minter {
+                header: BASE64URL.encode(header.to_string()),
+                client_id,
+                key,
+            }
+        });
+        Self {
+            minter,
+            checks,
+            opaque,
+        }
+    }
+
+    /// Issues a token for a session with this absolute end: the first one, or another one of `session`.
+    pub(crate) fn mint(
+        &self,
+        user_id: &str,
+        ends_at: SystemTime,
+        session: Option<&TokenId>,
+    ) -> Result<Token, Error> {
+        check_user_id(user_id)?;
+        let Some(minter) = &self.minter else {
+            let message = "this manager only verifies tokens: it has no key to sign them";
+            return Err(Error::new(ErrorKind::Config, message));
+        };
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(Error::random)?;
+        let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let rules = self.checks.rules();
+        let claims = NewClaims {
+            sub: user_id,
+            jti: BASE64URL.encode(random),
+            iat: since_epoch(SystemTime::now()).as_secs(),
+            // Rounded up, because the store keeps the end to the millisecond.
+            exp: since_epoch(ends_at).as_secs() + 1,
+            sid: session.map(TokenId::as_str),
+            iss: rules.issuer.as_deref(),
+            aud: rules.audience.as_deref(),
+            client_id: minter.client_id.as_deref(),
+        };
+        let unsigned = |error| {
+            let message = "the token could not be signed";
+            Error::with_source(ErrorKind::Random, message, error)
+        };
+        let claims = serde_json::to_vec(&claims).map_err(|error| {
+            let message = "the claims of the token cannot be serialized as JSON";
+            Error::with_source(ErrorKind::Serialize, message, error)
+        })?;
+        let mut text = format!("{}.{}", minter.header, BASE64URL.encode(claims));
+        let ids = TokenIds::new(token_id(&text), session);
+        let signature = minter.key.sign(text.as_bytes()).map_err(unsigned)?;
+        text.push('.');
+        BASE64URL.encode_string(signature, &mut text);
+        if text.len() > MAX_LEN {
+            let message = format!(
+                "the token of this user would have {} bytes; at most {MAX_LEN} are allowed",
+                text.len()
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
+        Ok(Token::with_ids(text, ids))
+    }
+
+    pub(crate) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {
+        if self.opaque
+            && let Some(token) = ParsedToken::parse(text)
+        {
+            return Ok(token);
+        }
+        let (user_id, ids) = self.checks.identify(text)?;
+        Ok(ParsedToken {
+            user_id: user_id.into(),
+            ids,
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Checking presented tokens, refusing them, and ending the sessions of reused ones (RFC 9700 §4.14.2).
+
+use std::sync::Arc;
+
+use super::{Event, TokenManager, sessions::Sessions};
+use crate::{
+    Error, RefusalReason, TokenId, User,
+    store::{Checked, Lookup, TokenStatus},
+    token::{ParsedToken, TokenIds},
+    user::TokenState,
+};
+
+/// Judges a token by the check of its session: the check if the token can be used, or else the reason why it is refused.
+///
+/// The session of a reused token [has to be ended](TokenManager::refuse).
+pub(super) fn judge(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, RefusalReason> {
+    let checked = checked.ok_or(RefusalReason::NotLive)?;
+    let session = &checked.session;
+    match session.token_status(&ids.session, &ids.token, checked.now) {
+        TokenStatus::Current | TokenStatus::InGrace => Ok(checked),
+        TokenStatus::Reused => Err(RefusalReason::Reused),
+        TokenStatus::Unknown => Err(RefusalReason::NotLive),
+    }
+}
+
+/// The user of a token, by the check of its session.
+pub(super) fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
+    let state = TokenState::of(token.ids, checked);
+    User::new(Arc::clone(&token.user_id), detail, Some(state))
+}
+
+impl<D> TokenManager<D> {
+    /// Parses a token without a store call. Returns `None` if this manager cannot have issued it.
+    pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
+        let parsed = self.inner.format.parse(token);
+        parsed.map_err(|reason| self.refused(None, reason)).ok()
+    }
+
+    /// Begins the lookup of a session and its user.
+    pub(super) fn look_up(&self, user_id: &Arc<str>, token_id: &TokenId) -> Lookup {
+        Lookup::begin(&self.inner.sessions.store, user_id, *token_id)
+    }
+
+    pub(crate) fn look_up_token(&self, token: &ParsedToken) -> Lookup {
+        self.look_up(&token.user_id, &token.ids.session)
+    }
+
+    /// The user of a token by the check of its session; `None` if the token is refused.
+    pub(super) async fn admit(
+        &self,
+        token: &ParsedToken,
+        detail: Option<Arc<D>>,
+        checked: Option<Checked>,
+    ) -> Result<Option<User<D>>, Error> {
+        match judge(token.ids, checked) {
+            Ok(checked) => Ok(Some(user(token, detail, &checked))),
+            Err(reason) => {
+                self.refuse(token, reason).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reports that a token was refused. The session of a reused token is ended first.
+    pub(super) async fn refuse(
+        &self,
+        token: &ParsedToken,
+        reason: RefusalReason,
+    ) -> Result<(), Error> {
+        if reason == RefusalReason::Reused {
+            let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
+            let session = token.ids.session;
+            let work = sessions.clone().end_reused(Arc::clone(&user_id), session);
+            let ending = sessions.run_to_completion("delete", user_id, Some(session), work);
+            ending.await?;
+        }
+        self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
+        Ok(())
+    }
+
+    /// Finds out why the session of a token was not changed, and refuses the token.
+    pub(super) async fn refuse_change(&self, token: &ParsedToken) -> Result<RefusalReason, Error> {
+        let checked = self.look_up_token(token).wait().await?;
+        // It was current when the change was asked for, or is in its grace.
+        let reason = judge(token.ids, checked).err();
+        let reason = reason.unwrap_or(RefusalReason::Replaced);
+        self.refuse(token, reason).await?;
+        Ok(reason)
+    }
+}
+
+impl Sessions {
+    /// Ends the session of a reused token.
+    async fn end_reused(self, user_id: Arc<str>, token_id: TokenId) -> Result<(), Error> {
+        let was_live = self.store.delete(&user_id, &token_id).await?;
+        if was_live {
+            self.listener.tell(&Event::Reused {
+                user_id: &user_id,
+                token_id: &token_id,
+            });
+        }
+        Ok(())
+    }
+}
