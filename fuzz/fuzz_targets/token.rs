@@ -1,6 +1,7 @@
 //! Opaque tokens and token ids.
 //!
-//! - A token is accepted if and only if it is the canonical text of a user id and 32 bytes.
+//! - The first token of a session is accepted if and only if it is the canonical text of a user id and 32 bytes. A token
+//!   that names another session is none of a session whose token has never been replaced.
 //! - It stands for the user id that it contains, and for the public id that is its hash.
 //! - All operations agree on which texts are tokens.
 //! - No other text stands for the same session: any changed character is another token, or none.

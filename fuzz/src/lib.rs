@@ -92,10 +92,12 @@ impl SessionStore for AlwaysLive {
     async fn update(
         &self,
         _: &str,
-        _: &TokenId,
-        _: &SessionChange,
+        token_id: &TokenId,
+        change: &SessionChange,
     ) -> Result<Option<Updated>, Error> {
-        Ok(Some(Updated::new(Self::session().expires_at, 0)))
+        let mut session = Self::session();
+        let applies = session.apply(token_id, change, SystemTime::now());
+        Ok(applies.then(|| Updated::new(session.expires_at, 0)))
     }
 
     async fn delete(&self, _: &str, _: &TokenId) -> Result<bool, Error> {

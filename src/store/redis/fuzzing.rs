@@ -11,11 +11,6 @@ pub fn decode(record: Vec<u8>) -> Option<SessionRecord> {
     record::decode(record)
 }
 
-/// Writes the first 19 bytes of a record.
-pub fn header(session: &SessionRecord) -> Vec<u8> {
-    record::header(session)
-}
-
 /// Whether a record of any version has expired.
 pub fn is_dead(record: &[u8], now: SystemTime) -> bool {
     record::is_dead(record, now)
