@@ -52,7 +52,7 @@ impl Error {
         )
     }
 
-    /// The error of an operation on a session that only a newer version of this crate may judge.
+    /// The error of an operation on a session that only a newer version of this crate can interpret.
     #[cfg(any(feature = "mysql", feature = "redis"))]
     pub(crate) fn newer_session() -> Self {
         let message = "a newer version of this crate has written the session, and this version cannot read it";
@@ -142,7 +142,8 @@ pub enum ErrorKind {
     )]
     #[cfg_attr(not(feature = "redis"), doc = "`RedisStoreBuilder::confirm_replicas`.")]
     Unconfirmed,
-    /// The store returned an error or an unexpected reply. Also if a Redis account lacks a privilege.
+    /// The store returned an error or an unexpected reply. Also if a Redis account lacks a privilege, and if only a newer
+    /// version of this crate can interpret a session.
     Store,
     /// The user loader failed, panicked or timed out.
     LoadUser,

@@ -22,15 +22,15 @@ const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
 /// attaches them to the extensions of each request with an accepted token. With feature `axum` they are an extractor.
 /// Cloning is cheap. `Debug` shows ids, issuer, audience and times, but no other claims.
 ///
-/// To revoke single tokens before they expire, keep a list of their [`jti`](Self::jti) until they expire:
+/// To revoke sessions before their tokens expire, keep a list of their [ids](Self::token_id) until they expire. (The
+/// `jti` is another one for each token that [replaces](crate::TokenManager::replace_token) an earlier one.)
 ///
 /// ```
 /// # use std::collections::HashSet;
-/// use tower_bearer_session::jwt::VerifiedClaims;
+/// use tower_bearer_session::{TokenId, jwt::VerifiedClaims};
 ///
-/// fn is_denied(claims: &VerifiedClaims, denied: &HashSet<String>) -> bool {
-///     // A token without an id cannot be in the list.
-///     claims.jti().is_none_or(|jti| denied.contains(jti))
+/// fn is_denied(claims: &VerifiedClaims, denied: &HashSet<TokenId>) -> bool {
+///     denied.contains(claims.token_id())
 /// }
 /// ```
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::{Error, ErrorKind, RefusalReason, TokenId, token::TokenIds};
 ///
 /// It is for services without a store, and for gateways that refuse most invalid tokens early. **A logout has no effect
 /// before the token expires**: issue such tokens with a short [`max_lifetime`](super::JwtConfig::max_lifetime), or keep
-/// a list of the [`jti`](VerifiedClaims::jti) of revoked tokens.
+/// a list of the [ids](VerifiedClaims::token_id) of sessions that have ended.
 ///
 /// [`JwtLayer`](crate::middleware::JwtLayer) is the middleware for it. Cloning is cheap.
 #[derive(Clone)]

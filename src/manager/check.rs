@@ -4,16 +4,25 @@ use std::sync::Arc;
 
 use super::{Event, TokenManager, sessions::Sessions};
 use crate::{
-    Error, RefusalReason, TokenId, User,
+    Error, ErrorKind, RefusalReason, TokenId, User,
     store::{Checked, Lookup, TokenStatus},
     token::{ParsedToken, TokenIds},
     user::TokenState,
 };
 
-/// Judges a token by the check of its session: the check if the token can be used, or else the reason why it is refused.
+/// What it means that a token was replaced and its grace is over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// The token has just been presented: that is reuse.
+    IsReuse,
+    /// The request presented the token earlier, when it could be used.
+    IsRefused,
+}
+
+/// The check of a session, if the token can be used, or else the reason why it is refused.
 ///
 /// The session of a reused token [has to be ended](TokenManager::refuse).
-pub(super) fn judge(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, RefusalReason> {
+pub(super) fn accept(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, RefusalReason> {
     let checked = checked.ok_or(RefusalReason::NotLive)?;
     let session = &checked.session;
     match session.token_status(&ids.session, &ids.token, checked.now) {
@@ -46,16 +55,17 @@ impl<D> TokenManager<D> {
     }
 
     /// The user of a token by the check of its session; `None` if the token is refused.
-    pub(super) async fn admit(
+    pub(super) async fn user_of(
         &self,
         token: &ParsedToken,
         detail: Option<Arc<D>>,
         checked: Option<Checked>,
+        late: Late,
     ) -> Result<Option<User<D>>, Error> {
-        match judge(token.ids, checked) {
+        match accept(token.ids, checked) {
             Ok(checked) => Ok(Some(user(token, detail, &checked))),
             Err(reason) => {
-                self.refuse(token, reason).await?;
+                self.refuse(token, late.reason(reason)).await?;
                 Ok(None)
             }
         }
@@ -79,13 +89,36 @@ impl<D> TokenManager<D> {
     }
 
     /// Finds out why the session of a token was not changed, and refuses the token.
-    pub(super) async fn refuse_change(&self, token: &ParsedToken) -> Result<RefusalReason, Error> {
+    pub(super) async fn refuse_change(
+        &self,
+        token: &ParsedToken,
+        late: Late,
+    ) -> Result<RefusalReason, Error> {
         let checked = self.look_up_token(token).wait().await?;
-        // It was current when the change was asked for, or is in its grace.
-        let reason = judge(token.ids, checked).err();
-        let reason = reason.unwrap_or(RefusalReason::Replaced);
+        let reason = match accept(token.ids, checked) {
+            Err(reason) => late.reason(reason),
+            Ok(checked)
+                if checked.session.current_token(&token.ids.session) != &token.ids.token =>
+            {
+                RefusalReason::Replaced
+            }
+            // A replacement of the token was undone in between.
+            Ok(_) => {
+                let message = "the session was changed at the same time; try again";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+        };
         self.refuse(token, reason).await?;
         Ok(reason)
+    }
+}
+
+impl Late {
+    fn reason(self, reason: RefusalReason) -> RefusalReason {
+        match reason {
+            RefusalReason::Reused if self == Self::IsRefused => RefusalReason::Replaced,
+            reason => reason,
+        }
     }
 }
 

@@ -84,7 +84,7 @@ pub enum Event<'a> {
         /// The user id in the token, if there is one. Of a token that is [not live](RefusalReason::NotLive), it is an
         /// unverified claim of the client.
         user_id: Option<&'a str>,
-        /// The handle of the token, if it is well-formed.
+        /// The handle of the session that the token names, if it is well-formed; unverified like the user id.
         token_id: Option<&'a TokenId>,
         /// The reason.
         reason: RefusalReason,

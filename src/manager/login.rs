@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, sync::Semaphore, time::sleep};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep,
+};
 
 use super::{
     Event,
@@ -42,6 +46,37 @@ impl Undos {
             unknown: Arc::new(Semaphore::new(MAX_UNDOS)),
         }
     }
+
+    /// A permit to undo a write that is known to be done, or may be done; `None` if too many are being undone.
+    pub(super) fn permit(&self, is_done: bool) -> Option<OwnedSemaphorePermit> {
+        let undos = if is_done {
+            &self.started
+        } else {
+            &self.unknown
+        };
+        Arc::clone(undos).try_acquire_owned().ok()
+    }
+}
+
+/// Calls a store until it answers, with backoffs, or returns `None` if all attempts fail. The store has reported its
+/// errors; `report` gets those of abandoned calls.
+pub(super) async fn until_undone<T, F: Future<Output = Result<T, Error>>>(
+    call: impl Fn() -> F,
+    report: impl Fn(&Error),
+) -> Option<T> {
+    let mut pause = UNDO_PAUSE;
+    for attempt in 1..=UNDO_ATTEMPTS {
+        match unless_abandoned(call()).await {
+            Ok(Ok(answer)) => return Some(answer),
+            Ok(Err(_)) => {}
+            Err(abandoned) => report(&abandoned),
+        }
+        if attempt < UNDO_ATTEMPTS {
+            sleep(pause + jitter::up_to(pause)).await;
+            pause *= 4;
+        }
+    }
+    None
 }
 
 /// A session that is about to begin.
@@ -105,11 +140,7 @@ impl Login {
     /// Ends the session in the background: nobody has its token. It is reported as a failure if too many others are
     /// being ended.
     fn undo(self, runtime: &Handle, is_started: bool) {
-        let undos = match is_started {
-            true => &self.undos.started,
-            false => &self.undos.unknown,
-        };
-        let Ok(permit) = Arc::clone(undos).try_acquire_owned() else {
+        let Some(permit) = self.undos.permit(is_started) else {
             let message = "a login is not undone: too many others are being undone";
             self.undo_failed(&Error::new(ErrorKind::Unavailable, message));
             return;
@@ -127,21 +158,9 @@ impl Login {
 
     /// Ends the session. Returns whether it was live, or `None` if all attempts fail.
     async fn end(&self) -> Option<bool> {
-        let mut pause = UNDO_PAUSE;
-        for attempt in 1..=UNDO_ATTEMPTS {
-            let store = &self.sessions.store;
-            match unless_abandoned(store.delete(&self.user_id, &self.token_id)).await {
-                Ok(Ok(was_live)) => return Some(was_live),
-                // The store has reported it.
-                Ok(Err(_)) => {}
-                Err(abandoned) => self.undo_failed(&abandoned),
-            }
-            if attempt < UNDO_ATTEMPTS {
-                sleep(pause + jitter::up_to(pause)).await;
-                pause *= 4;
-            }
-        }
-        None
+        let store = &self.sessions.store;
+        let end = || store.delete(&self.user_id, &self.token_id);
+        until_undone(end, |abandoned| self.undo_failed(abandoned)).await
     }
 
     fn undo_failed(&self, error: &Error) {

@@ -2,7 +2,6 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub(crate) use self::users::AuthOutcome;
 pub use self::{
     builder::TokenManagerBuilder,
     event::Event,
@@ -10,8 +9,9 @@ pub use self::{
     replacement::{ReplaceOptions, Replacement},
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
+pub(crate) use self::{check::Late, users::AuthOutcome};
 use self::{
-    check::judge,
+    check::accept,
     decoded_users::DecodedUsers,
     format::Format,
     load::SingleFlight,
@@ -199,13 +199,14 @@ impl<D> TokenManager<D> {
 
     /// Checks a token without loading the user: the returned [`User`] has no [`detail`](User::detail).
     ///
-    /// A check takes one round trip and writes nothing.
+    /// A check takes one round trip and writes nothing, except that a [replaced](Self::replace_token) token past its grace
+    /// ends its session.
     pub async fn check_token(&self, token: &str) -> Result<Option<User<D>>, Error> {
         let Some(token) = self.parse(token) else {
             return Ok(None);
         };
         let checked = self.look_up_token(&token).wait().await?;
-        self.admit(&token, None, checked).await
+        self.user_of(&token, None, checked, Late::IsReuse).await
     }
 
     /// Sets the expiry of a live token to `ttl` from now, but never past its
@@ -219,14 +220,15 @@ impl<D> TokenManager<D> {
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
         match self.parse(token) {
-            Some(token) => self.refresh_session(&token, ttl).await,
+            Some(token) => self.refresh_session(&token, ttl, Late::IsReuse).await,
             None => Ok(false),
         }
     }
 
     /// Ends the session of a token, everywhere at once.
     ///
-    /// Any token of the session will do, even one that was [replaced](Self::replace_token).
+    /// Any token of the session will do, even one that was [replaced](Self::replace_token); for one that has replaced
+    /// another, the call takes two round trips.
     ///
     /// Returns `true` if the session was live, or if the store cannot tell because its first reply was lost. The call
     /// can be repeated safely, and is [completed](Self#dropped-calls) even if its future is dropped.
@@ -238,7 +240,7 @@ impl<D> TokenManager<D> {
         // Whoever has the first token knows a secret of the session. Others only name the session, which is no secret.
         if id != session {
             let checked = self.look_up_token(&token).wait().await?;
-            if let Err(reason) = judge(token.ids, checked) {
+            if let Err(reason) = accept(token.ids, checked) {
                 self.refuse(&token, reason).await?;
                 return Ok(reason == RefusalReason::Reused);
             }

@@ -5,14 +5,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use tokio::runtime::Handle;
+
 use super::{
-    TokenManager,
-    check::judge,
+    Event, TokenManager,
+    background::spawn,
+    check::{Late, accept},
+    login::{Undos, until_undone},
     replacement::{ReplaceOptions, Replacement},
     sessions::{Change, Done, Sessions},
 };
 use crate::{
-    Error,
+    Error, ErrorKind, TokenId,
     store::{NewToken, SessionChange, Updated},
     token::{ParsedToken, TokenIds},
 };
@@ -26,16 +30,19 @@ impl<D> TokenManager<D> {
     /// one succeeds.
     ///
     /// The replaced token can be used for its [grace](ReplaceOptions::grace), by requests in flight, but can be neither
-    /// refreshed nor replaced again. **If it is presented after that, the session is ended**, and
+    /// refreshed nor replaced again. **If a request presents it after that, the session is ended**, and
     /// [reported](crate::Event::Reused): of the two who have had the token, one has stolen it, and it is not known which
-    /// (RFC 9700 §4.14.2). A session keeps the 16 latest replaced tokens; an older one is refused as unknown.
+    /// (RFC 9700 §4.14.2). A session keeps its first token and the 16 latest replaced ones; any other is refused as
+    /// unknown.
     ///
     /// Replace the token when the privileges of the user change, after a re-authentication
     /// ([`authenticated`](ReplaceOptions::authenticated)) and after a change of the password
     /// ([`end_others`](ReplaceOptions::end_others)), or regularly. It takes two round trips.
     ///
-    /// The call is [completed](Self#dropped-calls) even if its future is dropped. As with a response that is lost on its
-    /// way, the client then has only the replaced token, and has to log in again after the grace.
+    /// A replacement is undone in the background, as a [login](Self::set_token) is, if the new token does not reach the
+    /// caller: when the future is dropped before it is ready, and after a fault that leaves open whether the store has
+    /// done it. The token is then the current one again. (A response that is lost on its way to the client cannot be
+    /// noticed: that client has to log in again after the grace.) Other sessions that it has ended stay ended.
     ///
     /// ```
     /// # use tower_bearer_session::{Error, MemoryStore, ReplaceOptions, Replacement, TokenManager};
@@ -46,6 +53,7 @@ impl<D> TokenManager<D> {
     /// let options = ReplaceOptions::new().authenticated().end_others();
     /// match manager.replace_token(token.expose_secret(), options).await? {
     ///     Replacement::Replaced { token, .. } => { /* send it to the client */ }
+    ///     Replacement::AlreadyReplaced => { /* 409: another request of the client has the new token */ }
     ///     _ => { /* 401 */ }
     /// }
     /// # Ok(()) }
@@ -56,7 +64,7 @@ impl<D> TokenManager<D> {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for durations and metadata as in
     /// [`set_token_with`](Self::set_token_with), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating system
     /// has no random bytes, [`ErrorKind::Config`](crate::ErrorKind::Config) from a manager that has no key to sign
-    /// tokens, and faults. After a fault, the token may have been replaced.
+    /// tokens, and faults.
     pub async fn replace_token(
         &self,
         token: &str,
@@ -67,8 +75,11 @@ impl<D> TokenManager<D> {
             return Ok(Replacement::NotLive);
         };
         let checked = self.look_up_token(&token).wait().await?;
-        match judge(token.ids, checked) {
-            Ok(checked) => self.replace(&token, checked.session.ends_at, change).await,
+        match accept(token.ids, checked) {
+            Ok(checked) => {
+                let ends_at = checked.session.ends_at;
+                self.replace(&token, ends_at, change, Late::IsReuse).await
+            }
             Err(reason) => {
                 self.refuse(&token, reason).await?;
                 Ok(Replacement::refused(reason))
@@ -76,12 +87,14 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Replaces the token of a session that ends at `ends_at`.
+    /// Replaces the token of a session that ends at `ends_at`. A token that is not the current one is refused by
+    /// `refuse`.
     pub(crate) async fn replace(
         &self,
         token: &ParsedToken,
         ends_at: Option<SystemTime>,
         (mut change, grace): (SessionChange, Duration),
+        late: Late,
     ) -> Result<Replacement, Error> {
         let ids = token.ids;
         let format = &self.inner.format;
@@ -89,41 +102,167 @@ impl<D> TokenManager<D> {
         change.if_token = Some(ids.token);
         change.new_token = Some(NewToken::new(new.ids().token, grace));
         let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-        let work = sessions.clone().replace(Arc::clone(&user_id), ids, change);
+        let undo = Undo {
+            sessions: sessions.clone(),
+            undos: Arc::clone(&self.inner.undos),
+            user_id: Arc::clone(&user_id),
+            ids,
+            new: new.ids().token,
+        };
+        let work = undo.replace(change);
         let replacing = sessions.run_to_completion("update", user_id, Some(ids.session), work);
         match replacing.await? {
-            Some((updated, _done)) => Ok(Replacement::Replaced {
-                token: new,
-                expires_at: updated.expires_at,
-                ended: updated.ended,
-            }),
-            None => Ok(Replacement::refused(self.refuse_change(token).await?)),
+            Some(unclaimed) => {
+                let updated = unclaimed.claim();
+                Ok(Replacement::Replaced {
+                    token: new,
+                    expires_at: updated.expires_at,
+                    ended: updated.ended,
+                })
+            }
+            None => {
+                let reason = self.refuse_change(token, late).await?;
+                Ok(Replacement::refused(reason))
+            }
         }
     }
 }
 
-impl Sessions {
-    /// Replaces the token of a session. `None` if the session is not live or the token is not its current one.
-    async fn replace(
-        self,
-        user_id: Arc<str>,
-        ids: TokenIds,
-        change: SessionChange,
-    ) -> Result<Option<(Updated, [Option<Done>; 2])>, Error> {
-        let updated = self.store.update(&user_id, &ids.session, &change).await?;
-        Ok(updated.map(|updated| {
-            let (token_id, expires_at) = (ids.session, updated.expires_at);
-            let replaced = Change::Replaced {
-                token_id,
-                expires_at,
-            };
-            let others = change.end_others.then_some(Change::LoggedOutAll {
-                kept: Some(token_id),
-                sessions: updated.ended,
-            });
-            let done = [Some(replaced), others]
-                .map(|change| Some(self.done(Arc::clone(&user_id), change?)));
-            (updated, done)
-        }))
+/// A replacement, and what it takes to undo it.
+#[derive(Clone)]
+struct Undo {
+    sessions: Sessions,
+    undos: Arc<Undos>,
+    user_id: Arc<str>,
+    ids: TokenIds,
+    new: TokenId,
+}
+
+impl Undo {
+    /// Replaces the token. `None` if the session is not live or the token is not its current one. If the outcome is
+    /// unknown because of a fault, a panic or an abandoned call, the replacement is undone in the background.
+    async fn replace(self, change: SessionChange) -> Result<Option<Unclaimed>, Error> {
+        let mut undo = UndoOnDrop::new(self);
+        let Undo {
+            sessions,
+            user_id,
+            ids,
+            ..
+        } = &undo.replacement;
+        match sessions.store.update(user_id, &ids.session, &change).await {
+            Ok(Some(updated)) => {
+                let ended = change.end_others.then(|| {
+                    let kept = Some(ids.session);
+                    let sessions_ended = updated.ended;
+                    sessions.done(
+                        Arc::clone(user_id),
+                        Change::LoggedOutAll {
+                            kept,
+                            sessions: sessions_ended,
+                        },
+                    )
+                });
+                undo.is_done = Some(true);
+                Ok(Some(Unclaimed {
+                    undo,
+                    _ended: ended,
+                    updated,
+                }))
+            }
+            Ok(None) => {
+                undo.is_done = None;
+                Ok(None)
+            }
+            Err(error) => {
+                if !error.is_fault() {
+                    undo.is_done = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the replaced token the current one again: nobody has the new one.
+    fn undo(self, runtime: &Handle, is_done: bool) {
+        let failed = {
+            let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
+            let session = self.ids.session;
+            move |error: &Error| {
+                let listener = &sessions.listener;
+                listener.failed("update", Some(&user_id), Some(&session), error);
+            }
+        };
+        let Some(permit) = self.undos.permit(is_done) else {
+            let message = "a replacement is not undone: too many others are being undone";
+            failed(&Error::new(ErrorKind::Unavailable, message));
+            return;
+        };
+        let change = SessionChange {
+            if_token: Some(self.new),
+            new_token: Some(NewToken::new(self.ids.token, Duration::ZERO)),
+            ..SessionChange::default()
+        };
+        spawn(runtime, async move {
+            let _permit = permit;
+            let store = &self.sessions.store;
+            let undo = || store.update(&self.user_id, &self.ids.session, &change);
+            until_undone(undo, failed).await;
+        });
+    }
+}
+
+/// Undoes a replacement on drop, unless its outcome is settled.
+struct UndoOnDrop {
+    replacement: Undo,
+    /// Whether it is known to be done; `None` if there is nothing to undo.
+    is_done: Option<bool>,
+    /// `None` outside of a runtime, where the replacement runs in the caller.
+    runtime: Option<Handle>,
+}
+
+impl UndoOnDrop {
+    fn new(replacement: Undo) -> Self {
+        Self {
+            replacement,
+            is_done: Some(false),
+            runtime: Handle::try_current().ok(),
+        }
+    }
+}
+
+impl Drop for UndoOnDrop {
+    fn drop(&mut self) {
+        if let (Some(runtime), Some(is_done)) = (&self.runtime, self.is_done) {
+            self.replacement.clone().undo(runtime, is_done);
+        }
+    }
+}
+
+/// A replacement whose new token its caller has not claimed yet.
+///
+/// The order of the fields is that of their drop: the undo begins before the hook hears of the sessions that have ended,
+/// because it may panic.
+struct Unclaimed {
+    undo: UndoOnDrop,
+    _ended: Option<Done>,
+    updated: Updated,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Updated {
+        let Undo {
+            sessions,
+            user_id,
+            ids,
+            ..
+        } = &self.undo.replacement;
+        sessions.listener.tell(&Event::Replaced {
+            user_id,
+            token_id: &ids.session,
+            expires_at: self.updated.expires_at,
+        });
+        // Only now: it is also undone if the hook panics.
+        self.undo.is_done = None;
+        self.updated
     }
 }

@@ -47,8 +47,8 @@ impl ReplaceOptions {
 
     /// Sets for how long the replaced token can still be used. Default: 10 seconds.
     ///
-    /// It is for requests in flight, and for clients that send several at once. With zero, these are taken for reuse,
-    /// which ends the session.
+    /// It is for requests in flight, and for clients that send several at once: until then the replaced token has full
+    /// access. With zero, these requests are taken for reuse, which ends the session.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -111,8 +111,8 @@ pub enum Replacement {
         /// had already expired.
         ended: u64,
     },
-    /// The token has been replaced before, and can be used until the end of its grace. Another request has the new
-    /// token.
+    /// The token has been replaced before, so another request has the new token. It can be used until the end of its
+    /// grace; a handler whose request has lasted longer gets this answer, too.
     AlreadyReplaced,
     /// The token has been replaced before and its grace is over, so the session was ended.
     Reused,

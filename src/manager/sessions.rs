@@ -1,11 +1,8 @@
 //! Changes of sessions and their events. A change runs to completion even if its caller is dropped.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use super::{Event, TokenManager, background, listener::Listener};
+use super::{Event, TokenManager, background, check::Late, listener::Listener};
 use crate::{
     Error, RefusalReason, TokenId,
     store::{ErasedStore, SessionChange},
@@ -82,10 +79,6 @@ pub(super) struct Done {
 pub(super) enum Change {
     Evicted(TokenId),
     Refreshed(TokenId),
-    Replaced {
-        token_id: TokenId,
-        expires_at: SystemTime,
-    },
     LoggedOut(TokenId),
     LoggedOutAll {
         kept: Option<TokenId>,
@@ -99,14 +92,6 @@ impl Drop for Done {
         self.listener.tell(&match &self.change {
             Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
             Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
-            Change::Replaced {
-                token_id,
-                expires_at,
-            } => Event::Replaced {
-                user_id,
-                token_id,
-                expires_at: *expires_at,
-            },
             Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
             Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
                 user_id,
@@ -123,6 +108,7 @@ impl<D> TokenManager<D> {
         &self,
         token: &ParsedToken,
         ttl: impl Into<Option<Duration>>,
+        late: Late,
     ) -> Result<bool, Error> {
         let change = SessionChange {
             if_token: Some(token.ids.token),
@@ -136,7 +122,7 @@ impl<D> TokenManager<D> {
         let refreshing = sessions.run_to_completion("update", user_id, Some(session), work);
         let refreshed = refreshing.await?.is_some();
         if !refreshed {
-            self.refuse_change(token).await?;
+            self.refuse_change(token, late).await?;
         }
         Ok(refreshed)
     }

@@ -108,6 +108,12 @@ impl TokenInfo {
         self.session.refreshed_at
     }
 
+    /// Whether only a newer version of this crate can interpret the session: its start, last refresh and expiry are known,
+    /// and nothing else. It can be listed and ended.
+    pub fn is_opaque(&self) -> bool {
+        self.session.is_opaque
+    }
+
     /// When the user last proved who they are: at the login, or when a
     /// [replacement](ReplaceOptions::authenticated) noted it.
     pub fn authenticated_at(&self) -> SystemTime {
@@ -131,12 +137,12 @@ impl TokenInfo {
 }
 
 /// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if there
-/// is one) and `metadata`.
+/// is one), `metadata`, and `opaque: true` if [it is](TokenInfo::is_opaque).
 ///
 /// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("TokenInfo", 7)?;
+        let mut object = serializer.serialize_struct("TokenInfo", 8)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("created_at", &numeric_date(self.created_at()))?;
         object.serialize_field("refreshed_at", &numeric_date(self.refreshed_at()))?;
@@ -147,6 +153,10 @@ impl Serialize for TokenInfo {
             None => object.skip_field("ends_at")?,
         }
         object.serialize_field("metadata", &self.metadata)?;
+        match self.is_opaque() {
+            true => object.serialize_field("opaque", &true)?,
+            false => object.skip_field("opaque")?,
+        }
         object.end()
     }
 }
@@ -236,8 +246,13 @@ mod tests {
         assert_eq!(serde_json::to_value(info).unwrap(), text);
 
         session.ends_at = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+        session.is_opaque = true;
         let info = TokenInfo::new((id, session));
-        assert_eq!(serde_json::to_value(info).unwrap()["ends_at"], 9);
+        let json = serde_json::to_value(info).unwrap();
+        assert_eq!(
+            (&json["ends_at"], &json["opaque"]),
+            (&json!(9), &json!(true))
+        );
     }
 
     #[test]

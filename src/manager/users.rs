@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
-    check::{judge, user},
+    check::{Late, accept, user},
     load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
@@ -163,7 +163,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         checked: Result<Option<Checked>, Error>,
         user_ttl: Option<Duration>,
     ) -> AuthOutcome<D> {
-        let checked = match checked.map(|checked| judge(token.ids, checked)) {
+        let checked = match checked.map(|checked| accept(token.ids, checked)) {
             Ok(Ok(checked)) => checked,
             Ok(Err(reason @ RefusalReason::Reused)) => {
                 let (manager, token) = (self.clone(), token.clone());
@@ -213,6 +213,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         };
         // A logout during the load must win.
         let checked = manager.look_up_token(token).wait().await?;
-        manager.admit(token, Some(detail), checked).await
+        // The request presented its token before the load.
+        let user = manager.user_of(token, Some(detail), checked, Late::IsRefused);
+        user.await
     }
 }

@@ -7,6 +7,7 @@ use super::{Rejection, Revoked};
 use crate::jwt::VerifiedClaims;
 use crate::{
     Error, ReplaceOptions, Replacement, TokenId, TokenManager, User,
+    manager::Late,
     token::{ParsedToken, TokenIds},
 };
 
@@ -69,7 +70,9 @@ impl<D> Session<D> {
     /// `None` stands for the manager's token ttl. Returns `false` if the session has already ended, because a refresh
     /// never brings a session back, or if the token of the request was replaced.
     pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
-        self.manager.refresh_session(&self.parsed(), ttl).await
+        let token = self.parsed();
+        let refreshing = self.manager.refresh_session(&token, ttl, Late::IsRefused);
+        refreshing.await
     }
 
     /// Replaces the token of the request by a new one of this session, as
@@ -83,7 +86,11 @@ impl<D> Session<D> {
     pub async fn replace_token(&self, options: ReplaceOptions) -> Result<Replacement, Error> {
         let change = options.into_change()?;
         let ends_at = self.user.token().and_then(|token| token.ends_at);
-        self.manager.replace(&self.parsed(), ends_at, change).await
+        let token = self.parsed();
+        let replacing = self
+            .manager
+            .replace(&token, ends_at, change, Late::IsRefused);
+        replacing.await
     }
 
     fn parsed(&self) -> ParsedToken {
@@ -95,7 +102,8 @@ impl<D> Session<D> {
 }
 
 impl<D: Send + Sync + 'static> Session<D> {
-    /// Returns a future that resolves when this session has ended: logged out anywhere, evicted, or expired.
+    /// Returns a future that resolves when this session has ended (logged out anywhere, evicted, or expired), or when the
+    /// token of this request was replaced and its grace is over.
     ///
     /// A handler that streams to a client (WebSocket, server-sent events) also waits for this future, and then closes
     /// the stream.
@@ -124,7 +132,7 @@ impl<D: Send + Sync + 'static> Session<D> {
         let session = self.clone();
         Revoked::new(async move {
             let (manager, user_id) = (&session.manager, session.user.id());
-            manager.until_ended(user_id, session.token_id()).await;
+            manager.until_ended(user_id, session.ids).await;
         })
     }
 }

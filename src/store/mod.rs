@@ -112,8 +112,9 @@ pub trait SessionStore: Send + Sync + 'static {
 
     /// Looks up a session and the user's cached value, in **one round trip** and without a write.
     ///
-    /// `None` if the session is not live. A session whose record cannot be decoded is not live. The session and the
-    /// cached value need not be from the same moment.
+    /// `None` if the session is not live. A session whose record cannot be decoded is not live; one that only a newer
+    /// version of the store [can interpret](SessionRecord::is_opaque) is a fault. The session and the cached value need
+    /// not be from the same moment.
     fn check(
         &self,
         user_id: &str,
@@ -184,7 +185,7 @@ pub trait SessionStore: Send + Sync + 'static {
     /// session is kept only if it is live; it is never created.
     ///
     /// Returns the number of removed sessions, which may include sessions that had expired but were not freed yet. The
-    /// number is at least 1 if the store retried after the reply to the first attempt was lost.
+    /// number may be at least 1 if the store retried after the reply to the first attempt was lost.
     fn delete_all(
         &self,
         user_id: &str,

@@ -61,7 +61,7 @@ impl SessionRecord {
         now: SystemTime,
     ) -> TokenStatus {
         match &self.rotation {
-            Some(rotation) => rotation.status(token_id, now),
+            Some(rotation) => rotation.status(session_id, token_id, now),
             None if token_id == session_id => TokenStatus::Current,
             None => TokenStatus::Unknown,
         }
@@ -69,7 +69,9 @@ impl SessionRecord {
 
     /// The end of the grace of a replaced token; `None` for any other token.
     pub(crate) fn usable_until(&self, token_id: &TokenId) -> Option<SystemTime> {
-        let replaced = self.rotation.iter().flat_map(|rotation| &rotation.replaced);
+        let rotation = self.rotation.as_deref();
+        let rotation = rotation.filter(|rotation| rotation.current != *token_id);
+        let replaced = rotation.into_iter().flat_map(|rotation| &rotation.replaced);
         let mut replaced = replaced.filter(|replaced| replaced.token_id == *token_id);
         replaced.next().map(|replaced| replaced.usable_until)
     }
@@ -80,6 +82,9 @@ impl SessionRecord {
     /// For stores that read a record, change it and write it back in one atomic step, in which they also end the
     /// [other sessions](SessionChange::end_others).
     pub fn apply(&mut self, session_id: &TokenId, change: &SessionChange, now: SystemTime) -> bool {
+        if self.is_opaque {
+            return false;
+        }
         let current = *self.current_token(session_id);
         // An earlier copy of the call did it.
         if change.new_token.is_some_and(|new| new.token_id == current) {

@@ -30,7 +30,8 @@ pub struct ReplacedToken {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NewToken {
-    /// The id of the new token, which the session has never had before.
+    /// The id of the new token, which the session has never had before. A replaced token becomes the current one again
+    /// only to undo its replacement, if nobody has the token that replaced it.
     pub token_id: TokenId,
     /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not at all.
     pub grace: Duration,
@@ -46,7 +47,7 @@ pub enum TokenStatus {
     /// A replaced token past its grace. Whoever presents it may have stolen it, or may be the one from whom it was
     /// stolen.
     Reused,
-    /// A token that the session has never had, or that was replaced long ago.
+    /// A token that the session has never had, or that was replaced long ago. (The first one is never forgotten.)
     Unknown,
 }
 
@@ -83,7 +84,12 @@ impl Rotation {
     }
 
     /// What a token is to the session at `now`, by the store's clock.
-    pub(super) fn status(&self, token_id: &TokenId, now: SystemTime) -> TokenStatus {
+    pub(super) fn status(
+        &self,
+        session_id: &TokenId,
+        token_id: &TokenId,
+        now: SystemTime,
+    ) -> TokenStatus {
         if *token_id == self.current {
             return TokenStatus::Current;
         }
@@ -94,6 +100,8 @@ impl Rotation {
         {
             Some(replaced) if now < replaced.usable_until => TokenStatus::InGrace,
             Some(_) => TokenStatus::Reused,
+            // The first token has the id of its session.
+            None if token_id == session_id => TokenStatus::Reused,
             None => TokenStatus::Unknown,
         }
     }

@@ -40,9 +40,10 @@ pub struct SessionRecord {
     pub metadata: Option<Bytes>,
     /// The tokens of the session, if its first one has been [replaced](SessionChange::new_token).
     pub rotation: Option<Box<Rotation>>,
-    /// Whether the record is from a newer version of this crate that this one must not judge: only the creation, the
-    /// last refresh and the expiry are known. Such a session is listed and counted, and everything else that needs to
-    /// read it fails.
+    /// Whether only a newer version of the store can interpret the record: creation, last refresh and expiry are known,
+    /// and nothing else. Such a session is listed, counted for limits and evicted in its turn, kept by
+    /// [`delete_all`](super::SessionStore::delete_all) if it is the exception, and ended by a logout; every other call on
+    /// it fails with [`ErrorKind::Store`](crate::ErrorKind::Store).
     pub is_opaque: bool,
 }
 
@@ -70,8 +71,9 @@ pub struct SessionChange {
     pub if_version: Option<SessionVersion>,
 }
 
-/// The version of a session: the times that a change sets.
+/// The version of a session: the times that a refresh sets. A change without a [`ttl`](SessionChange::ttl) keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionVersion {
     /// The session's [`refreshed_at`](SessionRecord::refreshed_at).
     pub refreshed_at: SystemTime,
@@ -160,6 +162,16 @@ impl SessionChange {
         Self {
             ttl: Some(ttl),
             ..Self::default()
+        }
+    }
+}
+
+impl SessionVersion {
+    /// The version of a session with these times.
+    pub fn new(refreshed_at: SystemTime, expires_at: SystemTime) -> Self {
+        Self {
+            refreshed_at,
+            expires_at,
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn now(row: &MySqlRow) -> Result<SystemTime, sqlx::Error> {
 }
 
 /// The session in the columns after the time; `None` if there is none, or if it cannot be decoded. Of a session that only
-/// a newer version may judge, just creation, last refresh and expiry are read.
+/// a newer version can interpret, just creation, last refresh and expiry are read.
 pub(super) fn session(row: &MySqlRow) -> Result<Option<(TokenId, SessionRecord)>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else {
         return Ok(None);
@@ -77,7 +77,7 @@ fn rotation(current: Option<&[u8]>, replaced: Option<&[u8]>) -> Result<Option<Bo
     Ok(Some(Box::new(Rotation { current, replaced })))
 }
 
-/// The session, or an error if only a newer version may judge it.
+/// The session, or an error if only a newer version can interpret it.
 pub(super) fn readable(session: SessionRecord) -> Result<SessionRecord, Failure> {
     if session.is_opaque {
         return Err(Error::newer_session().into());

@@ -22,7 +22,7 @@ use crate::store::Rotation;
 
 /// The number of slots, which users share. A part of the schema.
 pub(super) const SLOTS: u16 = 1024;
-/// The version of this reader: it may judge the sessions whose `compatible_from` is not higher.
+/// The version of this reader: it can interpret the sessions whose `compatible_from` is not higher.
 pub(super) const READER: u8 = 1;
 /// The length of the column `replaced_tokens`: as many token ids, and ends of their grace (6 bytes, big-endian), as a
 /// session keeps.

@@ -114,6 +114,10 @@ fn is_done_by(
     if let Some(new) = &change.new_token {
         return *session.current_token(token_id) == new.token_id;
     }
+    let current = session.current_token(token_id);
+    if change.if_token.is_some_and(|token| token != *current) {
+        return false;
+    }
     match (change.if_version, change.ttl) {
         (Some(version), Some(ttl)) => {
             is_retry && change.is_renewal() && record::may_result_from(session, version, ttl)

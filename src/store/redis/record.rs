@@ -3,7 +3,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 0..6 | expiry |
-//! | 6 | the version of the oldest reader that may judge the record: 1. Later versions are 2 to 31, and never printable |
+//! | 6 | the version of the oldest reader that can interpret the record: 1. Later versions are 2 to 31, and never printable |
 //! | 7..13 | creation |
 //! | 13..19 | last refresh |
 //! | 19 | the parts that follow, in the order of their bits |
@@ -42,7 +42,7 @@ const TOKENS: u8 = 8;
 /// The first bytes of a record.
 pub(super) type Header = [u8; HEADER];
 
-/// Reads a record; `None` if it is not a session. Of a session that only a newer reader may judge, just the header is
+/// Reads a record; `None` if it is not a session. Of a session that only a newer reader can interpret, just the header is
 /// read.
 pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
     let created_at = time(&record, 7)?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_only_a_newer_reader_may_judge_is_opaque() {
+    fn a_record_that_only_a_newer_reader_can_interpret_is_opaque() {
         for compatible_from in [2, 31] {
             for tail in [&b""[..], &[15], b"from the future"] {
                 let opaque = SessionRecord {

@@ -306,12 +306,14 @@ pub async fn the_limit_holds_through_replacements(backend: &impl Backend) {
             let store = Arc::clone(&stores[task % 2]);
             let new = token_id(1_000_000 * round + 1000 + task as u128);
             async move {
-                if task % 3 == 0 {
+                if task % 4 == 0 {
                     let created = store.create("al", &new, &session(HOUR), limit).await;
                     created.expect("no error");
                 } else {
-                    let id = ids[task % 3];
-                    let change = replacement(id, new, HOUR);
+                    let id = ids[task % 4 - 1];
+                    let mut change = replacement(id, new, HOUR);
+                    // Some of them one after the other.
+                    change.if_token = change.if_token.filter(|_| task < 4);
                     store.update("al", &id, &change).await.expect("no error");
                 }
             }

@@ -150,6 +150,7 @@ macro_rules! __store_conformance_points {
                 an_update_of_another_token_changes_nothing,
                 repeating_a_replacement_changes_nothing,
                 the_latest_replaced_tokens_are_kept,
+                a_replacement_can_be_undone,
                 replaced_tokens_count_for_no_limit,
                 a_session_begins_with_its_first_token,
                 a_replacement_never_passes_the_absolute_end,

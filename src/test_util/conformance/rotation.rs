@@ -76,7 +76,7 @@ pub async fn a_replacement_changes_the_rest_in_the_same_step(backend: &impl Back
     assert_eq!(listed(&store, "al").await, [ids[1]]);
 }
 
-/// The replaced token is usable for its grace, and then counts as reused; a token of nobody is unknown.
+/// The replaced token is usable for its grace, and then counts as reused; a token that the session never had is unknown.
 pub async fn a_replaced_token_can_be_used_for_its_grace(backend: &impl Backend) {
     let store = backend.store().await;
     let [id, second, third] = [1, 2, 3].map(token_id);
@@ -161,6 +161,42 @@ pub async fn the_latest_replaced_tokens_are_kept(backend: &impl Backend) {
         .collect();
     let expected: Vec<_> = (4..20).rev().map(token_id).collect();
     assert_eq!(replaced, expected);
+    // A change of the rest keeps them.
+    let refresh = SessionChange::refresh(DAY);
+    store.update("al", &id, &refresh).await.expect("no error");
+    assert_eq!(
+        live(&store, "al", &id).await.session.rotation,
+        Some(rotation)
+    );
+    let statuses = [0, 1, 4].map(token_id);
+    let checked = live(&store, "al", &id).await;
+    let statuses = statuses.map(|token| checked.session.token_status(&id, &token, checked.now));
+    // The first token is never forgotten: the session has its id.
+    let expected = [
+        TokenStatus::Reused,
+        TokenStatus::Unknown,
+        TokenStatus::InGrace,
+    ];
+    assert_eq!(statuses, expected);
+}
+
+/// A replacement is undone by one in the other direction; then the token can be replaced again.
+pub async fn a_replacement_can_be_undone(backend: &impl Backend) {
+    let store = backend.store().await;
+    let [id, second, third, fourth] = [1, 2, 3, 4].map(token_id);
+    log_in(&store, "al", &id).await;
+    replace(&store, &id, id, second, Duration::ZERO).await;
+    replace(&store, &id, second, third, HOUR).await;
+    replace(&store, &id, third, second, Duration::ZERO).await;
+    let status = async |token: &TokenId| {
+        let checked = live(&store, "al", &id).await;
+        checked.session.token_status(&id, token, checked.now)
+    };
+    assert_eq!(status(&second).await, TokenStatus::Current);
+    assert_eq!(status(&third).await, TokenStatus::Reused);
+    replace(&store, &id, second, fourth, HOUR).await;
+    assert_eq!(status(&second).await, TokenStatus::InGrace);
+    assert_eq!(status(&fourth).await, TokenStatus::Current);
 }
 
 /// Replaced tokens do not count for the limit, and a session with a new token is as old as before.

@@ -256,9 +256,15 @@ impl Model {
         new_token: Option<NewToken>,
     ) -> SessionChange {
         let version = known.map(SessionRecord::version);
-        let unknown = SessionVersion {
-            refreshed_at: self.now,
-            expires_at: SystemTime::UNIX_EPOCH,
+        // Either time may be the one that differs.
+        let unknown = match (version, change.authenticated) {
+            (Some(version), true) => {
+                SessionVersion::new(SystemTime::UNIX_EPOCH, version.expires_at)
+            }
+            (Some(version), false) => {
+                SessionVersion::new(version.refreshed_at, SystemTime::UNIX_EPOCH)
+            }
+            (None, _) => SessionVersion::new(self.now, SystemTime::UNIX_EPOCH),
         };
         let current = known.map_or(id, |session| session.current_token(id));
         let mut order = SessionChange::default();

@@ -9,7 +9,7 @@ use tower_bearer_session::{
 };
 
 use super::{ask, millis};
-use crate::stores::{HOUR, Server, is_live, limit, live, log_in, session, token_id};
+use crate::stores::{HOUR, Server, is_live, limit, live, log_in, replacement, session, token_id};
 
 pub(super) const KEY: &str = "tbs:tokens:{al}";
 pub(super) const MANY: u128 = 100_000;
@@ -22,6 +22,7 @@ mod redis {
     crate::stores::cases!(
         Redis: logging_out_all_but_one_is_one_short_command,
         logging_out_all_is_one_short_command,
+        a_change_that_ends_the_others_is_one_short_command,
         a_login_at_the_largest_limit_is_short,
         a_login_with_a_new_limit_is_made_of_short_commands,
         a_login_that_is_rejected_is_short,
@@ -57,6 +58,24 @@ async fn logging_out_all_is_one_short_command(backend: &impl Server) {
             assert_eq!(removed, MANY as u64 + 1);
         })
         .await
+    })
+    .await;
+}
+
+async fn a_change_that_ends_the_others_is_one_short_command(backend: &impl Server) {
+    let store = backend.store().await;
+    best_of_a_few(backend, async |bytes| {
+        let kept = fill(backend, &store, 0..MANY, HOUR, bytes).await;
+        let mut change = replacement(kept, token_id(MANY * 4), HOUR);
+        change.end_others = true;
+        let longest = longest_command(backend, async || {
+            let updated = store.update("al", &kept, &change).await.unwrap();
+            assert_eq!(updated.unwrap().ended, MANY as u64);
+        });
+        let longest = longest.await;
+        assert!(is_live(&store, "al", &kept).await);
+        assert_eq!(len(backend).await, 1);
+        longest
     })
     .await;
 }
@@ -201,8 +220,8 @@ async fn try_log_in(store: &RedisStore, limit: Option<SessionLimit>) -> Result<C
     store.create("al", &id, &session(HOUR), limit).await
 }
 
-/// Gives `al` these sessions, the oldest first, which live for `ttl` and have so many bytes of metadata, and another
-/// one that is younger than they and lives.
+/// Gives `al` these sessions, the oldest first, which live for `ttl` and have so many bytes of metadata (and then as many
+/// replaced tokens as there can be), and another one that is younger than they and lives.
 pub(super) async fn fill(
     backend: &impl Server,
     store: &RedisStore,
@@ -211,7 +230,14 @@ pub(super) async fn fill(
     metadata: usize,
 ) -> TokenId {
     const CHUNK: usize = 1000;
-    let metadata = vec![b'm'; metadata];
+    let parts = match metadata {
+        0 => vec![0],
+        len => {
+            let len_of = (len as u32).to_be_bytes();
+            let tokens = [[9; 16].as_slice(), &[16], &[1; 22 * 16]].concat();
+            [&[4 | 8], &len_of[..], &vec![b'm'; len], &tokens].concat()
+        }
+    };
     store.delete_all("al", None).await.unwrap();
     let youngest = token_id(MANY * 3);
     let record = log_in(store, "al", &youngest).await;
@@ -229,8 +255,8 @@ pub(super) async fn fill(
             } else {
                 now + ttl.as_millis() as i64
             };
-            let header = [be(expires), vec![2], be(began), be(began)].concat();
-            let record = [&header[..], &metadata].concat();
+            let header = [be(expires), vec![1], be(began), be(began)].concat();
+            let record = [&header[..], &parts].concat();
             set.arg(token_id(number).as_str()).arg(record);
         }
         let _: Value = set.query_async(&mut client).await.unwrap();

@@ -54,7 +54,7 @@ async fn replaced(manager: &TokenManager, token: &Token, options: ReplaceOptions
 async fn a_handler_replaces_the_token_of_its_request() {
     let manager = TokenManager::new(MemoryStore::new());
     let token = manager.set_token("al", HOUR).await.unwrap();
-    let new = replaced(&manager, &token, ReplaceOptions::new()).await;
+    let new = replaced(&manager, &token, ReplaceOptions::new().grace(HOUR)).await;
     for token in [&token, &new] {
         let status = call(&manager, token, None).await.status();
         assert_eq!(status, StatusCode::OK);
@@ -102,7 +102,7 @@ async fn a_replaced_token_renews_nothing() {
     let token = manager.set_token("al", HOUR).await.unwrap();
     let new = replaced(&manager, &token, ReplaceOptions::new().grace(DAY)).await;
     tokio::time::sleep(HOUR * 3 / 4).await;
-    let before = faults.on(Operation::Update).calls();
+    let (before, calls) = (faults.on(Operation::Update).calls(), faults.calls());
     for (token, renewals) in [(&token, 0), (&new, 1)] {
         let layer = SessionLayer::new(manager.clone()).refresh_below(HOUR / 2);
         let service = layer.layer(service_fn(replace));
@@ -111,30 +111,88 @@ async fn a_replaced_token_renews_nothing() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(faults.on(Operation::Update).calls() - before, renewals);
     }
+    // The checks of two requests and one renewal, which looks nothing up.
+    assert_eq!(faults.calls() - calls, 3);
     let session = &manager.list_user_tokens("al").await.unwrap()[0];
     assert!(session.refreshed_at() > session.created_at());
 }
 
-/// The client that went away has the replaced token, which works for its grace.
-#[tokio::test]
-async fn a_dropped_replacement_is_completed() {
+/// The token of a caller that went away, or whose reply was lost, is the current one again.
+#[tokio::test(start_paused = true)]
+async fn a_replacement_whose_token_reaches_nobody_is_undone() {
     let faults = Faults::new();
     let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
-    let token = manager.set_token("al", HOUR).await.unwrap();
-    faults
-        .on(Operation::Update)
-        .delay(Duration::from_millis(20));
-    let options = ReplaceOptions::new().authenticated();
-    let replacing = manager.replace_token(token.expose_secret(), options);
-    let dropped = tokio::time::timeout(Duration::from_millis(1), replacing).await;
-    dropped.unwrap_err();
-    let is_replaced = async || {
-        let session = &manager.list_user_tokens("al").await.unwrap()[0];
-        session.authenticated_at() > session.created_at()
-    };
-    while !is_replaced().await {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut token = manager.set_token("al", DAY).await.unwrap();
+    for is_dropped in [true, false, true] {
+        let updates = faults.on(Operation::Update).calls();
+        let replacing = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
+        if is_dropped {
+            faults.on(Operation::Update).delay(HOUR / 4);
+            let dropped = tokio::time::timeout(HOUR / 8, replacing).await;
+            dropped.unwrap_err();
+        } else {
+            faults
+                .on(Operation::Update)
+                .lose_next_replies(1, ErrorKind::Unconfirmed);
+            let error = replacing.await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unconfirmed);
+        }
+        tokio::time::sleep(HOUR).await;
+        faults.heal();
+        assert_eq!(faults.on(Operation::Update).calls() - updates, 2);
+        // Its grace would be over by now.
+        let new = replaced(&manager, &token, ReplaceOptions::new()).await;
+        assert_eq!(call(&manager, &token, None).await.status(), 200);
+        assert_eq!(call(&manager, &new, None).await.status(), 200);
+        token = new;
     }
+}
+
+/// A handle of a request that has lasted longer than the grace: the token was presented before.
+#[tokio::test(start_paused = true)]
+async fn an_old_handle_is_no_reuse() {
+    let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    let token = manager.set_token("al", DAY).await.unwrap();
+    let service =
+        SessionLayer::new(manager.clone()).layer(service_fn(async |request: Request<()>| {
+            let session: &Session = request.extensions().get().unwrap();
+            Ok::<_, Infallible>(Response::new(Some(session.clone())))
+        }));
+    let handle = service
+        .oneshot(request(&token))
+        .await
+        .unwrap()
+        .into_body()
+        .unwrap();
+    let new = replaced(&manager, &token, ReplaceOptions::new()).await;
+    tokio::time::sleep(HOUR).await;
+    assert!(!handle.refresh(None).await.unwrap());
+    let again = handle.replace_token(ReplaceOptions::new()).await.unwrap();
+    assert!(matches!(again, Replacement::AlreadyReplaced), "{again:?}");
+    assert_eq!(call(&manager, &new, None).await.status(), 200);
+}
+
+/// A request whose user is loaded for longer than the grace.
+#[tokio::test(start_paused = true)]
+async fn a_slow_load_is_no_reuse() {
+    let builder = TokenManager::builder(MemoryStore::new());
+    let slow = builder.load_user(async |id: String| {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        Ok::<_, Infallible>(Some(id))
+    });
+    let manager = slow.build().unwrap();
+    let token = manager.set_token("al", DAY).await.unwrap();
+    let checking = manager.check_token_or_update_user(token.expose_secret(), None);
+    let replacing = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let options = ReplaceOptions::new().grace(Duration::from_secs(2));
+        manager.replace_token(token.expose_secret(), options).await
+    };
+    let (user, replaced) = tokio::join!(checking, replacing);
+    assert!(user.unwrap().is_none());
+    let Replacement::Replaced { token, .. } = replaced.unwrap() else {
+        panic!("the token is current");
+    };
     assert!(
         manager
             .check_token(token.expose_secret())
@@ -142,8 +200,54 @@ async fn a_dropped_replacement_is_completed() {
             .unwrap()
             .is_some()
     );
-    let again = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
-    assert!(matches!(again.await.unwrap(), Replacement::AlreadyReplaced));
+}
+
+/// A stream ends with the grace of its token, and that of the new token goes on.
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_a_replaced_token_ends_with_its_grace() {
+    let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    let service =
+        SessionLayer::new(manager.clone()).layer(service_fn(async |request: Request<()>| {
+            let session: &Session = request.extensions().get().unwrap();
+            Ok::<_, Infallible>(Response::new(Some(session.clone())))
+        }));
+    let handle = async |token: &Token| {
+        let response = service.clone().oneshot(request(token)).await;
+        response.unwrap().into_body().unwrap()
+    };
+    let token = manager.set_token("al", DAY).await.unwrap();
+    let old = handle(&token).await;
+    let mut end = std::pin::pin!(old.revoked());
+    let moment = Duration::from_secs(1);
+    tokio::time::timeout(moment, &mut end).await.unwrap_err();
+    let new = replaced(&manager, &token, ReplaceOptions::new().grace(60 * moment)).await;
+    let new = handle(&new).await;
+    tokio::time::timeout(50 * moment, &mut end)
+        .await
+        .unwrap_err();
+    tokio::time::timeout(12 * moment, &mut end).await.unwrap();
+    let goes_on = tokio::time::timeout(60 * moment, new.revoked());
+    goes_on.await.unwrap_err();
+}
+
+/// A replacement checks the token and changes the session; a handler's token has been checked.
+#[tokio::test]
+async fn a_replacement_takes_two_calls_and_a_handler_one() {
+    let faults = Faults::new();
+    let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
+    let token = manager.set_token("al", HOUR).await.unwrap();
+    let counts = || [Operation::Check, Operation::Update].map(|one| faults.on(one).calls());
+    let before = (faults.calls(), counts());
+    let replacing = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
+    let Replacement::Replaced { token, .. } = replacing.await.unwrap() else {
+        panic!("the token is current");
+    };
+    let after = (faults.calls(), counts());
+    assert_eq!(after.0 - before.0, 2);
+    assert_eq!([after.1[0] - before.1[0], after.1[1] - before.1[1]], [1, 1]);
+    // The check of the request, and the change.
+    replaced(&manager, &token, ReplaceOptions::new()).await;
+    assert_eq!(faults.calls() - after.0, 2);
 }
 
 /// An error of a replacement is a fault of the store, never a refusal.

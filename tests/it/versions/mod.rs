@@ -1,11 +1,11 @@
 //! A service of this version beside one of the next, which the tests play: it writes sessions that this version may
-//! judge, although they have parts that it does not know, and sessions that it must not judge.
+//! judge, although they have parts that it does not know, and sessions that it cannot interpret.
 
 use http::{Request, Response, header::AUTHORIZATION};
 use std::convert::Infallible;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    Error, ErrorKind, OnFull, ReplaceOptions, SessionLayer, SessionStore, TokenId,
+    Error, ErrorKind, OnFull, ReplaceOptions, SessionLayer, SessionStore, TokenId, TokenInfo,
     store::SessionChange,
 };
 
@@ -19,7 +19,7 @@ mod redis;
 
 /// Tables or keys in which the next version has written.
 trait NextVersion: Backend {
-    /// Lets the next version write the session of "al", in a way that this one may judge or must not.
+    /// Lets the next version write the session of "al", in a way that this one can interpret or must not.
     async fn rewrite(&self, id: &TokenId, is_compatible: bool);
 
     /// What the next version alone knows of the session.
@@ -49,12 +49,12 @@ macro_rules! on_next_versions {
 on_next_versions!(
     Redis, Valkey, MySql:
     a_compatible_session_works_and_keeps_what_is_unknown,
-    a_session_that_must_not_be_judged_is_a_fault,
-    a_request_with_such_a_session_is_a_503,
-    it_counts_for_limits,
-    it_is_evicted_in_its_turn,
-    it_is_listed_and_can_be_logged_out,
-    it_is_kept_when_the_others_end,
+    an_opaque_session_is_a_fault,
+    a_request_with_an_opaque_session_is_a_503,
+    an_opaque_session_counts_for_limits,
+    an_opaque_session_is_evicted_in_its_turn,
+    an_opaque_session_is_listed_and_can_be_logged_out,
+    an_opaque_session_is_kept_when_the_others_end,
 );
 
 /// Refreshes, replacements and changes by this version leave what only the next one knows.
@@ -84,7 +84,7 @@ async fn a_compatible_session_works_and_keeps_what_is_unknown(backend: &impl Nex
 }
 
 /// Nothing says that it is not live, and nothing changes it.
-async fn a_session_that_must_not_be_judged_is_a_fault(backend: &impl NextVersion) {
+async fn an_opaque_session_is_a_fault(backend: &impl NextVersion) {
     let (store, id) = (backend.store().await, token_id(1));
     log_in(&store, "al", &id).await;
     backend.rewrite(&id, false).await;
@@ -110,7 +110,7 @@ async fn a_session_that_must_not_be_judged_is_a_fault(backend: &impl NextVersion
     store.ping().await.unwrap();
 }
 
-async fn a_request_with_such_a_session_is_a_503(backend: &impl NextVersion) {
+async fn a_request_with_an_opaque_session_is_a_503(backend: &impl NextVersion) {
     let manager = backend.manager().await;
     let token = manager.set_token("al", HOUR).await.unwrap();
     backend.rewrite(token.id(), false).await;
@@ -124,11 +124,15 @@ async fn a_request_with_such_a_session_is_a_503(backend: &impl NextVersion) {
         let response = layer.layer(inner).oneshot(request.body(()).unwrap()).await;
         assert_eq!(response.unwrap().status(), 503);
     }
+    let list = manager.list_user_tokens("al").await.unwrap();
+    assert!(list.iter().all(TokenInfo::is_opaque));
     let replacing = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
     assert_eq!(replacing.await.unwrap_err().kind(), ErrorKind::Store);
+    assert!(manager.delete_token(token.expose_secret()).await.unwrap());
+    assert_eq!(manager.list_user_tokens("al").await.unwrap(), []);
 }
 
-async fn it_counts_for_limits(backend: &impl NextVersion) {
+async fn an_opaque_session_counts_for_limits(backend: &impl NextVersion) {
     let (store, ids) = (backend.store().await, [1, 2, 3].map(token_id));
     log_in_apart(&store, "al", &ids[..2]).await;
     backend.rewrite(&ids[0], false).await;
@@ -139,7 +143,7 @@ async fn it_counts_for_limits(backend: &impl NextVersion) {
 }
 
 /// Whatever the policy: its start and last refresh are known.
-async fn it_is_evicted_in_its_turn(backend: &impl NextVersion) {
+async fn an_opaque_session_is_evicted_in_its_turn(backend: &impl NextVersion) {
     let store = backend.store().await;
     for on_full in [OnFull::EvictOldest, OnFull::EvictLeastRecentlyRefreshed] {
         let ids = [1, 2, 3].map(token_id);
@@ -155,7 +159,7 @@ async fn it_is_evicted_in_its_turn(backend: &impl NextVersion) {
 }
 
 /// It is listed with the times that every version tells.
-async fn it_is_listed_and_can_be_logged_out(backend: &impl NextVersion) {
+async fn an_opaque_session_is_listed_and_can_be_logged_out(backend: &impl NextVersion) {
     let (store, id) = (backend.store().await, token_id(1));
     let created = log_in(&store, "al", &id).await;
     backend.rewrite(&id, false).await;
@@ -169,7 +173,7 @@ async fn it_is_listed_and_can_be_logged_out(backend: &impl NextVersion) {
 }
 
 /// A logout of all others keeps it, and a logout of all ends it.
-async fn it_is_kept_when_the_others_end(backend: &impl NextVersion) {
+async fn an_opaque_session_is_kept_when_the_others_end(backend: &impl NextVersion) {
     let (store, ids) = (backend.store().await, [1, 2, 3].map(token_id));
     log_in_apart(&store, "al", &ids).await;
     backend.rewrite(&ids[1], false).await;

@@ -91,6 +91,6 @@ async fn tables_of_an_incompatible_version_are_a_matter_of_configuration() {
         tables.table("schema")
     );
     assert_eq!(tables.server().number(&version).await, 202);
-    // It goes on as long as the tables allow: sessions tell whether it may judge them.
+    // It goes on as long as the tables allow: sessions tell whether it can interpret them.
     assert!(is_live(&before, "al", &token_id(1)).await);
 }

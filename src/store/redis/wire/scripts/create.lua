@@ -2,7 +2,7 @@
 -- KEYS: sessions. ARGV: deadline, token id, ttl, max lifetime or 0 (ms), metadata,
 -- limit or 0, what to do when full: oldest | refreshed | reject.
 -- Returns `done`, the record, then id and record of each session evicted; `full`; `newer`, if
--- the session is live and only a newer reader may judge it; or `crowded`, if there are more fields than one call may read. In
+-- the session is live and only a newer reader can interpret it; or `crowded`, if there are more fields than one call may read. In
 -- these three cases nothing was changed.
 local key, id, metadata = KEYS[1], ARGV[2], ARGV[5]
 local limit, on_full = tonumber(ARGV[6]), ARGV[7]

@@ -11,7 +11,7 @@ local function expiry(record)
   return (struct.unpack('>I6', record))
 end
 
--- Whether only a newer reader may judge the record.
+-- Whether only a newer reader can interpret the record.
 local function is_newer(record)
   return #record >= 19 and record:byte(7) > READER and record:byte(7) <= LAST_VERSION
 end
@@ -71,7 +71,7 @@ local function build(expires, created, refreshed, parts)
   return struct.pack('>I6BI6I6B', expires, READER, created, refreshed, has) .. tail .. (parts.rest or '')
 end
 
--- Whether the record is of a session that lives, as far as this reader or a newer one can judge.
+-- Whether the record is of a session that lives, as far as this reader or a newer one can tell.
 local function is_live(record)
   return expiry(record) > now and (is_newer(record) or is_readable(record))
 end

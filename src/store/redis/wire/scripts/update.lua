@@ -5,7 +5,7 @@
 -- `others` or nothing, and `cluster` or nothing.
 -- Returns the outcome, the expiry, and how many other sessions were ended. The outcome is `done`; `no`, if there is no such
 -- live session, or it does not meet a condition; `perhaps`, if it does not because an earlier copy of this call may have
--- changed it; or `newer`, if only a newer reader may judge it.
+-- changed it; or `newer`, if only a newer reader can interpret it.
 local key, id, ttl = KEYS[1], ARGV[2], tonumber(ARGV[3])
 local first, wanted, new = ARGV[9], ARGV[10], ARGV[11]
 local record = redis.call('HGET', key, id)
