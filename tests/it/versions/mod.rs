@@ -1,5 +1,5 @@
 //! A service of this version beside one of the next, which the tests play: it writes sessions that this version may
-//! judge, although they have parts that it does not know, and sessions that it cannot interpret.
+//! can interpret, although they have parts that it does not know, and sessions that it cannot interpret.
 
 use http::{Request, Response, header::AUTHORIZATION};
 use std::convert::Infallible;
