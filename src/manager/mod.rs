@@ -26,6 +26,7 @@ use crate::{
     user::TokenState,
 };
 
+mod admin;
 mod background;
 mod builder;
 mod decoded_users;

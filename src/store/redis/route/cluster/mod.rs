@@ -42,9 +42,11 @@ use crate::{
 
 mod map;
 mod operations;
+mod partition;
 mod ping;
 mod redirect;
 mod refresh;
+mod scan;
 mod slots;
 
 /// How many keys are looked at to find one in a slot that a node holds, and how many are wanted.
@@ -159,13 +161,17 @@ impl Cluster {
         }
     }
 
+    /// The map, as soon as there is one, within the deadline of an operation.
+    async fn map_by(&self, deadline: Instant) -> Result<Arc<SlotMap<Arc<Node>>>, Failure> {
+        match timeout_at(deadline, self.map()).await {
+            Ok(map) => map.map_err(Failure::Down),
+            Err(_) => Err(Failure::Deadline),
+        }
+    }
+
     /// The node that holds this key, as far as is known.
     async fn find(&self, key: &str, deadline: Instant) -> Result<Arc<Node>, Failure> {
-        let map = match timeout_at(deadline, self.map()).await {
-            Ok(Ok(map)) => map,
-            Ok(Err(error)) => return Err(Failure::Down(error)),
-            Err(_) => return Err(Failure::Deadline),
-        };
+        let map = self.map_by(deadline).await?;
         let slot = slot_of(key);
         let Some((_, node)) = map.primary(slot) else {
             self.shared.outdated.notify_one();
