@@ -52,7 +52,7 @@ impl MySqlStore {
         let page = || query(&self.client.sql.list_users).bind(&after[..]);
         let (mut users, mut sessions) = (Vec::new(), 0);
         for row in &self.read(page).await? {
-            let (user_id, count) = (row.try_get(0), row.try_get::<i64, _>(1));
+            let (user_id, count) = (row.try_get(1), row.try_get::<i64, _>(2));
             users.push(user_id.map_err(Failure::Driver)?);
             sessions += count.map_err(Failure::Driver)?;
         }

@@ -241,7 +241,7 @@ impl Sql {
             )),
             // The number of rows is limited before users are told apart, so that a user with very many costs no more.
             list_users: text(format!(
-                "SELECT page.user_id, COUNT(*) FROM (SELECT s.user_id FROM {by_key} \
+                "SELECT {BEGUN}, page.user_id, COUNT(*) FROM (SELECT s.user_id FROM {by_key} \
                  WHERE s.user_id > ? AND {WRITABLE} ORDER BY s.user_id LIMIT {USERS}) AS page \
                  GROUP BY page.user_id"
             )),
