@@ -95,7 +95,7 @@ impl State {
         let users = self.with_sessions.range::<str, _>(range);
         users
             .take(USERS_PER_PAGE)
-            .map(|id| id.to_string())
+            .map(ToString::to_string)
             .collect()
     }
 

@@ -76,8 +76,7 @@ pub async fn a_cursor_is_its_text(backend: &impl Backend) {
         log_in(&first, &format!("user{n}"), &token_id(0)).await;
     }
     let (mut users, mut after) = (BTreeSet::new(), None::<UserCursor>);
-    let mut stores = [&first, &second].into_iter().cycle();
-    while let Some(store) = stores.next() {
+    for store in [&first, &second].into_iter().cycle() {
         let page = store.list_users(after.as_ref()).await.expect("no error");
         users.extend(page.users);
         match page.next {
