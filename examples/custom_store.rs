@@ -3,7 +3,7 @@
 //! Run `cargo run --example custom_store --features test-util`; `cargo test` with the same arguments runs the tests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -13,8 +13,12 @@ use tower_bearer_session::{
     Error, ErrorKind, OnFull, SessionStore, TokenId, TokenManager,
     store::{
         Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, Updated,
+        UserCursor, UserPage,
     },
 };
+
+/// The number of users in a page of a list.
+const USERS_PER_PAGE: usize = 1000;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -182,6 +186,17 @@ impl SessionStore for TableStore {
         let mut sessions = tables.list(user_id);
         sessions.sort_by_key(|(_, session)| session.created_at);
         Ok(sessions)
+    }
+
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        let (tables, _) = self.begin();
+        let after = after.map_or("", UserCursor::as_str);
+        let users = tables.sessions.keys().map(|(user_id, _)| user_id);
+        let users: BTreeSet<_> = users.filter(|user_id| user_id.as_str() > after).collect();
+        let page: Vec<_> = users.into_iter().take(USERS_PER_PAGE).cloned().collect();
+        // The last page is the first one that is not full.
+        let next = page.get(USERS_PER_PAGE - 1).cloned().map(UserCursor::new);
+        Ok(UserPage::new(page, next))
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

@@ -9,7 +9,7 @@ use crate::{Error, ErrorKind};
 /// The maximum length of a token, in bytes.
 const MAX_TOKEN_LEN: usize = 512;
 /// The maximum length of a user id, in bytes of UTF-8.
-const MAX_USER_ID_LEN: usize = 255;
+pub(crate) const MAX_USER_ID_LEN: usize = 255;
 const PREFIX: &str = "tbs1.";
 const SECRET_LEN: usize = 32;
 /// `SECRET_LEN` bytes in base64url without padding.

@@ -8,7 +8,7 @@ use tower_bearer_session::{
     Error, SessionStore, TokenId,
     store::{
         Checked, Created, MAX_TTL, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-        Updated,
+        Updated, UserCursor, UserPage,
     },
 };
 
@@ -110,6 +110,10 @@ impl SessionStore for AlwaysLive {
 
     async fn list(&self, _: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         Ok(Vec::new())
+    }
+
+    async fn list_users(&self, _: Option<&UserCursor>) -> Result<UserPage, Error> {
+        Ok(UserPage::default())
     }
 
     async fn get_user(&self, _: &str) -> Result<Option<Bytes>, Error> {

@@ -54,10 +54,7 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     match task.await.map_err(JoinError::try_into_panic) {
         // A panic propagates to the caller.
         Err(Ok(panic)) => resume_unwind(panic),
-        _ => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the tokio runtime is shutting down",
-        )),
+        _ => Err(runtime_is_gone()),
     }
 }
 
@@ -77,6 +74,12 @@ async fn until_dropped<T>(
 pub(super) async fn unless_abandoned<T>(call: impl Future<Output = T>) -> Result<T, Error> {
     let outcome = timeout(ABANDONED_CALL_TIMEOUT, call).await;
     outcome.map_err(|_| abandoned())
+}
+
+/// The error of work whose runtime is shutting down.
+pub(super) fn runtime_is_gone() -> Error {
+    let message = "the tokio runtime is shutting down";
+    Error::new(ErrorKind::Unavailable, message)
 }
 
 fn abandoned() -> Error {

@@ -26,6 +26,7 @@ use crate::{
     token::{TokenIds, check_user_id},
 };
 
+mod admin;
 mod background;
 mod builder;
 mod check;

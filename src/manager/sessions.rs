@@ -43,6 +43,17 @@ impl Sessions {
         Ok((sessions, self.done(user_id, change)))
     }
 
+    /// Ends all sessions of a user, except `kept`, even if the caller is dropped; returns their number.
+    pub(super) async fn end_all(
+        &self,
+        user_id: Arc<str>,
+        kept: Option<TokenId>,
+    ) -> Result<u64, Error> {
+        let work = self.clone().delete_all(Arc::clone(&user_id), kept);
+        let deleting = self.run_to_completion("delete_all", user_id, None, work);
+        Ok(deleting.await?.0)
+    }
+
     /// Runs work with one call of the store to its completion, even if the caller is dropped. If the call is abandoned,
     /// it is reported as a failure.
     pub(super) async fn run_to_completion<T: Send + 'static>(
@@ -144,12 +155,8 @@ impl<D> TokenManager<D> {
         kept: Option<&TokenId>,
     ) -> Result<u64, Error> {
         check_user_id(user_id)?;
-        let (sessions, user_id) = (&self.inner.sessions, Arc::<str>::from(user_id));
-        let work = sessions
-            .clone()
-            .delete_all(Arc::clone(&user_id), kept.copied());
-        let deleting = sessions.run_to_completion("delete_all", user_id, None, work);
-        Ok(deleting.await?.0)
+        let sessions = &self.inner.sessions;
+        sessions.end_all(user_id.into(), kept.copied()).await
     }
 
     /// Reports that a token was refused, and returns `None` for its user.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated,
+    SessionStore, Updated, UserCursor, UserPage,
 };
 use crate::{Error, TokenId};
 
@@ -72,6 +72,8 @@ pub(crate) trait ErasedStore: Send + Sync {
 
     fn list<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Vec<(TokenId, SessionRecord)>>;
 
+    fn list_users<'a>(&'a self, after: Option<&'a UserCursor>) -> BoxFuture<'a, UserPage>;
+
     fn get_user<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Option<Bytes>>;
 
     fn put_user<'a>(
@@ -137,6 +139,10 @@ impl<S: SessionStore> ErasedStore for S {
 
     fn list<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Vec<(TokenId, SessionRecord)>> {
         Box::pin(SessionStore::list(self, user_id))
+    }
+
+    fn list_users<'a>(&'a self, after: Option<&'a UserCursor>) -> BoxFuture<'a, UserPage> {
+        Box::pin(SessionStore::list_users(self, after))
     }
 
     fn get_user<'a>(&'a self, user_id: &'a str) -> BoxFuture<'a, Option<Bytes>> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated,
+    SessionStore, Updated, UserCursor, UserPage,
 };
 use crate::{Error, TokenId};
 
@@ -83,6 +83,8 @@ pub enum Operation {
     DeleteAll,
     /// [`SessionStore::list`].
     List,
+    /// [`SessionStore::list_users`].
+    ListUsers,
     /// [`SessionStore::get_user`].
     GetUser,
     /// [`SessionStore::put_user`].
@@ -101,6 +103,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::DeleteAll => "delete_all",
             Self::List => "list",
+            Self::ListUsers => "list_users",
             Self::GetUser => "get_user",
             Self::PutUser => "put_user",
             Self::Ping => "ping",
@@ -198,6 +201,13 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
             .await
     }
 
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        let answer = pin!(self.store.list_users(after));
+        self.interceptor
+            .intercept(of_store(Operation::ListUsers), answer)
+            .await
+    }
+
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let answer = pin!(self.store.get_user(user_id));
         self.interceptor
@@ -224,13 +234,9 @@ impl<S: SessionStore, A: StoreInterceptor> SessionStore for InterceptedStore<S, 
     }
 
     async fn ping(&self) -> Result<(), Error> {
-        let ping = StoreCall {
-            operation: Operation::Ping,
-            user_id: None,
-            token_id: None,
-        };
+        let answer = pin!(self.store.ping());
         self.interceptor
-            .intercept(ping, pin!(self.store.ping()))
+            .intercept(of_store(Operation::Ping), answer)
             .await
     }
 }
@@ -244,8 +250,15 @@ fn of_session<'a>(operation: Operation, user_id: &'a str, token_id: &'a TokenId)
 
 fn of_user(operation: Operation, user_id: &str) -> StoreCall<'_> {
     StoreCall {
-        operation,
         user_id: Some(user_id),
+        ..of_store(operation)
+    }
+}
+
+fn of_store(operation: Operation) -> StoreCall<'static> {
+    StoreCall {
+        operation,
+        user_id: None,
         token_id: None,
     }
 }

@@ -7,10 +7,10 @@ use std::{
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::state::State;
+use self::state::{State, USERS_PER_PAGE};
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated,
+    SessionStore, Updated, UserCursor, UserPage,
 };
 use crate::{Error, TokenId};
 
@@ -170,6 +170,22 @@ impl SessionStore for MemoryStore {
         };
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
+    }
+
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        // No user id is empty.
+        let after = after.map(UserCursor::user_id).transpose()?;
+        let after = String::from_utf8(after.unwrap_or_default());
+        let after = after.map_err(|_| UserCursor::invalid())?;
+        let (state, _) = self.begin();
+        let users = state.users_after(&after);
+        let next = match users.len() {
+            USERS_PER_PAGE => users
+                .last()
+                .map(|last| UserCursor::after_user(last.as_bytes())),
+            _ => None,
+        };
+        Ok(UserPage::new(users, next))
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

@@ -37,6 +37,7 @@ pub use self::{
         Checked, Created, NewSession, OnFull, PutMode, SessionChange, SessionLimit, SessionRecord,
         SessionVersion, Updated,
     },
+    users::{UserCursor, UserPage},
 };
 
 #[cfg(any(feature = "mysql", feature = "redis"))]
@@ -52,6 +53,7 @@ mod record;
 pub(crate) mod redis;
 mod rotation;
 mod types;
+mod users;
 
 /// The maximum time to live of sessions and cached users: 100 years of 365 days.
 pub const MAX_TTL: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -201,6 +203,26 @@ pub trait SessionStore: Send + Sync + 'static {
         &self,
         user_id: &str,
     ) -> impl Future<Output = Result<Vec<(TokenId, SessionRecord)>, Error>> + Send;
+
+    /// Lists the users who have sessions, a page at a time: the first page, or the one that begins at `after`, the
+    /// [`next`](UserPage::next) of another page.
+    ///
+    /// All pages of a listing together contain each user who had a live session during the whole listing, at least once.
+    /// They may contain users whose sessions started or ended meanwhile, and users whose sessions have all ended but are
+    /// not freed yet. A user with only a cached value is not listed. The order is not specified.
+    ///
+    /// A page has about a thousand users at most, and two thousand in no case. A cursor stays valid while sessions start
+    /// and end. It does not depend on the handle that made it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for a cursor that cannot be one of this store. A
+    /// listing that can no longer be complete, for example because of a failover, fails with
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable): start another one.
+    fn list_users(
+        &self,
+        after: Option<&UserCursor>,
+    ) -> impl Future<Output = Result<UserPage, Error>> + Send;
 
     /// Returns the user's cached value, or `None` if there is none or it has expired.
     fn get_user(&self, user_id: &str) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;

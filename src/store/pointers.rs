@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated,
+    SessionStore, Updated, UserCursor, UserPage,
 };
 use crate::{Error, TokenId};
 
@@ -70,6 +70,10 @@ macro_rules! impl_session_store {
 
             async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
                 (**self).list(user_id).await
+            }
+
+            async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+                (**self).list_users(after).await
             }
 
             async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

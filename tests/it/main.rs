@@ -5,6 +5,7 @@
 
 use test_harness as harness;
 
+mod admin;
 mod allocations;
 mod conformance;
 mod future_sizes;

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Bound::{Excluded, Unbounded},
     sync::Arc,
     time::SystemTime,
 };
@@ -12,10 +13,14 @@ use crate::{Error, TokenId};
 
 /// The maximum number of expired entries that one call frees. A call adds at most one entry, so purging keeps up.
 const PURGE_PER_CALL: usize = 8;
+/// The number of users in a page of a list.
+pub(super) const USERS_PER_PAGE: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) users: HashMap<Arc<str>, UserEntry>,
+    /// Those of `users` who have sessions, in the order of their ids.
+    with_sessions: BTreeSet<Arc<str>>,
     /// One entry for each session (`Some`) and cached value (`None`) in `users`.
     pub(super) expiries: BTreeSet<(SystemTime, Arc<str>, Option<TokenId>)>,
 }
@@ -84,6 +89,16 @@ impl State {
             .collect()
     }
 
+    /// The first users after this id who have sessions, in the order of their ids.
+    pub(super) fn users_after(&self, user_id: &str) -> Vec<String> {
+        let range = (Excluded(user_id), Unbounded);
+        let users = self.with_sessions.range::<str, _>(range);
+        users
+            .take(USERS_PER_PAGE)
+            .map(ToString::to_string)
+            .collect()
+    }
+
     pub(super) fn cached(&self, user_id: &str, now: SystemTime) -> Option<&Bytes> {
         self.users.get(user_id)?.cached(now)
     }
@@ -124,7 +139,10 @@ impl State {
         let user_id = self.intern(user_id);
         self.expiries
             .insert((session.expires_at, Arc::clone(&user_id), Some(*token_id)));
-        let user = self.users.entry(user_id).or_default();
+        let user = self.users.entry(Arc::clone(&user_id)).or_default();
+        if user.sessions.is_empty() {
+            self.with_sessions.insert(user_id);
+        }
         user.sessions.insert(*token_id, session);
         user.tell_of_change();
     }
@@ -134,6 +152,9 @@ impl State {
             && let Some(session) = user.sessions.remove(token_id)
         {
             user.tell_of_change();
+            if user.sessions.is_empty() {
+                self.with_sessions.remove(user_id);
+            }
             self.forget(user_id, session.expires_at, Some(*token_id));
         }
     }

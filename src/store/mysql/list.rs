@@ -1,7 +1,19 @@
-//! The list of a user's sessions.
+//! The list of a user's sessions, and of the users who have any.
 
-use super::{MySqlStore, errors::Failure, record, sql::PAGE, statement::query};
-use crate::{Error, TokenId, store::SessionRecord};
+use sqlx::Row;
+
+use super::{
+    MySqlStore,
+    errors::Failure,
+    record,
+    sql::{PAGE, USERS},
+    statement::query,
+};
+use crate::{
+    Error, TokenId,
+    store::{SessionRecord, UserCursor, UserPage},
+    token::check_user_id,
+};
 
 impl MySqlStore {
     /// Reads the live sessions of a user page by page, oldest first.
@@ -28,5 +40,34 @@ impl MySqlStore {
         }
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
+    }
+
+    /// Reads a page of the users who have rows, in the order of their ids.
+    pub(super) async fn user_page(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        // No user id is empty.
+        let after = after
+            .map(UserCursor::user_id)
+            .transpose()?
+            .unwrap_or_default();
+        let page = || query(&self.client.sql.list_users).bind(&after[..]);
+        let (mut users, mut sessions) = (Vec::new(), 0);
+        for row in &self.read(page).await? {
+            let (user_id, count) = (row.try_get(1), row.try_get::<i64, _>(2));
+            users.push(user_id.map_err(Failure::Driver)?);
+            sessions += count.map_err(Failure::Driver)?;
+        }
+        users.sort_unstable();
+        // Of the last user, the page may have seen only some of the rows; the next page begins after all of them.
+        let next = match sessions >= USERS as i64 {
+            true => users
+                .last()
+                .map(|last: &Vec<u8>| UserCursor::after_user(last)),
+            false => None,
+        };
+        let users = users
+            .into_iter()
+            .filter_map(|id| String::from_utf8(id).ok());
+        let users = users.filter(|id| check_user_id(id).is_ok());
+        Ok(UserPage::new(users.collect(), next))
     }
 }

@@ -23,7 +23,7 @@ use self::{
 };
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated, config::MAX_PAGES_DEADLINES,
+    SessionStore, Updated, UserCursor, UserPage, config::MAX_PAGES_DEADLINES,
 };
 use crate::{Error, ErrorKind, TokenId};
 
@@ -268,6 +268,10 @@ impl SessionStore for MySqlStore {
             let message = format!("the list of sessions was not complete within {limit:?}");
             Err(Error::new(ErrorKind::Timeout, message))
         })
+    }
+
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        self.user_page(after).await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

@@ -29,6 +29,8 @@ pub(super) const READER: u8 = 1;
 pub(super) const REPLACED_LEN: usize = 22 * Rotation::MAX_REPLACED;
 /// The number of sessions in a page of a list.
 pub(super) const PAGE: usize = 512;
+/// The number of rows that are read for a page of users.
+pub(super) const USERS: usize = 1000;
 /// The maximum number of expired rows that one transaction removes.
 pub(super) const BATCH: usize = 50;
 /// The maximum number of a user's sessions that one statement ends.
@@ -92,6 +94,7 @@ pub(super) struct Sql {
     pub(super) raise_cutoff: SqlStr,
     pub(super) keep: SqlStr,
     pub(super) list: SqlStr,
+    pub(super) list_users: SqlStr,
     pub(super) get_user: SqlStr,
     pub(super) put_user: SqlStr,
     pub(super) put_user_over_expired: SqlStr,
@@ -237,6 +240,12 @@ impl Sql {
                 "SELECT {BEGUN}, {COLUMNS} FROM {by_key} {of_user} \
                  WHERE s.user_id = ? AND s.token_id >= ? AND {is_live} \
                  ORDER BY s.token_id LIMIT {PAGE}"
+            )),
+            // The number of rows is limited before users are told apart, so that a user with very many costs no more.
+            list_users: text(format!(
+                "SELECT {BEGUN}, page.user_id, COUNT(*) FROM (SELECT s.user_id FROM {by_key} \
+                 WHERE s.user_id > ? AND {WRITABLE} ORDER BY s.user_id LIMIT {USERS}) AS page \
+                 GROUP BY page.user_id"
             )),
             get_user: text(format!(
                 "SELECT {BEGUN}, value FROM {users} \

@@ -1,4 +1,4 @@
-use crate::{Error, store::config::config_error};
+use crate::{Error, store::config::config_error, token::check_user_id};
 
 const MAX_PREFIX_LEN: usize = 64;
 
@@ -29,6 +29,27 @@ impl Keys {
     /// The hash of the user's sessions.
     pub(super) fn sessions(&self, user_id: &str) -> String {
         key(&self.token_prefix, user_id)
+    }
+
+    /// The pattern of the hashes of all users, for `SCAN`; other keys may match it as well.
+    pub(super) fn sessions_pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.token_prefix.len() + 4);
+        for char in self.token_prefix.chars() {
+            if ['*', '?', '[', ']', '\\'].contains(&char) {
+                pattern.push('\\');
+            }
+            pattern.push(char);
+        }
+        pattern.push_str(":{*}");
+        pattern
+    }
+
+    /// The user with this hash of sessions; `None` if it is the key of no user.
+    pub(super) fn user_of(&self, key: &[u8]) -> Option<String> {
+        let tag = std::str::from_utf8(key).ok()?;
+        let tag = tag.strip_prefix(&*self.token_prefix)?.strip_prefix(":{")?;
+        let user_id = unescape(tag.strip_suffix('}')?)?;
+        check_user_id(&user_id).ok().map(|()| user_id)
     }
 
     /// The string of the user's cached value.
@@ -69,6 +90,26 @@ fn key(prefix: &str, user_id: &str) -> String {
     key
 }
 
+/// The user id in a hash tag; `None` if it is not the hash tag of a user id.
+fn unescape(tag: &str) -> Option<String> {
+    if tag.contains(['{', '}']) {
+        return None;
+    }
+    let mut parts = tag.split('%');
+    let mut user_id = parts.next()?.to_owned();
+    for part in parts {
+        let (escaped, rest) = part.split_at_checked(2)?;
+        user_id.push(match escaped {
+            "7B" => '{',
+            "7D" => '}',
+            "25" => '%',
+            _ => return None,
+        });
+        user_id.push_str(rest);
+    }
+    Some(user_id)
+}
+
 fn check_prefix(name: &str, prefix: &str) -> Result<(), Error> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'{' && byte != b'}';
     if (1..=MAX_PREFIX_LEN).contains(&prefix.len()) && prefix.bytes().all(allowed) {
@@ -97,6 +138,59 @@ mod tests {
         let keys = Keys::new("t".into(), "u".into()).unwrap();
         assert_ne!(keys.user("{"), keys.user("%7B"));
         assert_ne!(keys.user("a}:{b"), keys.user("a%7D:%7Bb"));
+    }
+
+    #[test]
+    fn a_key_tells_its_user_and_no_other_key_does() {
+        let keys = Keys::new("t:v*".into(), "u".into()).unwrap();
+        let longest = "%".repeat(255);
+        for user_id in [
+            "alice",
+            "}x{%",
+            "%7B",
+            "%%25",
+            "漢字 🦀",
+            "{",
+            "}",
+            "a:{b}",
+            "\n\0",
+            &longest,
+        ] {
+            let key = keys.sessions(user_id);
+            assert_eq!(keys.user_of(key.as_bytes()).as_deref(), Some(user_id));
+        }
+        for key in [
+            "t:v*:{}",
+            "t:v*:{a",
+            "t:v*:a}",
+            "t:v*{a}",
+            "u:{a}",
+            "t:v:{a}",
+            "t:v*:{a}}",
+            "t:v*:{{a}",
+            "t:v*:{a}b}",
+            "t:v*:{%}",
+            "t:v*:{%7}",
+            "t:v*:{%7b}",
+            "t:v*:{%41}",
+            "t:v*:{%é}",
+            "xt:v*:{a}",
+            &keys.sessions(&"x".repeat(256)),
+        ] {
+            assert_eq!(keys.user_of(key.as_bytes()), None, "{key}");
+        }
+        assert_eq!(keys.user_of(b"t:v*:{\xFF}"), None);
+    }
+
+    #[test]
+    fn a_pattern_has_the_prefix_as_it_is() {
+        let pattern = |prefix: &str| {
+            Keys::new(prefix.into(), "u".into())
+                .unwrap()
+                .sessions_pattern()
+        };
+        assert_eq!(pattern("tbs:tokens"), "tbs:tokens:{*}");
+        assert_eq!(pattern(r"a*?[b^-c]\d"), r"a\*\?\[b^-c\]\\d:{*}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ use crate::{
     Error, ErrorKind, TokenId,
     store::{
         Checked, Created, MAX_VALUE_LEN, NewSession, OnFull, PutMode, SessionChange, SessionLimit,
-        SessionRecord, SessionStore, Updated,
+        SessionRecord, SessionStore, Updated, UserCursor, UserPage,
     },
 };
 
@@ -49,6 +49,7 @@ mod record;
 mod route;
 mod source;
 mod update;
+mod users;
 mod wire;
 
 /// How often a login makes room for itself that is taken by others meanwhile.
@@ -268,6 +269,15 @@ impl SessionStore for RedisStore {
         let mut sessions = self.scan(user_id, until).await?.into_sessions();
         sessions.sort_by_key(|(id, session)| (session.created_at, *id));
         Ok(sessions)
+    }
+
+    /// Scans the keys of the database, or of all primaries of the cluster, a thousand keys a page: a page has those of
+    /// them that are users' sessions, perhaps none. It needs the rights `scan` and `info`.
+    ///
+    /// Fails with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) if the listing may not be complete: a
+    /// server was restarted or replaced while it was scanned, or slots of the cluster were moved.
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        self.user_page(after).await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

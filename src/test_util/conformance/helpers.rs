@@ -1,6 +1,6 @@
 //! Helpers of the conformance tests and of other tests of stores.
 
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use tokio::{sync::Barrier, task::JoinSet};
@@ -72,6 +72,19 @@ pub async fn is_live(store: &impl SessionStore, user_id: &str, token_id: &TokenI
 pub async fn listed(store: &impl SessionStore, user_id: &str) -> Vec<TokenId> {
     let sessions = store.list(user_id).await.expect("no error");
     sessions.into_iter().map(|(id, _)| id).collect()
+}
+
+/// Lists all users who have sessions, from all pages.
+pub async fn listed_users(store: &impl SessionStore) -> BTreeSet<String> {
+    let (mut users, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = store.list_users(after.as_ref()).await.expect("no error");
+        users.extend(page.users);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return users,
+        }
+    }
 }
 
 /// Waits until the store's clock has advanced by at least a millisecond.

@@ -17,6 +17,7 @@ mod refresh;
 mod rotation;
 mod update;
 mod user_ids;
+mod users;
 
 /// Generates a test for each rule of the [`SessionStore`](crate::SessionStore) contract.
 ///
@@ -167,6 +168,17 @@ macro_rules! __store_conformance_points {
             user_ids {
                 any_user_id_works,
                 no_two_user_ids_are_one,
+            }
+            users {
+                without_sessions_nobody_is_listed,
+                any_user_id_is_listed_as_it_is,
+                thousands_of_users_are_all_listed,
+                a_page_is_bounded,
+                a_cursor_is_its_text,
+                who_logged_out_is_not_listed,
+                who_is_only_cached_is_not_listed,
+                one_live_session_is_enough,
+                who_has_sessions_throughout_is_listed,
             }
         }
     };

@@ -102,7 +102,7 @@ pub async fn no_two_user_ids_are_one(backend: &impl Backend) {
     }
 }
 
-fn user_ids() -> Vec<String> {
+pub(super) fn user_ids() -> Vec<String> {
     let mut ids: Vec<String> = [
         "a",
         "A",

@@ -11,6 +11,7 @@ use tower_bearer_session::{
     Error, SessionStore, TokenId,
     store::{
         Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord, Updated,
+        UserCursor, UserPage,
     },
 };
 
@@ -74,6 +75,10 @@ impl<S: SessionStore> SessionStore for CacheMisses<S> {
 
     async fn list(&self, user_id: &str) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         self.store.list(user_id).await
+    }
+
+    async fn list_users(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
+        self.store.list_users(after).await
     }
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {

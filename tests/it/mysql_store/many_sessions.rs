@@ -20,7 +20,7 @@ async fn start() -> (MariaDb, MySqlStore) {
 }
 
 /// Sessions that began one after the other, the `n`th with the token id `n`.
-pub(super) fn fill(table: &str, user_id: &str, count: usize) -> String {
+pub(crate) fn fill(table: &str, user_id: &str, count: usize) -> String {
     format!(
         "INSERT INTO {table} \
          (user_id, token_id, created_at, refreshed_at, expires_at, ends_at, metadata) \

@@ -20,6 +20,7 @@ mod round_trips;
 mod secrets;
 mod user_ids;
 
+pub(crate) use self::many_sessions::fill;
 use crate::faults::{eventually, everything};
 
 /// The tables of a store, without their prefix.

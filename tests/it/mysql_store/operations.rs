@@ -27,6 +27,7 @@ pub(super) async fn operations(store: &MySqlStore) -> Vec<(&'static str, Result<
         ("create", store.create(user, id, &new, None).await.map(drop)),
         ("check", store.check(user, id).await.map(drop)),
         ("list", store.list(user).await.map(drop)),
+        ("list_users", store.list_users(None).await.map(drop)),
         ("update", store.update(user, id, &refresh).await.map(drop)),
         (
             "update a version",

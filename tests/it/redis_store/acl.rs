@@ -10,7 +10,8 @@ use crate::{
 
 on_every_server!(
     the_smallest_acl_is_enough_and_the_smallest,
-    a_database_needs_select
+    a_database_needs_select,
+    a_listing_of_users_needs_two_rights_more
 );
 
 /// The rights that a store needs, and no others:
@@ -72,6 +73,24 @@ async fn try_with(backend: &impl Server, rights: &[&str], db: &str) -> Result<()
     let url = format!("redis://sessions:password@127.0.0.1:{}{db}", server.port());
     let store = patient(RedisStore::builder(url)).connect().await?;
     everything(&store, "al").await
+}
+
+/// Listing all users takes two rights more, of which the error names the one that is missing.
+async fn a_listing_of_users_needs_two_rights_more(backend: &impl Server) {
+    let server = backend.server();
+    let listed = async |rights: &[&str]| {
+        grant(server, &[&RIGHTS[..], rights].concat()).await;
+        let url = format!("redis://sessions:password@127.0.0.1:{}", server.port());
+        let store = patient(RedisStore::builder(url)).connect().await?;
+        log_in(&store, "al", &token_id(1)).await;
+        store.list_users(None).await
+    };
+    assert_eq!(listed(&["+scan", "+info"]).await.unwrap().users, ["al"]);
+    for only in [&[][..], &["+scan"], &["+info"]] {
+        let error = listed(only).await.unwrap_err();
+        let text = format!("{error:?}");
+        assert!(text.contains("no permissions to run"), "{text}");
+    }
 }
 
 /// What Sentinel needs at the sentinels, and `confirm_replicas` at the servers; with Sentinel alone the servers need no
@@ -140,6 +159,11 @@ async fn a_cluster_needs_a_few_rights_more() {
     let store = connect(&needed).await.unwrap();
     store.delete_all("al", None).await.unwrap();
     everything(&store, "bo").await.unwrap();
+    store.list_users(None).await.unwrap_err();
+    let store = connect(&[&needed[..], &["+scan", "+info"]].concat())
+        .await
+        .unwrap();
+    store.list_users(None).await.unwrap();
 }
 
 /// The script that ends all sessions but one tries a key beside the user's to learn whether the slot is on the move. An

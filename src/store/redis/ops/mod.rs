@@ -3,4 +3,5 @@
 pub(crate) mod confirm;
 pub(crate) mod lookup;
 pub(crate) mod ping;
+pub(crate) mod scan;
 pub(crate) mod write;

@@ -24,6 +24,7 @@ use crate::{
             ops::{
                 confirm::Confirm,
                 lookup::{LookupKeys, LookupReply},
+                scan::{KeyPage, Place},
                 write::{Request, Write},
             },
             wire::{
@@ -116,6 +117,21 @@ impl Client {
         };
         let done = answer.and_then(Answer::read);
         done.map_err(|failure| self.0.config.error(failure))
+    }
+
+    /// Reads a page of the keys of all sessions, from the first page on or from this place.
+    pub(crate) async fn scan(&self, keys: &Keys, place: Option<Place>) -> Result<KeyPage, Error> {
+        let deadline = self.deadline();
+        let place = place.unwrap_or_default();
+        let page = match &self.0.servers {
+            Servers::One(node) => {
+                let (pattern, probe) = (keys.sessions_pattern(), keys.probe());
+                let link = node.lane(Lane::Lists);
+                link.scan(deadline, &pattern, &place, &probe).await
+            }
+            Servers::Cluster(cluster) => cluster.scan(deadline, keys, &place).await,
+        };
+        page.map_err(|failure| self.0.config.error(failure))
     }
 
     /// Calls a script that writes, within the deadline of an operation. Loads the script into the server if needed.

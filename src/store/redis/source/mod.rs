@@ -22,6 +22,7 @@ use super::{
         clock::{ServerClock, micros},
         fault::Fault,
         role::Role,
+        run_id,
     },
 };
 use crate::{Error, ErrorKind};
@@ -182,7 +183,10 @@ async fn probe(
         read => drop(read?),
     }
     let run_id = match asks_run {
-        true => Some(run_id(next())?),
+        true => {
+            let info: String = redis::from_redis_value(next().extract_error()?)?;
+            Some(run_id(&info).unwrap_or_default().to_owned())
+        }
         false => None,
     };
     if tells_name
@@ -201,13 +205,6 @@ async fn probe(
         role,
         run_id,
     })
-}
-
-/// Reads the reply to `INFO server`.
-fn run_id(info: Value) -> RedisResult<String> {
-    let info: String = redis::from_redis_value(info.extract_error()?)?;
-    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(run_id.unwrap_or_default().to_owned())
 }
 
 async fn dial_master(

@@ -17,6 +17,12 @@ pub(crate) type Reply = Option<Vec<u8>>;
 /// The reply to `TIME`: seconds and microseconds since the Unix epoch.
 pub(crate) type Time = (u64, u64);
 
+/// The run of a server, in its reply to `INFO server`: every start of a server is another run.
+pub(crate) fn run_id(info: &str) -> Option<&str> {
+    let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:"));
+    run_id.filter(|run_id| !run_id.is_empty())
+}
+
 /// The error for a reply that no version of the server gives.
 pub(crate) fn unexpected_reply(operation: &str) -> Error {
     Error::new(

@@ -7,7 +7,7 @@ use redis::{FromRedisValue, Value};
 
 use crate::store::redis::wire::address::Address;
 
-const SLOTS: u16 = 16384;
+pub(super) const SLOTS: u16 = 16384;
 
 /// The slot of a key, computed from its hash tag if it has one
 /// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).

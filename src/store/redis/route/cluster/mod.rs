@@ -41,9 +41,11 @@ use crate::{
 
 mod map;
 mod operations;
+mod partition;
 mod ping;
 mod redirect;
 mod refresh;
+mod scan;
 mod slots;
 
 /// The maximum number of keys to try in the search for keys in the slots of a node.
@@ -159,13 +161,17 @@ impl Cluster {
         }
     }
 
+    /// The map, as soon as there is one, within the deadline of an operation.
+    async fn map_by(&self, deadline: Instant) -> Result<Arc<SlotMap<Arc<Node>>>, Failure> {
+        match timeout_at(deadline, self.map()).await {
+            Ok(map) => map.map_err(Failure::Down),
+            Err(_) => Err(Failure::Deadline),
+        }
+    }
+
     /// The node that holds this key according to the current map.
     async fn find(&self, key: &str, deadline: Instant) -> Result<Arc<Node>, Failure> {
-        let map = match timeout_at(deadline, self.map()).await {
-            Ok(Ok(map)) => map,
-            Ok(Err(error)) => return Err(Failure::Down(error)),
-            Err(_) => return Err(Failure::Deadline),
-        };
+        let map = self.map_by(deadline).await?;
         let slot = slot_of(key);
         let Some((_, node)) = map.primary(slot) else {
             self.shared.outdated.notify_one();

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout_at},
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     Cluster, DISAGREEMENT, NO_SLOTS, Shared, map::slot_of, redirect::Redirect, unavailable,
@@ -23,10 +20,7 @@ const MAX_REDIRECTIONS: u32 = 2;
 impl Cluster {
     /// Asks all primaries concurrently.
     pub(crate) async fn ping(&self, deadline: Instant, keys: &Keys) -> Result<(), Failure> {
-        let map = match timeout_at(deadline, self.map()).await {
-            Ok(map) => map.map_err(Failure::Down)?,
-            Err(_) => return Err(Failure::Deadline),
-        };
+        let map = self.map_by(deadline).await?;
         let mut pings = JoinSet::new();
         for (address, node) in map.primaries() {
             let holds = |key: &str| {

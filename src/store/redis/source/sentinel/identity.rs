@@ -10,7 +10,10 @@ use redis::{RedisResult, aio::MultiplexedConnection};
 use tokio::time::Instant;
 
 use super::Sentinels;
-use crate::{Error, ErrorKind, store::redis::wire::address::Address};
+use crate::{
+    Error, ErrorKind,
+    store::redis::wire::{address::Address, run_id},
+};
 
 /// The precision of the uptime that servers report: whole seconds.
 const PRECISION: Duration = Duration::from_secs(2);
@@ -42,7 +45,7 @@ impl Run {
 
     fn read(info: &str, now: Instant) -> Option<Self> {
         let field = |name| info.lines().find_map(|line| line.strip_prefix(name));
-        let id = field("run_id:").filter(|id| !id.is_empty())?;
+        let id = run_id(info)?;
         let age = Duration::from_secs(field("uptime_in_seconds:")?.trim().parse().ok()?);
         Some(Self {
             id: id.to_owned(),
