@@ -1,4 +1,4 @@
-//! Replacing the token of a session.
+//! Changes of a session by its token: a refresh, and another token.
 
 use std::{
     sync::Arc,
@@ -87,8 +87,31 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Replaces the token of a session that ends at `ends_at`. A token that is not the current one is refused by
-    /// `refuse`.
+    /// Refreshes the session of a token that is its current one.
+    pub(crate) async fn refresh_session(
+        &self,
+        token: &ParsedToken,
+        ttl: impl Into<Option<Duration>>,
+        late: Late,
+    ) -> Result<bool, Error> {
+        let change = SessionChange {
+            if_token: Some(token.ids.token),
+            ..SessionChange::refresh(self.token_ttl(ttl)?)
+        };
+        let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
+        let session = token.ids.session;
+        let work = sessions
+            .clone()
+            .refresh(Arc::clone(&user_id), session, change);
+        let refreshing = sessions.run_to_completion("update", user_id, Some(session), work);
+        let refreshed = refreshing.await?.is_some();
+        if !refreshed {
+            self.refuse_change(token, late).await?;
+        }
+        Ok(refreshed)
+    }
+
+    /// Replaces the token of a session that ends at `ends_at`. `late` tells what it means if the token is past its grace.
     pub(crate) async fn replace(
         &self,
         token: &ParsedToken,

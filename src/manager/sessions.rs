@@ -1,8 +1,8 @@
 //! Changes of sessions and their events. A change runs to completion even if its caller is dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use super::{Event, TokenManager, background, check::Late, listener::Listener};
+use super::{Event, TokenManager, background, listener::Listener};
 use crate::{
     Error, RefusalReason, TokenId,
     store::{ErasedStore, SessionChange},
@@ -114,30 +114,6 @@ impl Drop for Done {
 }
 
 impl<D> TokenManager<D> {
-    /// Refreshes the session of a token that is its current one.
-    pub(crate) async fn refresh_session(
-        &self,
-        token: &ParsedToken,
-        ttl: impl Into<Option<Duration>>,
-        late: Late,
-    ) -> Result<bool, Error> {
-        let change = SessionChange {
-            if_token: Some(token.ids.token),
-            ..SessionChange::refresh(self.token_ttl(ttl)?)
-        };
-        let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-        let session = token.ids.session;
-        let work = sessions
-            .clone()
-            .refresh(Arc::clone(&user_id), session, change);
-        let refreshing = sessions.run_to_completion("update", user_id, Some(session), work);
-        let refreshed = refreshing.await?.is_some();
-        if !refreshed {
-            self.refuse_change(token, late).await?;
-        }
-        Ok(refreshed)
-    }
-
     pub(super) async fn delete_session(
         &self,
         user_id: &str,

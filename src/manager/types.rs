@@ -115,7 +115,7 @@ impl TokenInfo {
     }
 
     /// When the user last proved who they are: at the login, or when a
-    /// [replacement](ReplaceOptions::authenticated) noted it.
+    /// [replacement](crate::ReplaceOptions::authenticated) noted it.
     pub fn authenticated_at(&self) -> SystemTime {
         self.session.authenticated_at
     }

@@ -35,6 +35,7 @@ mod errors;
 mod link;
 mod list;
 mod login;
+mod many;
 mod pool;
 mod purge;
 mod record;

@@ -14,7 +14,7 @@
 //!
 //! A session is live if it has not expired and its generation is not below the cutoff of its user. See `cutoffs`.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
@@ -54,7 +54,7 @@ macro_rules! read_only {
 /// other way to raise an error, and a column would be missing without rows.
 const WRITABLE: &str = concat!("CAST(NOT ", read_only!(), " AS UNSIGNED) - 1 >= 0");
 /// The columns of a session, in the order in which `record` reads them.
-const COLUMNS: &str = "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata, \
+pub(super) const COLUMNS: &str = "s.token_id, s.created_at, s.refreshed_at, s.expires_at, s.ends_at, s.metadata, \
     s.authenticated_at, s.current_token, s.replaced_tokens, s.compatible_from";
 /// The number of the first column after those of a session, whose first follows the time.
 pub(super) const AFTER: usize = 11;
@@ -76,6 +76,8 @@ pub(super) struct Sql {
     pub(super) version: SqlStr,
     pub(super) lock: SqlStr,
     pub(super) check: SqlStr,
+    /// Like `check`, without the cached user.
+    pub(super) session: SqlStr,
     /// The session if it is live, with a lock, and the cutoff.
     pub(super) live: SqlStr,
     /// Like `live`, with the number of live sessions of the user.
@@ -83,8 +85,8 @@ pub(super) struct Sql {
     pub(super) victims: [SqlStr; 2],
     pub(super) keepers: [SqlStr; 2],
     pub(super) insert: SqlStr,
-    sessions: String,
-    by_key: String,
+    pub(super) sessions: String,
+    pub(super) by_key: String,
     pub(super) update: SqlStr,
     pub(super) delete: SqlStr,
     pub(super) delete_all: SqlStr,
@@ -196,6 +198,9 @@ impl Sql {
                  LEFT JOIN {users} AS u ON u.user_id = s.user_id AND u.expires_at > {BEGUN} \
                  WHERE {mine} AND {is_live}"
             )),
+            session: text(format!(
+                "SELECT {BEGUN}, {COLUMNS}, NULL FROM {by_key} {of_user} WHERE {mine} AND {is_live}"
+            )),
             live: live(""),
             live_of: live(&count),
             victims: ["created_at", "refreshed_at"].map(|column| in_order(column, "ASC")),
@@ -294,55 +299,6 @@ impl Sql {
             "SELECT {in_time}; COMMIT; SET SESSION wait_timeout = {UNUSED}"
         ))
     }
-
-    /// Selects and locks the live ones of these sessions.
-    pub(super) fn lock_live(
-        &self,
-        user_id: &[u8],
-        ids: &[[u8; 16]],
-        now: i64,
-        cutoff: i64,
-    ) -> SqlStr {
-        let (by_key, these) = (&self.by_key, these(user_id, ids));
-        text(format!(
-            "SELECT {now}, {COLUMNS} FROM {by_key} WHERE {these} \
-             AND s.expires_at > {now} AND s.generation >= {cutoff} FOR UPDATE"
-        ))
-    }
-
-    /// Ends these sessions of a user, live or not.
-    pub(super) fn evict(&self, user_id: &[u8], ids: &[[u8; 16]]) -> SqlStr {
-        let (sessions, these) = (&self.sessions, these(user_id, ids));
-        text(format!("DELETE FROM {sessions} WHERE {these}"))
-    }
-
-    /// Gives these sessions of a user another generation.
-    pub(super) fn keep_these(&self, user_id: &[u8], ids: &[[u8; 16]], generation: i64) -> SqlStr {
-        let (sessions, these) = (&self.sessions, these(user_id, ids));
-        text(format!(
-            "UPDATE {sessions} SET generation = {generation} WHERE {these}"
-        ))
-    }
-}
-
-fn these(user_id: &[u8], ids: &[[u8; 16]]) -> String {
-    let ids: Vec<_> = ids.iter().map(|id| literal(id)).collect();
-    format!(
-        "user_id = {} AND token_id IN ({})",
-        literal(user_id),
-        ids.join(", ")
-    )
-}
-
-/// A literal of arbitrary bytes.
-fn literal(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(3 + 2 * bytes.len());
-    text.push_str("X'");
-    for byte in bytes {
-        let _ = write!(text, "{byte:02X}");
-    }
-    text.push('\'');
-    text
 }
 
 /// A statement that is cheap to clone; its only external text is the validated table prefix and hex literals.

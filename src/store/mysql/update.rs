@@ -39,7 +39,9 @@ impl MySqlStore {
         let id = token_id.to_bytes();
         let statements = |link: &Link| {
             let statement = query(&sql.update);
-            let check = self.check_statement(user_id, &id);
+            let check = query(&sql.session)
+                .bind(user_id.as_bytes().to_vec())
+                .bind(id.to_vec());
             (update.bind(statement, link.not_after()), check)
         };
         let (token_id, change) = (*token_id, change.clone());
