@@ -196,7 +196,7 @@ mod tests {
             Some(Some(place(6, "abc")))
         );
         assert_eq!(next(second.clone(), &info("abc"), 0), Some(None));
-        for other in [info("abd"), info(""), info("a.b"), String::new()] {
+        for other in [info("abe"), info(""), info("a.b"), String::new()] {
             assert_eq!(next(second.clone(), &other, 0), None, "{other}");
         }
         // Without it, no later page could tell.
