@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn no_value_is_written_twice() {
         let user = || encode("al", Some(&1), 1000).unwrap();
-        let nobody = || encode::<u8>("al", None, 0).unwrap();
+        let no_user = || encode::<u8>("al", None, 0).unwrap();
         assert_ne!(user(), user());
-        assert_ne!(nobody(), nobody());
+        assert_ne!(no_user(), no_user());
         assert_ne!(marker().unwrap(), marker().unwrap());
     }
 

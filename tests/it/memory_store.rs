@@ -22,7 +22,7 @@ async fn a_session_lives_exactly_its_ttl() {
     for ttl in [MS, 2 * MS, Duration::from_secs(1), 1000 * HOUR] {
         let store = MemoryStore::new();
         let id = token_id(1);
-        crowd(&store, ttl).await;
+        populate(&store, ttl).await;
         let created = create(&store, &id, ttl, None).await;
         assert_eq!(created.expires_at, created.created_at + ttl);
         let checked = live(&store, "al", &id).await;
@@ -90,7 +90,7 @@ async fn the_absolute_end_is_the_end() {
 #[tokio::test(start_paused = true)]
 async fn a_cached_user_lives_exactly_its_ttl() {
     let store = MemoryStore::new();
-    crowd(&store, MS).await;
+    populate(&store, MS).await;
     let (replace, fill) = (PutMode::Replace, PutMode::IfUnchanged(None));
     assert!(store.put_user("al", b"1", MS, fill).await.unwrap());
     advance(MS - NS).await;
@@ -272,7 +272,7 @@ async fn a_clone_is_the_same_store() {
 
 /// So many sessions of somebody else that those which come after them are not freed the moment they expire:
 /// it has to be seen that they have.
-async fn crowd(store: &MemoryStore, ttl: Duration) {
+async fn populate(store: &MemoryStore, ttl: Duration) {
     for number in 0..500 {
         let (id, new) = (token_id(number), session(ttl));
         store.create("a", &id, &new, None).await.expect("a session");

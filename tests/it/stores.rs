@@ -145,7 +145,7 @@ impl Server for Valkey {
 }
 
 /// A busy machine must not look like an outage.
-const PATIENCE: Duration = Duration::from_secs(20);
+const LONG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A store that gives up late.
 async fn connect(builder: RedisStoreBuilder) -> RedisStore {
@@ -154,7 +154,7 @@ async fn connect(builder: RedisStoreBuilder) -> RedisStore {
 
 /// The same with connections that stay: replacing one takes commands, which some tests count.
 pub(crate) fn patient(builder: RedisStoreBuilder) -> RedisStoreBuilder {
-    let builder = builder.connect_timeout(PATIENCE).deadline(PATIENCE);
+    let builder = builder.connect_timeout(LONG_TIMEOUT).deadline(LONG_TIMEOUT);
     builder.max_connection_age(Duration::from_secs(3600))
 }
 

@@ -52,17 +52,19 @@ mod update;
 mod users;
 mod wire;
 
-/// How often a login makes room for itself that is taken by others meanwhile.
+/// The maximum number of attempts of a login to make room, in case concurrent logins take it.
 const MAX_PRUNINGS: u32 = 5;
 
 /// Sessions in Redis or Valkey: shared by all services that use the same server and prefixes.
 ///
-/// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. Cloning gives
-/// another handle on the same connection, which is one to each server for all requests (and a second for lists),
-/// supervised: it is replaced when it breaks, its server does not answer for a second or is the master no more, or the
-/// address of a single server or the host name of a node [may lead elsewhere by
-/// now](RedisStoreBuilder::max_connection_age). Every operation has a deadline, and once an attempt to reconnect has
-/// failed, operations fail at once until one succeeds.
+/// Works with Redis 6.2 and later, and with Valkey: with one server, with Sentinel and with Cluster. A clone is another
+/// handle to the same connections.
+///
+/// All requests share one connection to each server, and lists another one. A connection is replaced when it breaks,
+/// when its server does not answer for a second or is no longer the master, and, for a single server or a node with a
+/// host name, when it reaches its [maximum age](RedisStoreBuilder::max_connection_age), because the name may lead to
+/// another server. Every operation has a deadline. After a failed attempt to reconnect, operations fail at once until
+/// an attempt succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came: a check at once,
 /// a write when the first one can no longer take effect. No write takes effect after it was answered with an error, as
@@ -110,7 +112,7 @@ impl RedisStore {
     /// | Cluster | `redis-cluster://[[user]:password@]node[:port]?node=node[:port]&…` |
     ///
     /// With TLS (feature `redis-tls`) the schemes are `rediss`, `rediss-sentinel` and `rediss-cluster`; `valkey` means
-    /// `redis`. What is special in a part is percent-encoded.
+    /// `redis`. Special characters are percent-encoded.
     ///
     /// Must be called inside a tokio runtime, which then has to outlive the store.
     ///
@@ -121,8 +123,7 @@ impl RedisStore {
         Self::builder(url).connect().await
     }
 
-    /// Configures a store; `url` is as for [`connect`](Self::connect), and the builder's methods win over
-    /// what it says.
+    /// Configures a store with a URL as in [`connect`](Self::connect); the builder's methods override the URL.
     pub fn builder(url: impl AsRef<str>) -> RedisStoreBuilder {
         RedisStoreBuilder::from_url(url.as_ref())
     }

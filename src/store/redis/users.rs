@@ -1,6 +1,6 @@
 //! Listing the users who have sessions.
 
-use super::{RedisStore, ops::scan::Place};
+use super::{RedisStore, ops::scan::ScanPosition};
 use crate::{
     Error,
     store::{UserCursor, UserPage},
@@ -9,7 +9,8 @@ use crate::{
 impl RedisStore {
     /// Reads a page of the keys of all sessions.
     pub(super) async fn user_page(&self, after: Option<&UserCursor>) -> Result<UserPage, Error> {
-        let place = after.map(|after| Place::parse(after.as_str()).ok_or_else(UserCursor::invalid));
+        let place =
+            after.map(|after| ScanPosition::parse(after.as_str()).ok_or_else(UserCursor::invalid));
         let (keys, next) = self.client.scan(&self.keys, place.transpose()?).await?;
         let users = keys.iter().filter_map(|key| self.keys.user_of(key));
         let mut users: Vec<String> = users.collect();

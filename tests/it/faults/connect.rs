@@ -8,7 +8,7 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tower_bearer_session::{Error, MemoryStore, RedisStore, SessionStore, TokenManager};
 
-use super::{PATIENCE, eventually, everything, is_unavailable, patient_store};
+use super::{LONG_TIMEOUT, eventually, everything, is_unavailable, patient_store};
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
     stores::token_id,
@@ -108,8 +108,13 @@ async fn a_lazy_store_waits_for_its_server() {
 #[tokio::test]
 async fn a_lazy_store_works_from_the_start() {
     let redis = RedisServer::start(Flavor::Redis).await;
-    let builder = RedisStore::builder(redis.url()).deadline(PATIENCE);
-    let manager = Manager::new(builder.connect_timeout(PATIENCE).connect_lazy().unwrap());
+    let builder = RedisStore::builder(redis.url()).deadline(LONG_TIMEOUT);
+    let manager = Manager::new(
+        builder
+            .connect_timeout(LONG_TIMEOUT)
+            .connect_lazy()
+            .unwrap(),
+    );
     manager.set_token("al", None).await.unwrap();
 }
 
@@ -127,7 +132,7 @@ async fn operations_fail_fast_while_the_server_is_away() {
     let took = start.elapsed();
     println!("100 failures in {took:?}");
     // One wait for the deadline would be longer.
-    assert!(took < PATIENCE);
+    assert!(took < LONG_TIMEOUT);
 }
 
 /// A connection that dies while the store is idle is replaced before anybody needs it.
@@ -164,10 +169,14 @@ async fn a_dropped_store_closes_its_connections() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(redis.port()).await;
     let through_proxy = format!("redis://127.0.0.1:{}", proxy.port());
-    let builder = RedisStore::builder(through_proxy).deadline(PATIENCE);
+    let builder = RedisStore::builder(through_proxy).deadline(LONG_TIMEOUT);
     // While a connection is replaced there are two.
     let builder = builder.max_connection_age(Duration::from_secs(3600));
-    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let store = builder
+        .connect_timeout(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap();
     let manager = Manager::new(store.clone());
     assert_eq!(connections(&redis).await, 1);
     manager.list_user_tokens("al").await.unwrap();
@@ -188,9 +197,13 @@ async fn a_dropped_store_closes_its_connections() {
 #[tokio::test]
 async fn old_connections_are_closed() {
     let redis = RedisServer::start(Flavor::Redis).await;
-    let builder = RedisStore::builder(redis.url()).deadline(PATIENCE);
+    let builder = RedisStore::builder(redis.url()).deadline(LONG_TIMEOUT);
     let builder = builder.max_connection_age(Duration::from_millis(50));
-    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let store = builder
+        .connect_timeout(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap();
     store.list("al").await.unwrap();
     for _ in 0..20 {
         let known = connections(&redis).await;
@@ -224,7 +237,7 @@ fn a_store_outside_its_runtime_fails() {
     let redis = first.block_on(RedisServer::start(Flavor::Redis));
     let store = first.block_on(RedisStore::connect(redis.url())).unwrap();
     drop(first);
-    let asking = async { timeout(PATIENCE, store.get_user("al")).await };
+    let asking = async { timeout(LONG_TIMEOUT, store.get_user("al")).await };
     let answer = runtime().block_on(asking).expect("an answer");
     let error = answer.unwrap_err();
     assert!(is_unavailable(&error), "{error:?}");
@@ -237,7 +250,7 @@ fn checks_outside_their_runtime_fail() {
     let mut first = tokio::runtime::Builder::new_current_thread();
     let first = first.enable_all().build().unwrap();
     let redis = first.block_on(RedisServer::start(Flavor::Redis));
-    let store = RedisStore::builder(redis.url()).deadline(10 * PATIENCE);
+    let store = RedisStore::builder(redis.url()).deadline(10 * LONG_TIMEOUT);
     let store = first.block_on(store.connect()).unwrap();
     let second = tokio::runtime::Runtime::new().unwrap();
     let checks: Vec<_> = (0..300)
@@ -250,7 +263,7 @@ fn checks_outside_their_runtime_fail() {
     drop(first);
     second.block_on(async {
         for check in checks {
-            let answer = timeout(PATIENCE, check).await.expect("an answer");
+            let answer = timeout(LONG_TIMEOUT, check).await.expect("an answer");
             let error = answer.unwrap().unwrap_err();
             assert!(is_unavailable(&error), "{error:?}");
         }
@@ -271,7 +284,7 @@ fn a_memory_store_outlives_its_runtime() {
 
 /// The error of connecting with default timings, which must come soon.
 async fn refused(url: &str) -> Error {
-    let connecting = timeout(PATIENCE, RedisStore::connect(url));
+    let connecting = timeout(LONG_TIMEOUT, RedisStore::connect(url));
     let connected = connecting.await.expect("an end of the attempt");
     connected.expect_err("no connection")
 }

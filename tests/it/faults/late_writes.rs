@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::{task::JoinSet, time::sleep};
 use tower_bearer_session::{Error, ErrorKind, OnFull, RedisStore, SessionStore, store::PutMode};
 
-use super::{PATIENCE, eventually, patient_store};
+use super::{LONG_TIMEOUT, eventually, patient_store};
 use crate::{
     harness::{Cluster, Flavor, RedisServer},
     stores::{HOUR, is_live, limit, live, log_in, session, token_id},
@@ -192,7 +192,7 @@ impl<'a> Scene<'a> {
     async fn new(server: &'a RedisServer, url: &str) -> Self {
         let hasty = RedisStore::builder(url).deadline(Duration::from_millis(300));
         // A connection that answers no more is in use until there is another one.
-        let hasty = hasty.connect_timeout(PATIENCE).connect().await.unwrap();
+        let hasty = hasty.connect_timeout(LONG_TIMEOUT).connect().await.unwrap();
         let patient = patient_store(url).await;
         let (id, other) = (token_id(8), token_id(9));
         // The server knows all scripts from then on.

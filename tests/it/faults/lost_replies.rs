@@ -181,7 +181,7 @@ async fn of_two_equal_renewals_one_is_done() {
 
 /// Without a lost reply, a logout of a session that is not live returns `false`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_logout_of_nobody_is_none() {
+async fn a_logout_of_a_session_that_is_not_live_is_false() {
     let scene = Scene::new().await;
     let token = scene.manager.set_token("al", None).await.unwrap();
     let logout = async || scene.manager.delete_user_token("al", token.id()).await;

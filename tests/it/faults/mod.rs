@@ -29,7 +29,7 @@ use self::load::Load;
 use crate::http::{Server, app, builder};
 
 /// How long anything may take that has to happen, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A service on a store with default timings.
 async fn service(url: &str) -> Server {
@@ -45,14 +45,14 @@ async fn serve(store: RedisStore) -> Server {
 /// A store whose operations have so much time that a busy machine is no fault.
 async fn patient_store(url: &str) -> RedisStore {
     let store = RedisStore::builder(url)
-        .deadline(PATIENCE)
-        .connect_timeout(PATIENCE);
+        .deadline(LONG_TIMEOUT)
+        .connect_timeout(LONG_TIMEOUT);
     store.connect().await.expect("a store")
 }
 
 /// Waits for something to become true; tells how long it took.
 pub(crate) async fn eventually(what: &str, holds: impl AsyncFnMut() -> bool) -> Duration {
-    within(PATIENCE, what, holds).await
+    within(LONG_TIMEOUT, what, holds).await
 }
 
 /// The same for what takes its time.

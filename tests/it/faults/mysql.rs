@@ -12,7 +12,7 @@ use tokio::{
 };
 use tower_bearer_session::{Error, ErrorKind, MySqlStore, TokenManager};
 
-use super::{Load, PATIENCE, eventually, everything, is_unavailable};
+use super::{LONG_TIMEOUT, Load, eventually, everything, is_unavailable};
 use crate::{
     harness::{MariaDb, Proxy},
     http::{Server, app, builder},
@@ -35,8 +35,12 @@ fn through(proxy: &Proxy) -> String {
 
 /// A store that gives up late.
 async fn patient_store(url: &str) -> MySqlStore {
-    let builder = MySqlStore::builder(url).deadline(PATIENCE);
-    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let builder = MySqlStore::builder(url).deadline(LONG_TIMEOUT);
+    let store = builder
+        .connect_timeout(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap();
     store.migrate().await.unwrap();
     store
 }
@@ -364,7 +368,7 @@ async fn connecting_to_a_silent_peer_times_out() {
     let start = Instant::now();
     let error = MySqlStore::connect(format!("mysql://app@127.0.0.1:{port}/sessions")).await;
     assert!(is_unavailable(&error.unwrap_err()));
-    assert!(start.elapsed() < PATIENCE);
+    assert!(start.elapsed() < LONG_TIMEOUT);
 }
 
 /// A fault of the store, that is gone later.

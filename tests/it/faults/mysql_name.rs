@@ -14,7 +14,7 @@ use tokio::{
 };
 use tower_bearer_session::{ErrorKind, MySqlStore, MySqlStoreBuilder, SessionStore};
 
-use super::{PATIENCE, eventually, is_unavailable, within};
+use super::{LONG_TIMEOUT, eventually, is_unavailable, within};
 use crate::{
     harness::{MariaDb, Proxy},
     stores::{HOUR, is_live, log_in, session, token_id},
@@ -88,8 +88,8 @@ impl Busy {
 /// A store that gives up late.
 fn patient(url: String) -> MySqlStoreBuilder {
     MySqlStore::builder(url)
-        .deadline(PATIENCE)
-        .connect_timeout(PATIENCE)
+        .deadline(LONG_TIMEOUT)
+        .connect_timeout(LONG_TIMEOUT)
         .purge_interval(None)
 }
 

@@ -12,7 +12,7 @@ use tokio::{
 };
 use tower_bearer_session::{RedisStore, TokenManager};
 
-use super::{PATIENCE, eventually, is_unavailable, patient_store};
+use super::{LONG_TIMEOUT, eventually, is_unavailable, patient_store};
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
     stores::HOUR,
@@ -98,9 +98,13 @@ async fn a_dropped_connection_does_not_start_a_chain() {
 async fn a_connection_that_works_is_not_given_up_for_none() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(redis.port()).await;
-    let builder = RedisStore::builder(url(&proxy)).deadline(PATIENCE);
+    let builder = RedisStore::builder(url(&proxy)).deadline(LONG_TIMEOUT);
     let builder = builder.max_connection_age(Duration::from_millis(100));
-    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let store = builder
+        .connect_timeout(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap();
     let manager: TokenManager = TokenManager::new(store.clone());
     let token = manager.set_token("al", None).await.unwrap();
     proxy.refuse(true);
@@ -125,9 +129,13 @@ async fn a_connection_that_works_is_not_given_up_for_none() {
 async fn replacing_old_connections_costs_no_operation() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(redis.port()).await;
-    let builder = RedisStore::builder(url(&proxy)).deadline(PATIENCE);
+    let builder = RedisStore::builder(url(&proxy)).deadline(LONG_TIMEOUT);
     let builder = builder.max_connection_age(Duration::from_millis(20));
-    let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+    let store = builder
+        .connect_timeout(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap();
     proxy.set_delay(Duration::from_millis(1));
     let mut clients = JoinSet::new();
     for number in 0..16 {

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 use tower_bearer_session::{Error, RedisStore, SessionStore, Token, TokenManager};
 
-use super::{PATIENCE, eventually, is_unavailable, within};
+use super::{LONG_TIMEOUT, eventually, is_unavailable, within};
 use crate::{
     harness::{
         Flavor, Proxy, RedisServer,
@@ -43,7 +43,11 @@ impl Scene {
         let forwarder = Proxy::start(old.port()).await;
         let url = format!("redis://app:pw@127.0.0.1:{}", forwarder.port());
         let builder = RedisStore::builder(url).deadline(Duration::from_secs(3));
-        let store = builder.connect_timeout(PATIENCE).connect().await.unwrap();
+        let store = builder
+            .connect_timeout(LONG_TIMEOUT)
+            .connect()
+            .await
+            .unwrap();
         let manager = TokenManager::new(store.clone());
         let revoked = manager.set_token("al", None).await.unwrap();
         let live = manager.set_token("bo", None).await.unwrap();
@@ -328,7 +332,7 @@ fn a_store_whose_runtime_has_rested_follows_its_address() {
     let runs = tokio::runtime::Runtime::new().unwrap();
     let scene = runs.block_on(Scene::new());
     let url = format!("redis://app:pw@127.0.0.1:{}", scene.forwarder.port());
-    let builder = RedisStore::builder(url).deadline(PATIENCE);
+    let builder = RedisStore::builder(url).deadline(LONG_TIMEOUT);
     let store = rests.block_on(builder.connect()).unwrap();
     let manager: TokenManager = TokenManager::new(store);
     let check = async || manager.check_token(scene.revoked.expose_secret()).await;
@@ -347,7 +351,7 @@ fn a_store_whose_runtime_has_rested_follows_its_address() {
 async fn work_in_flight_outlives_a_move() {
     let scene = Scene::new().await;
     let url = format!("redis://app:pw@127.0.0.1:{}", scene.forwarder.port());
-    let store = RedisStore::builder(url).deadline(PATIENCE);
+    let store = RedisStore::builder(url).deadline(LONG_TIMEOUT);
     let manager: TokenManager = TokenManager::new(store.connect().await.unwrap());
     scene.old.freeze();
     let login = tokio::spawn(async move { manager.set_token("cy", None).await });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tower_bearer_session::{RedisStore, SessionStore};
 
-use super::PATIENCE;
+use super::LONG_TIMEOUT;
 use crate::{
     harness::{Flavor, Proxy, RedisServer},
     stores::{is_live, log_in, token_id},
@@ -23,7 +23,7 @@ async fn connections_that_wait_for_their_turn_to_be_replaced_stay_in_use() {
     let proxy = Proxy::start(redis.port()).await;
     let url = format!("redis://127.0.0.1:{}", proxy.port());
     let store = RedisStore::builder(url)
-        .deadline(PATIENCE)
+        .deadline(LONG_TIMEOUT)
         .connect_timeout(ATTEMPT)
         .max_connection_age(ATTEMPT / 8);
     let store = store.connect().await.unwrap();

@@ -259,7 +259,7 @@ async fn the_inner_layer_decides() {
 
 /// gRPC calls and twice the token are answered as by the other layer; the user type is the handlers' own.
 #[tokio::test]
-async fn it_refuses_like_the_other_layer() {
+async fn a_jwt_layer_refuses_like_a_session_layer() {
     struct Profile;
     let config = config(&signing_keys()[0]);
     let manager = built(MemoryStore::new(), config.clone()).unwrap();

@@ -30,7 +30,7 @@ use tower_bearer_session::{Error, LoadUser, TokenManager, TokenManagerBuilder, U
 use crate::stores::{Backend, HOUR};
 
 /// How long anything may take that has to happen, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A question of the loader, which the test answers when it likes.
 struct Question {
@@ -61,7 +61,7 @@ struct Questions(mpsc::UnboundedReceiver<Question>);
 
 impl Questions {
     async fn next(&mut self) -> Question {
-        let question = timeout(PATIENCE, self.0.recv()).await;
+        let question = timeout(LONG_TIMEOUT, self.0.recv()).await;
         question.expect("a load").expect("a loader")
     }
 
@@ -143,7 +143,7 @@ fn checking(manager: &TokenManager<String>, token: &str) -> Checking {
 
 /// Checks, which must find the user in the cache.
 async fn cached(manager: &TokenManager<String>, token: &str) -> Option<String> {
-    let checked = timeout(PATIENCE, checking(manager, token)).await;
+    let checked = timeout(LONG_TIMEOUT, checking(manager, token)).await;
     let checked = checked.expect("a cached user, so that nothing is asked");
     checked.expect("no panic").expect("no error")
 }

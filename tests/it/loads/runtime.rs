@@ -11,7 +11,7 @@ use std::{
 use tokio::runtime::{Builder, Runtime};
 use tower_bearer_session::{MemoryStore, TokenManager};
 
-use super::{PATIENCE, log_in};
+use super::{LONG_TIMEOUT, log_in};
 
 /// Outside a runtime a load cannot run: that is a panic, and not a call that never returns.
 #[test]
@@ -60,5 +60,6 @@ fn in_time(work: impl FnOnce() + Send + 'static) {
         work();
         ended.send(()).unwrap();
     });
-    end.recv_timeout(PATIENCE).expect("the end, and no panic");
+    end.recv_timeout(LONG_TIMEOUT)
+        .expect("the end, and no panic");
 }

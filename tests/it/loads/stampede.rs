@@ -16,8 +16,8 @@ use tokio::{
 use tower_bearer_session::{ErrorKind, Event, MemoryStore, TokenManager};
 
 use super::{
-    Answer, Checking, PATIENCE, asking, asking_manager, built, cache_misses::CacheMisses, cached,
-    checking, log_in,
+    Answer, Checking, LONG_TIMEOUT, asking, asking_manager, built, cache_misses::CacheMisses,
+    cached, checking, log_in,
 };
 use crate::{
     faults::everything,
@@ -201,7 +201,9 @@ async fn a_load_that_takes_too_long_has_failed(backend: &impl Backend) {
             yield_now().await;
         }
     };
-    timeout(PATIENCE, dropped).await.expect("a dropped load");
+    timeout(LONG_TIMEOUT, dropped)
+        .await
+        .expect("a dropped load");
 }
 
 /// Gives tasks the time to get where they have to wait. A test that is right passes without it, too.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long anything may take that has to happen, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 /// No operation begins on a connection that is older, as the documentation of the store promises.
 const MAX_AGE: Duration = Duration::from_secs(5);
 /// The account of the store under test.
@@ -34,8 +34,8 @@ async fn a_denied_login_is_an_outage_until_it_is_granted() {
     mysql.sql(&account).await;
     let store = MySqlStore::builder(mysql.url().replace("app", ACCOUNT))
         .purge_interval(None)
-        .connect_timeout(100 * PATIENCE)
-        .deadline(100 * PATIENCE);
+        .connect_timeout(100 * LONG_TIMEOUT)
+        .deadline(100 * LONG_TIMEOUT);
     let store = store.connect().await.unwrap();
     for (denied, number, granted) in [
         // Access denied.
@@ -61,7 +61,7 @@ async fn a_denied_login_is_an_outage_until_it_is_granted() {
         mysql.sql(denied).await;
         sleep(MAX_AGE).await;
         for n in [1, 2] {
-            let check = timeout(PATIENCE, store.check("al", &token_id(n))).await;
+            let check = timeout(LONG_TIMEOUT, store.check("al", &token_id(n))).await;
             let error = check.expect("an answer before the deadline").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{denied}");
             assert!(everything(&error).contains(number), "{error:?}, {denied}");

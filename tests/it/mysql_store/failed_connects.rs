@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long anything may take that has to happen, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 /// The account of the store under test.
 const ACCOUNT: &str = "tested";
 
@@ -47,8 +47,8 @@ impl Scene {
         let store = MySqlStore::builder(url)
             .purge_interval(None)
             .max_connections(2)
-            .connect_timeout(PATIENCE)
-            .deadline(PATIENCE);
+            .connect_timeout(LONG_TIMEOUT)
+            .deadline(LONG_TIMEOUT);
         let since = Instant::now();
         let store = store.connect().await.unwrap();
         assert!(is_live(&store, "al", &token_id(1)).await);
@@ -118,7 +118,7 @@ async fn a_failed_connect_is_not_the_loss_of_a_connection() {
     // Now the other connection is idle.
     scene.proxy.black_hole_new(false);
     scene.proxy.drop_connections().await;
-    let checked = timeout(PATIENCE, check).await.unwrap();
+    let checked = timeout(LONG_TIMEOUT, check).await.unwrap();
     assert!(checked.unwrap().is_some());
 }
 
@@ -133,7 +133,7 @@ async fn a_loss_of_a_connection_is_not_a_failed_connect() {
     scene.flows(1).await;
     scene.proxy.black_hole_new(false);
     scene.proxy.drop_connections().await;
-    let checked = timeout(PATIENCE, check).await.unwrap();
+    let checked = timeout(LONG_TIMEOUT, check).await.unwrap();
     assert!(checked.unwrap().unwrap().is_some());
 }
 

@@ -23,7 +23,7 @@ const MAX: usize = 3;
 const OPERATIONS: u128 = 15;
 /// The age at which the store begins to replace its connections.
 const RENEWAL_AGE: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server with the tables and the account, a proxy in front of it, and a store through the proxy.
 async fn stores(deadline: Duration) -> (MariaDb, Proxy, MySqlStore) {
@@ -49,7 +49,7 @@ fn builder(proxy: &Proxy, deadline: Duration) -> MySqlStoreBuilder {
     );
     let builder = MySqlStore::builder(url).purge_interval(None);
     let builder = builder.max_connections(MAX as u32).deadline(deadline);
-    builder.connect_timeout(PATIENCE)
+    builder.connect_timeout(LONG_TIMEOUT)
 }
 
 /// Operations that find all connections in use wait for one, and open no other.
@@ -59,7 +59,7 @@ fn builder(proxy: &Proxy, deadline: Duration) -> MySqlStoreBuilder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_operations_share_the_maximum_of_connections() {
     const ROUNDS: usize = 20;
-    let (mysql, proxy, store) = stores(PATIENCE).await;
+    let (mysql, proxy, store) = stores(LONG_TIMEOUT).await;
     drop(store);
     for _ in 0..ROUNDS {
         let ids = format!("SELECT ID FROM information_schema.PROCESSLIST WHERE USER = '{ACCOUNT}'");
@@ -68,7 +68,7 @@ async fn concurrent_operations_share_the_maximum_of_connections() {
         })
         .await;
         let began = Instant::now();
-        let store = builder(&proxy, PATIENCE).connect().await.unwrap();
+        let store = builder(&proxy, LONG_TIMEOUT).connect().await.unwrap();
         // Without this, one connection would be enough for all.
         proxy.set_delay(Duration::from_millis(50));
         let mut operations = JoinSet::new();

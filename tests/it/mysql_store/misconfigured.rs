@@ -20,7 +20,7 @@ use crate::{
 
 /// The account of the service, which has its privileges table by table: a change of these takes effect at once.
 const ACCOUNT: &str = "tested";
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Failures = Arc<Mutex<Vec<(&'static str, ErrorKind)>>>;
 
@@ -163,8 +163,8 @@ async fn a_password_that_is_wrong_for_a_while_is_a_503() {
 async fn service(mysql: &MariaDb, failures: &Failures) -> Server {
     let store = MySqlStore::builder(mysql.url().replace("app", ACCOUNT))
         .purge_interval(None)
-        .connect_timeout(PATIENCE)
-        .deadline(PATIENCE);
+        .connect_timeout(LONG_TIMEOUT)
+        .deadline(LONG_TIMEOUT);
     let heard = Arc::clone(failures);
     let manager = builder(store.connect().await.unwrap()).on_event(move |event| {
         if let Event::Failed {

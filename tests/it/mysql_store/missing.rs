@@ -18,7 +18,7 @@ use crate::{
 /// once.
 const ACCOUNT: &str = "tested";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 
 const LOGIN: &str = "create";
 const EVICTION: &str = "create over the limit";
@@ -36,7 +36,7 @@ async fn start() -> (MariaDb, MySqlStore) {
         mysql.sql(&grant).await;
     }
     let store = MySqlStore::builder(mysql.url().replace("app", ACCOUNT)).purge_interval(None);
-    let store = store.deadline(PATIENCE).connect_timeout(PATIENCE);
+    let store = store.deadline(LONG_TIMEOUT).connect_timeout(LONG_TIMEOUT);
     let store = store.connect().await.unwrap();
     assert_all_succeed(&store).await;
     (mysql, store)

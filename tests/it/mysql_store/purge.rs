@@ -125,7 +125,7 @@ async fn a_store_may_leave_the_purge_to_others() {
 
 /// The last handle takes the background work and all connections with it.
 #[tokio::test]
-async fn it_ends_with_the_last_handle() {
+async fn the_purge_ends_with_the_last_handle() {
     let mysql = MariaDb::start().await;
     let builder = MySqlStore::builder(mysql.url()).purge_interval(Duration::from_millis(10));
     let store = builder.connect().await.unwrap();

@@ -27,7 +27,7 @@ on_every_store!(
 );
 
 /// Anything that must happen happens within this time, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LONG_TIMEOUT: Duration = Duration::from_secs(30);
 /// Long enough to go away before the reply comes, where time is paused.
 const SLOW_REPLY: Duration = Duration::from_millis(300);
 
@@ -343,7 +343,7 @@ async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
             yield_now().await;
         }
     };
-    timeout(PATIENCE, waiting)
+    timeout(LONG_TIMEOUT, waiting)
         .await
         .unwrap_or_else(|_| panic!("{what} did not come"));
 }

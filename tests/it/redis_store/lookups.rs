@@ -28,7 +28,7 @@ on_every_server!(
 
 /// Far more than share a pipeline.
 const MANY: usize = 1000;
-const PATIENCE: Duration = Duration::from_secs(20);
+const LONG_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// `HGET` and `GET` once for each check, `TIME` once for many.
 async fn checks_at_the_same_time_share_the_time(backend: &impl Server) {
@@ -153,7 +153,7 @@ async fn a_blocked_thread_holds_up_nobody_else(backend: &impl Server) {
         let polled = poll_fn(|cx| Poll::Ready(second.as_mut().poll(cx))).await;
         assert!(polled.is_pending());
         begun.send(()).unwrap();
-        wait_for_done.recv_timeout(PATIENCE).is_ok() && second.await
+        wait_for_done.recv_timeout(LONG_TIMEOUT).is_ok() && second.await
     });
     wait_for_begun.await.unwrap();
     backend.server().thaw();
@@ -174,7 +174,7 @@ async fn a_frozen_server_lets_all_checks_fail(backend: &impl Server) {
         let store = Arc::clone(&store);
         async move { store.check("al", &token_id(1)).await }
     });
-    let answers = timeout(PATIENCE, answers).await;
+    let answers = timeout(LONG_TIMEOUT, answers).await;
     for answer in answers.expect("answers in time") {
         let kind = answer.expect_err("a frozen server").kind();
         assert!(matches!(kind, ErrorKind::Timeout | ErrorKind::Unavailable));
@@ -185,7 +185,7 @@ async fn a_frozen_server_lets_all_checks_fail(backend: &impl Server) {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, recovery).await.expect("a recovery");
+    timeout(LONG_TIMEOUT, recovery).await.expect("a recovery");
 }
 
 fn is_al(store: &Arc<RedisStore>) -> impl Future<Output = bool> + Send + use<> {

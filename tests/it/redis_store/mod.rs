@@ -1,11 +1,11 @@
 //! What only a Redis store can show: its keys, its scripts, and how it gets to its server.
 
 mod acl;
-mod crowds;
 mod foreign_keys;
 mod large_values;
 mod lifetimes;
 mod lookups;
+mod many_sessions;
 mod pages;
 mod pings;
 mod prefixes;

@@ -6,7 +6,7 @@ use tower_bearer_session::{ErrorKind, OnFull, RedisStore, SessionStore, TokenId}
 
 use super::{
     ask,
-    crowds::{KEY, MANY, fill},
+    many_sessions::{KEY, MANY, fill},
 };
 use crate::{
     harness::Proxy,

@@ -3,7 +3,7 @@
 use tower_bearer_session::{MySqlStore, MySqlStoreBuilder, test_util};
 
 use super::{
-    Backend, PATIENCE,
+    Backend, LONG_TIMEOUT,
     remote::{Running, Share},
 };
 use crate::harness::MariaDb;
@@ -31,8 +31,8 @@ impl MySql {
     pub(crate) fn builder(&self) -> MySqlStoreBuilder {
         MySqlStore::builder(self.server().url())
             .table_prefix(format!("{}_", self.0.prefix))
-            .connect_timeout(PATIENCE)
-            .deadline(PATIENCE)
+            .connect_timeout(LONG_TIMEOUT)
+            .deadline(LONG_TIMEOUT)
     }
 }
 

@@ -21,7 +21,7 @@ use self::browser::Browser;
 use crate::examples::Example;
 
 /// How long anything may take, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const LONG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A WebSocket of `alice` is hers, and closed when she logs out elsewhere; nobody else gets one.
 #[tokio::test]
@@ -49,7 +49,7 @@ async fn a_websocket_ends_with_its_session() {
         .unwrap();
     assert_eq!(say(&mut doomed, "one").await, "alice: one");
     log_out(base, &laptop).await;
-    let bye = timeout(PATIENCE, async {
+    let bye = timeout(LONG_TIMEOUT, async {
         loop {
             if let Message::Close(bye) = doomed.next().await.unwrap().unwrap() {
                 return bye;
@@ -100,11 +100,14 @@ async fn server_sent_events_end_with_their_session() {
     let mut stream = stream.await.unwrap();
     // Longer than the interval at which the store is asked.
     for tick in 0..10 {
-        let chunk = timeout(PATIENCE, stream.chunk()).await.unwrap().unwrap();
+        let chunk = timeout(LONG_TIMEOUT, stream.chunk())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(chunk.unwrap(), format!("data: alice: {tick}\n\n"));
     }
     log_out(base, &token).await;
-    let rest = timeout(PATIENCE, async {
+    let rest = timeout(LONG_TIMEOUT, async {
         while stream.chunk().await.unwrap().is_some() {}
     });
     rest.await.expect("the end of the stream");
@@ -136,7 +139,7 @@ async fn a_browser_can_do_all_of_that() {
         return document.getElementById("log").textContent + again.status;
         "#,
     );
-    let log = timeout(PATIENCE, log).await.expect("the tour to end");
+    let log = timeout(LONG_TIMEOUT, log).await.expect("the tour to end");
     assert!(log.ends_with("401"), "{log}");
 }
 
@@ -171,6 +174,6 @@ async fn connect(base: &str, offered: Option<String>) -> Result<Socket, Error> {
 /// What the server answers.
 async fn say(socket: &mut Socket, text: &str) -> String {
     socket.send(Message::text(text)).await.unwrap();
-    let answer = timeout(PATIENCE, socket.next()).await.unwrap();
+    let answer = timeout(LONG_TIMEOUT, socket.next()).await.unwrap();
     answer.unwrap().unwrap().into_text().unwrap().to_string()
 }

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use super::{
     RedisStoreBuilder, config_error,
-    url::{Place, Target},
+    url::{Deployment, Target},
 };
 use crate::{Error, store::redis::wire::dial::Credentials};
 
@@ -16,8 +16,8 @@ impl RedisStoreBuilder {
         let mut tls = target.tls;
         let Credentials { username, password } = &self.sentinel;
         let sentinel = username.is_some() || password.is_some() || self.with_sentinel_tls.is_some();
-        match &mut target.place {
-            Place::Sentinel {
+        match &mut target.deployment {
+            Deployment::Sentinel {
                 service,
                 credentials,
                 tls: sentinel_tls,
@@ -30,14 +30,14 @@ impl RedisStoreBuilder {
                     return Err(config_error("the name of the service is empty"));
                 }
             }
-            Place::Standalone | Place::Cluster if sentinel => {
+            Deployment::Standalone | Deployment::Cluster if sentinel => {
                 let message = "something is set for sentinels, but there are none";
                 return Err(config_error(message));
             }
-            Place::Cluster if target.db != 0 => {
+            Deployment::Cluster if target.db != 0 => {
                 return Err(config_error("a cluster has no database but 0"));
             }
-            Place::Standalone | Place::Cluster => {}
+            Deployment::Standalone | Deployment::Cluster => {}
         }
         // A sentinel that is named twice has one voice.
         let mut seen = HashSet::new();

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicBool};
 
 use tokio::runtime::Handle;
 
-use super::{RedisStoreBuilder, url::Place};
+use super::{RedisStoreBuilder, url::Deployment};
 use crate::{
     Error,
     store::{
@@ -67,7 +67,7 @@ impl RedisStoreBuilder {
             self.tls.secure(dialer, tls)
         };
         let mut secrets = vec![target.credentials.password.clone()];
-        if let Place::Sentinel { credentials, .. } = &target.place {
+        if let Deployment::Sentinel { credentials, .. } = &target.deployment {
             secrets.push(credentials.password.clone());
         }
         let config = Arc::new(LinkConfig {
@@ -80,14 +80,14 @@ impl RedisStoreBuilder {
             max_connection_age: self.max_connection_age,
             is_nameless: AtomicBool::new(false),
             errors: ErrorText::new(secrets.into_iter().flatten()),
-            status: Arc::new(Status::new(target.place.topology())),
+            status: Arc::new(Status::new(target.deployment.topology())),
         });
         let one = |source| Servers::One(Box::new(Node::start(Arc::clone(&config), source)));
         let mut nodes = target.nodes;
-        let servers = match target.place {
-            Place::Standalone => one(Source::Standalone(nodes.swap_remove(0))),
-            Place::Cluster => Servers::Cluster(Cluster::start(Arc::clone(&config), nodes)),
-            Place::Sentinel {
+        let servers = match target.deployment {
+            Deployment::Standalone => one(Source::Standalone(nodes.swap_remove(0))),
+            Deployment::Cluster => Servers::Cluster(Cluster::start(Arc::clone(&config), nodes)),
+            Deployment::Sentinel {
                 service,
                 credentials,
                 tls,

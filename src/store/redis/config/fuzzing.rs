@@ -1,6 +1,6 @@
 //! The parser of URLs, for the fuzz targets.
 
-use super::url::{Place, Target};
+use super::url::{Deployment, Target};
 use crate::{Error, RedisTopology};
 
 /// The content of a URL.
@@ -32,14 +32,14 @@ impl RedisUrl {
     /// Parses a URL as the builder does.
     pub fn parse(url: &str) -> Result<Self, Error> {
         let target = Target::parse(url)?;
-        let topology = target.place.topology();
-        let (service, sentinel, sentinel_tls) = match target.place {
-            Place::Sentinel {
+        let topology = target.deployment.topology();
+        let (service, sentinel, sentinel_tls) = match target.deployment {
+            Deployment::Sentinel {
                 service,
                 credentials,
                 tls,
             } => (service, credentials, tls),
-            Place::Standalone | Place::Cluster => Default::default(),
+            Deployment::Standalone | Deployment::Cluster => Default::default(),
         };
         let nodes = target.nodes.into_iter();
         Ok(Self {

@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use self::{
     tls::Tls,
-    url::{PORT, Place, SENTINEL_PORT, Target},
+    url::{Deployment, PORT, SENTINEL_PORT, Target},
 };
 use crate::{
     Error,
@@ -75,7 +75,7 @@ impl RedisStoreBuilder {
     /// The store refuses a replica. It follows the address to another primary: see
     /// [`max_connection_age`](Self::max_connection_age).
     pub fn standalone(address: impl AsRef<str>) -> Self {
-        Self::at(Place::Standalone, PORT, [address])
+        Self::at(Deployment::Standalone, PORT, [address])
     }
 
     /// Uses the master that these sentinels name for `service`. A sentinel is `host[:port]`, with the default port
@@ -86,28 +86,32 @@ impl RedisStoreBuilder {
         sentinels: impl IntoIterator<Item = impl AsRef<str>>,
         service: impl Into<String>,
     ) -> Self {
-        let place = Place::Sentinel {
+        let deployment = Deployment::Sentinel {
             service: service.into(),
             credentials: Credentials::default(),
             tls: None,
         };
-        Self::at(place, SENTINEL_PORT, sentinels)
+        Self::at(deployment, SENTINEL_PORT, sentinels)
     }
 
     /// Uses the cluster that these nodes belong to. A node is `host[:port]`, with the default port 6379.
     ///
     /// A few nodes are enough, as long as one of them is reachable when the store connects.
     pub fn cluster(nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        Self::at(Place::Cluster, PORT, nodes)
+        Self::at(Deployment::Cluster, PORT, nodes)
     }
 
-    fn at(place: Place, port: u16, nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+    fn at(
+        deployment: Deployment,
+        port: u16,
+        nodes: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Self {
         let nodes = nodes.into_iter().map(|node| {
             let message = "an address of a Redis server is not `host[:port]`";
             Address::parse(node.as_ref(), port).ok_or_else(|| config_error(message))
         });
         let nodes: Result<Vec<_>, _> = nodes.collect();
-        Self::new(nodes.map(|nodes| Target::new(place, nodes)))
+        Self::new(nodes.map(|nodes| Target::new(deployment, nodes)))
     }
 
     /// The ACL user to log in as. Default: the one in the URL.

@@ -23,7 +23,7 @@ pub(super) const SENTINEL_PORT: u16 = 26379;
 #[derive(Clone)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
 pub(super) struct Target {
-    pub(super) place: Place,
+    pub(super) deployment: Deployment,
     /// The server, the sentinels, or some nodes of the cluster.
     pub(super) nodes: Vec<Address>,
     pub(super) credentials: Credentials,
@@ -33,7 +33,7 @@ pub(super) struct Target {
 
 #[derive(Clone)]
 #[cfg_attr(test, derive(Debug, PartialEq))]
-pub(super) enum Place {
+pub(super) enum Deployment {
     Standalone,
     Sentinel {
         service: String,
@@ -45,9 +45,9 @@ pub(super) enum Place {
 }
 
 impl Target {
-    pub(super) fn new(place: Place, nodes: Vec<Address>) -> Self {
+    pub(super) fn new(deployment: Deployment, nodes: Vec<Address>) -> Self {
         Self {
-            place,
+            deployment,
             nodes,
             credentials: Credentials::default(),
             db: 0,
@@ -60,14 +60,14 @@ impl Target {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
         let url = Url::parse(url)
             .map_err(|error| config_error(format!("the Redis URL cannot be read: {error}")))?;
-        let (tls, place) = scheme(url.scheme())?;
+        let (tls, deployment) = scheme(url.scheme())?;
         if url.fragment().is_some() {
             let message = "the Redis URL has a fragment, which means nothing here";
             return Err(config_error(message));
         }
-        let port = match place {
-            Place::Sentinel { .. } => SENTINEL_PORT,
-            Place::Standalone | Place::Cluster => PORT,
+        let port = match deployment {
+            Deployment::Sentinel { .. } => SENTINEL_PORT,
+            Deployment::Standalone | Deployment::Cluster => PORT,
         };
         let first = Address {
             host: config::host(&url, "Redis")?,
@@ -90,7 +90,7 @@ impl Target {
                 })?,
             },
             tls,
-            ..Self::new(place, vec![first])
+            ..Self::new(deployment, vec![first])
         };
         let mut seen = HashSet::new();
         let query = url.query().unwrap_or_default().split('&');
@@ -102,7 +102,7 @@ impl Target {
                 return Err(config_error(format!("the Redis URL has two `{name}`")));
             }
         }
-        if let Place::Sentinel { service, .. } = &target.place
+        if let Deployment::Sentinel { service, .. } = &target.deployment
             && service.is_empty()
         {
             let message = "the Redis URL names no `sentinelServiceName`";
@@ -112,20 +112,20 @@ impl Target {
     }
 
     fn set(&mut self, name: &str, value: String, port: u16) -> Result<(), Error> {
-        match (name, &mut self.place) {
-            ("node", Place::Sentinel { .. } | Place::Cluster) => {
+        match (name, &mut self.deployment) {
+            ("node", Deployment::Sentinel { .. } | Deployment::Cluster) => {
                 let message = "a `node` in the Redis URL is not `host[:port]`";
                 let node = Address::parse(&value, port).ok_or_else(|| config_error(message))?;
                 self.nodes.push(node);
             }
-            ("sentinelServiceName", Place::Sentinel { service, .. }) => *service = value,
-            ("sentinelUsername", Place::Sentinel { credentials, .. }) => {
+            ("sentinelServiceName", Deployment::Sentinel { service, .. }) => *service = value,
+            ("sentinelUsername", Deployment::Sentinel { credentials, .. }) => {
                 credentials.username = Some(value);
             }
-            ("sentinelPassword", Place::Sentinel { credentials, .. }) => {
+            ("sentinelPassword", Deployment::Sentinel { credentials, .. }) => {
                 credentials.password = Some(value);
             }
-            ("sentinelTls", Place::Sentinel { tls, .. }) => {
+            ("sentinelTls", Deployment::Sentinel { tls, .. }) => {
                 let message = "`sentinelTls` in the Redis URL is neither `true` nor `false`";
                 *tls = Some(value.parse().map_err(|_| config_error(message))?);
             }
@@ -152,7 +152,7 @@ impl Target {
     }
 }
 
-impl Place {
+impl Deployment {
     pub(super) fn topology(&self) -> RedisTopology {
         match self {
             Self::Standalone => RedisTopology::Standalone,
@@ -163,23 +163,23 @@ impl Place {
 }
 
 /// Reads a scheme: whether it means TLS, and the kind of servers.
-fn scheme(scheme: &str) -> Result<(bool, Place), Error> {
-    let (server, place) = match scheme.split_once('-') {
-        None => (scheme, Some(Place::Standalone)),
-        Some((server, "cluster")) => (server, Some(Place::Cluster)),
+fn scheme(scheme: &str) -> Result<(bool, Deployment), Error> {
+    let (server, deployment) = match scheme.split_once('-') {
+        None => (scheme, Some(Deployment::Standalone)),
+        Some((server, "cluster")) => (server, Some(Deployment::Cluster)),
         Some((server, "sentinel")) => {
-            let place = Place::Sentinel {
+            let deployment = Deployment::Sentinel {
                 service: String::new(),
                 credentials: Credentials::default(),
                 tls: None,
             };
-            (server, Some(place))
+            (server, Some(deployment))
         }
         Some((server, _)) => (server, None),
     };
-    match (server, place) {
-        ("redis" | "valkey", Some(place)) => Ok((false, place)),
-        ("rediss" | "valkeys", Some(place)) => Ok((true, place)),
+    match (server, deployment) {
+        ("redis" | "valkey", Some(deployment)) => Ok((false, deployment)),
+        ("rediss" | "valkeys", Some(deployment)) => Ok((true, deployment)),
         // Not quoted: a text that is not a URL, such as `password:host`, may have a secret in this place.
         _ => Err(config_error(
             "the scheme of the Redis URL is not supported; use `redis`, `redis-sentinel` or `redis-cluster`, or with \
@@ -209,8 +209,8 @@ mod tests {
         }
     }
 
-    fn sentinel(service: &str, credentials: Credentials, tls: Option<bool>) -> Place {
-        Place::Sentinel {
+    fn sentinel(service: &str, credentials: Credentials, tls: Option<bool>) -> Deployment {
+        Deployment::Sentinel {
             service: service.to_owned(),
             credentials,
             tls,
@@ -219,15 +219,15 @@ mod tests {
 
     #[test]
     fn urls_are_read() {
-        let new = |place, nodes: &[&str]| Target::new(place, addresses(nodes));
+        let new = |deployment, nodes: &[&str]| Target::new(deployment, addresses(nodes));
         for (url, expected) in [
             (
                 "redis://localhost",
-                new(Place::Standalone, &["localhost:6379"]),
+                new(Deployment::Standalone, &["localhost:6379"]),
             ),
             (
                 "valkey://db.example:7000/",
-                new(Place::Standalone, &["db.example:7000"]),
+                new(Deployment::Standalone, &["db.example:7000"]),
             ),
             (
                 "rediss://:s%40fe@10.0.0.1/3",
@@ -235,7 +235,7 @@ mod tests {
                     credentials: credentials(None, "s@fe"),
                     db: 3,
                     tls: true,
-                    ..new(Place::Standalone, &["10.0.0.1:6379"])
+                    ..new(Deployment::Standalone, &["10.0.0.1:6379"])
                 },
             ),
             (
@@ -243,12 +243,12 @@ mod tests {
                 Target {
                     credentials: credentials(Some("app"), "p/w"),
                     db: 15,
-                    ..new(Place::Standalone, &["[::1]:7001"])
+                    ..new(Deployment::Standalone, &["[::1]:7001"])
                 },
             ),
             (
                 "redis-cluster://a?node=b:7000&node=[::1]:7001",
-                new(Place::Cluster, &["a:6379", "b:7000", "[::1]:7001"]),
+                new(Deployment::Cluster, &["a:6379", "b:7000", "[::1]:7001"]),
             ),
             (
                 "redis-sentinel://a?node=b:26380&sentinelServiceName=my%20master",

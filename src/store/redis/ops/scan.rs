@@ -22,7 +22,7 @@ const COUNT: usize = 1000;
 
 /// A place in a scan: where a page begins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ScanPosition {
     /// The cursor; 0 for the first page of a server.
     pub(crate) cursor: u64,
     /// The run of the server that gave the cursor; empty if the cursor is 0.
@@ -41,14 +41,14 @@ pub(crate) struct Part {
 }
 
 /// Keys, and where the next page begins unless this is the last one.
-pub(crate) type KeyPage = (Vec<Vec<u8>>, Option<Place>);
+pub(crate) type KeyPage = (Vec<Vec<u8>>, Option<ScanPosition>);
 
 /// What a server replies to [`commands`].
 pub(crate) type Reply = (Value, String, (u64, Vec<Vec<u8>>));
 
 /// The commands for a page. Only a primary that serves the slot of `probe`, a key that does not exist, executes all of
 /// them.
-pub(crate) fn commands(pattern: &str, place: &Place, probe: &str) -> Pipeline {
+pub(crate) fn commands(pattern: &str, place: &ScanPosition, probe: &str) -> Pipeline {
     let mut commands = ping::commands(probe);
     commands.cmd("INFO").arg("server");
     let scan = commands.cmd("SCAN").arg(place.cursor);
@@ -68,7 +68,7 @@ pub(crate) fn read<T: FromRedisValue>(mut answer: Answer) -> Result<T, Failure> 
     Ok(answer.read()?.reply)
 }
 
-impl Place {
+impl ScanPosition {
     /// The place of the next page at the same server, by what it has replied; `None` after its last page.
     pub(crate) fn next(&self, info: &str, cursor: u64) -> Result<Option<Self>, Failure> {
         let run_id = run_id(info).filter(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric()));
@@ -111,7 +111,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ScanPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.cursor, self.run_id)?;
         match self.part {
@@ -127,7 +127,7 @@ impl Link {
         &self,
         deadline: Instant,
         pattern: &str,
-        place: &Place,
+        place: &ScanPosition,
         probe: &str,
     ) -> Result<KeyPage, Failure> {
         let commands = commands(pattern, place, probe);
@@ -141,8 +141,8 @@ impl Link {
 mod tests {
     use super::*;
 
-    fn place(cursor: u64, run_id: &str) -> Place {
-        Place {
+    fn place(cursor: u64, run_id: &str) -> ScanPosition {
+        ScanPosition {
             cursor,
             run_id: run_id.to_owned(),
             part: None,
@@ -155,16 +155,16 @@ mod tests {
             first_slot: 16383,
             partition: u64::MAX,
         };
-        let in_a_cluster = |place| Place {
+        let in_a_cluster = |place| ScanPosition {
             part: Some(part),
             ..place
         };
         for place in [
             place(7, "abc"),
             in_a_cluster(place(u64::MAX, "0f")),
-            in_a_cluster(Place::default()),
+            in_a_cluster(ScanPosition::default()),
         ] {
-            assert_eq!(Place::parse(&place.to_string()), Some(place));
+            assert_eq!(ScanPosition::parse(&place.to_string()), Some(place));
         }
         for bad in [
             "",
@@ -177,15 +177,15 @@ mod tests {
             "1.a.2.3.4",
             "18446744073709551616.abc",
         ] {
-            assert_eq!(Place::parse(bad), None, "{bad:?}");
+            assert_eq!(ScanPosition::parse(bad), None, "{bad:?}");
         }
     }
 
     #[test]
     fn a_cursor_is_for_the_run_that_gave_it() {
         let info = |run_id| format!("# Server\r\nredis_version:7\r\nrun_id:{run_id}\r\n");
-        let next = |place: Place, info: &str, cursor| place.next(info, cursor).ok();
-        let first = Place::default();
+        let next = |place: ScanPosition, info: &str, cursor| place.next(info, cursor).ok();
+        let first = ScanPosition::default();
         let second = place(5, "abc");
         assert_eq!(
             next(first.clone(), &info("abc"), 5),

@@ -24,7 +24,7 @@ use crate::{
             ops::{
                 confirm::Confirm,
                 lookup::{LookupKeys, LookupReply},
-                scan::{KeyPage, Place},
+                scan::{KeyPage, ScanPosition},
                 write::{Request, Write},
             },
             wire::{
@@ -120,7 +120,11 @@ impl Client {
     }
 
     /// Reads a page of the keys of all sessions, from the first page on or from this place.
-    pub(crate) async fn scan(&self, keys: &Keys, place: Option<Place>) -> Result<KeyPage, Error> {
+    pub(crate) async fn scan(
+        &self,
+        keys: &Keys,
+        place: Option<ScanPosition>,
+    ) -> Result<KeyPage, Error> {
         let deadline = self.deadline();
         let place = place.unwrap_or_default();
         let page = match &self.0.servers {

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use tower_bearer_session::{Error, ErrorKind, RedisStore, RedisStoreBuilder};
 
 use super::{
-    super::{PATIENCE, eventually, everything, is_unavailable},
+    super::{LONG_TIMEOUT, eventually, everything, is_unavailable},
     everything_works,
     fake::{Endpoint, Slots, empty, map_of},
     manager,
@@ -129,8 +129,8 @@ async fn one_node_that_answers_is_enough_whoever_hangs() {
             .map(|node| format!("127.0.0.1:{}", node.port()))
             .collect();
         // Whoever waits for one that hangs, waits for too long.
-        let store = RedisStoreBuilder::cluster(seeds).connect_timeout(4 * PATIENCE);
-        let connecting = tokio::time::timeout(PATIENCE, store.connect());
+        let store = RedisStoreBuilder::cluster(seeds).connect_timeout(4 * LONG_TIMEOUT);
+        let connecting = tokio::time::timeout(LONG_TIMEOUT, store.connect());
         let store = connecting.await.expect("a store soon").unwrap();
         assert!(store.is_connected());
     }
@@ -164,7 +164,7 @@ async fn a_lazy_store_waits_for_its_cluster() {
 /// The error of connecting with default timings, which must come soon.
 async fn refused(url: &str) -> Error {
     let start = Instant::now();
-    let connecting = tokio::time::timeout(PATIENCE, RedisStore::connect(url));
+    let connecting = tokio::time::timeout(LONG_TIMEOUT, RedisStore::connect(url));
     let connected = connecting.await.expect("an end of the attempt");
     println!("refused after {:?}", start.elapsed());
     connected.expect_err("no connection")

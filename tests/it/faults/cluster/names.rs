@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tower_bearer_session::{RedisStore, RedisStoreBuilder, Token, TokenManager};
 
 use super::{
-    super::{PATIENCE, eventually, within},
+    super::{LONG_TIMEOUT, eventually, within},
     ask, sessions_key,
 };
 use crate::harness::{Flavor, Proxy, RedisServer};
@@ -80,7 +80,7 @@ impl Scene {
     ) -> Sessions {
         let url = format!("redis-cluster://app:pw@{host}:{}", self.forwarder.port());
         let builder = RedisStore::builder(url).deadline(Duration::from_secs(3));
-        let builder = configure(builder.connect_timeout(PATIENCE));
+        let builder = configure(builder.connect_timeout(LONG_TIMEOUT));
         let store = builder.connect().await.unwrap();
         let endpoint = format!("{host}:{}", self.forwarder.port());
         assert_eq!(store.health().primaries()[0].address(), endpoint);
@@ -178,7 +178,9 @@ async fn connections_to_a_node_known_by_ip_address_do_not_age() {
 async fn a_node_that_says_that_the_cluster_is_down_is_connected_to_anew() {
     for host in ["localhost", "127.0.0.1"] {
         let scene = Scene::new(host).await;
-        let sessions = scene.sessions(host, |builder| builder.max_connection_age(PATIENCE * 100));
+        let sessions = scene.sessions(host, |builder| {
+            builder.max_connection_age(LONG_TIMEOUT * 100)
+        });
         let sessions = sessions.await;
         let connections = async |server| -> u64 {
             let info: String = ask(server, &["INFO", "stats"]).await;

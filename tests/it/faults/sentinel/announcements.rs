@@ -7,7 +7,7 @@ use tower_bearer_session::{RedisStore, SessionStore};
 
 use super::{
     super::patient_store,
-    PATIENCE, SentinelSet, address, eventually,
+    LONG_TIMEOUT, SentinelSet, address, eventually,
     fake::{FakeSentinel, View, url},
     within,
 };
@@ -262,7 +262,10 @@ async fn a_promotion_that_no_sentinel_sees_is_used_until_it_is_given_up() {
     assert_eq!(named.1, old.port(), "what the sentinel says");
     log_in(&store, "al", &token_id(1)).await;
 
-    within(2 * PATIENCE, "the old master", async || uses(&store, old)).await;
+    within(2 * LONG_TIMEOUT, "the old master", async || {
+        uses(&store, old)
+    })
+    .await;
     log_in(&store, "bo", &token_id(1)).await;
     assert_eq!(old.cmd(&["HLEN", "tbs:tokens:{bo}"]).await, Value::Int(1));
 }

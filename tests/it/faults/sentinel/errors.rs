@@ -6,7 +6,7 @@ use tokio::time::timeout;
 use tower_bearer_session::{Error, RedisStore};
 
 use super::{
-    PATIENCE, RedisServer, SentinelOptions, SentinelSet, everything, is_live, is_unavailable,
+    LONG_TIMEOUT, RedisServer, SentinelOptions, SentinelSet, everything, is_live, is_unavailable,
     manager,
 };
 use crate::harness::Flavor;
@@ -70,7 +70,7 @@ async fn the_server_is_a_sentinel() {
     let set = SentinelSet::start().await;
     let url = set.sentinels()[0].url();
     let start = Instant::now();
-    let error = timeout(PATIENCE, RedisStore::connect(&url)).await;
+    let error = timeout(LONG_TIMEOUT, RedisStore::connect(&url)).await;
     let error = error
         .expect("an end of the attempt")
         .expect_err("no server");
@@ -151,7 +151,7 @@ async fn assert_works(url: &str) {
 /// The error of connecting with default timings, which must come soon.
 async fn refused(url: &str) -> Error {
     let start = Instant::now();
-    let connecting = timeout(PATIENCE, RedisStore::connect(url));
+    let connecting = timeout(LONG_TIMEOUT, RedisStore::connect(url));
     let connected = connecting.await.expect("an end of the attempt");
     let error = connected.expect_err("no connection");
     println!(

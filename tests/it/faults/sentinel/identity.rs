@@ -4,7 +4,7 @@ use tower_bearer_session::{RedisStore, SessionStore};
 
 use super::{
     super::everything,
-    PATIENCE,
+    LONG_TIMEOUT,
     fake::{FakeSentinel, View, url},
     is_unavailable,
 };
@@ -62,7 +62,7 @@ async fn a_server_that_the_sentinels_do_not_watch_is_refused() {
             let error = store.check("al", &token_id(1)).await.unwrap_err();
             assert!(error.is_fault(), "{error:?}");
         }
-        let connecting = RedisStore::builder(url(&sentinels)).connect_timeout(PATIENCE / 3);
+        let connecting = RedisStore::builder(url(&sentinels)).connect_timeout(LONG_TIMEOUT / 3);
         let error = connecting.connect().await.unwrap_err();
         assert!(is_unavailable(&error), "{error:?}");
         let text = everything(&error);

@@ -3,7 +3,7 @@
 use tower_bearer_session::{RedisStore, Token, TokenManager};
 
 use super::{
-    PATIENCE, POLL, RedisServer, SentinelOptions, SentinelSet, calm_down, is_live, manager,
+    LONG_TIMEOUT, POLL, RedisServer, SentinelOptions, SentinelSet, calm_down, is_live, manager,
     replace, replicated, settled, while_master,
 };
 
@@ -27,7 +27,7 @@ impl Scene {
         .await;
         let url = set.url().replace("://", "://app:pw@");
         // The machine may be busy.
-        let store = RedisStore::builder(&url).deadline(PATIENCE);
+        let store = RedisStore::builder(&url).deadline(LONG_TIMEOUT);
         let idle = TokenManager::new(store.connect().await.expect("a store"));
         let token = idle.set_token("al", None).await.unwrap();
         replicated(set.master().await, 2).await;

@@ -23,7 +23,7 @@ use redis::Value;
 use tokio::time::timeout;
 use tower_bearer_session::{RedisStore, TokenManager};
 
-use super::{Load, PATIENCE, eventually, everything, is_unavailable, serve, service, within};
+use super::{LONG_TIMEOUT, Load, eventually, everything, is_unavailable, serve, service, within};
 use crate::harness::{RedisServer, SentinelOptions, SentinelSet};
 
 /// How long it may take until a store knows what all sentinels know: one poll, and what a busy machine needs.
@@ -34,7 +34,7 @@ const FOLLOWED: Duration = Duration::from_secs(15);
 
 /// A store of its own, which has more time than by default to connect.
 async fn fresh_store(url: &str) -> RedisStore {
-    let builder = RedisStore::builder(url).connect_timeout(PATIENCE / 3);
+    let builder = RedisStore::builder(url).connect_timeout(LONG_TIMEOUT / 3);
     builder.connect().await.expect("a store")
 }
 
@@ -92,7 +92,7 @@ async fn settled<'a>(set: &'a SentinelSet, old: &RedisServer) -> &'a RedisServer
     set.new_master(old).await;
     calm_down(set).await;
     // One that is stuck is given up after the failover-timeout, several times over.
-    within(4 * PATIENCE, "the end of all failovers", async || {
+    within(4 * LONG_TIMEOUT, "the end of all failovers", async || {
         for sentinel in running(set) {
             let state = sentinel.cmd(&["SENTINEL", "MASTER", "mymaster"]).await;
             let state: HashMap<String, String> = redis::from_redis_value(state).expect("a state");
@@ -140,7 +140,7 @@ async fn replace<'a>(
         // Refused while one is under way.
         let asked = failover.exec_async(&mut sentinel.client().await).await;
         // On a busy machine it may be given up.
-        match timeout(PATIENCE / 3, set.new_master(old)).await {
+        match timeout(LONG_TIMEOUT / 3, set.new_master(old)).await {
             Ok(new) => return new,
             Err(_) => println!("no failover yet: {asked:?}"),
         }

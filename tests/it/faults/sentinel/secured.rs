@@ -2,7 +2,7 @@
 
 use tower_bearer_session::{RedisStore, RedisStoreBuilder};
 
-use super::{Load, PATIENCE, SentinelOptions, SentinelSet, fails_over, quiesce, serve};
+use super::{LONG_TIMEOUT, Load, SentinelOptions, SentinelSet, fails_over, quiesce, serve};
 use crate::harness::Pki;
 
 /// Nodes and sentinels have passwords, and speak TLS.
@@ -41,7 +41,7 @@ async fn the_sentinels_are_plain() {
     assert_ne!(url, set.url());
     let by_url = RedisStore::builder(format!("{url}&sentinelTls=false")).tls_roots(pki.ca());
     by_url
-        .connect_timeout(PATIENCE / 3)
+        .connect_timeout(LONG_TIMEOUT / 3)
         .connect()
         .await
         .unwrap();
@@ -61,7 +61,7 @@ async fn secured(pki: &Pki, sentinel_password: Option<&str>) -> SentinelSet {
 
 async fn survives_a_kill(set: &SentinelSet, builder: RedisStoreBuilder) {
     // Handshakes take their time on a busy machine.
-    let store = builder.connect_timeout(PATIENCE / 3).connect().await;
+    let store = builder.connect_timeout(LONG_TIMEOUT / 3).connect().await;
     let server = serve(store.unwrap()).await;
     let mut load = Load::start(&server).await;
     let old = set.master().await;

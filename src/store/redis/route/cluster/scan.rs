@@ -13,7 +13,7 @@ use super::{Cluster, map::slot_of, partition::Partition, unavailable};
 use crate::store::redis::{
     conn::link::{Failure, OnDrop},
     keys::Keys,
-    ops::scan::{self, KeyPage, Part, Place, Reply},
+    ops::scan::{self, KeyPage, Part, Reply, ScanPosition},
     route::node::Lane,
     wire::fault::Fault,
 };
@@ -24,7 +24,7 @@ impl Cluster {
         &self,
         deadline: Instant,
         keys: &Keys,
-        place: &Place,
+        place: &ScanPosition,
     ) -> Result<KeyPage, Failure> {
         let first_slot = place.part.map_or(0, |part| part.first_slot);
         let map = self.map_by(deadline).await?;
@@ -69,13 +69,13 @@ impl Cluster {
             })
         };
         let next = match place.next(&info, cursor)? {
-            Some(next) => Some(Place {
+            Some(next) => Some(ScanPosition {
                 part: part(first_slot),
                 ..next
             }),
-            None => partition.next().map(|first_slot| Place {
+            None => partition.next().map(|first_slot| ScanPosition {
                 part: part(first_slot),
-                ..Place::default()
+                ..ScanPosition::default()
             }),
         };
         Ok((found, next))
