@@ -137,11 +137,8 @@ impl RedisStore {
 
     /// Tells scripts whether they run on a node of a cluster.
     fn cluster_arg(&self) -> &'static str {
-        if self.client.is_cluster() {
-            "cluster"
-        } else {
-            ""
-        }
+        let is_cluster = self.client.is_cluster();
+        is_cluster.then_some("cluster").unwrap_or_default()
     }
 
     /// What is known of the servers and the connections to them, without asking them.
