@@ -137,8 +137,10 @@ impl RedisStore {
 
     /// Tells scripts whether they run on a node of a cluster.
     fn cluster_arg(&self) -> &'static str {
-        let is_cluster = self.client.is_cluster();
-        is_cluster.then_some("cluster").unwrap_or_default()
+        match self.client.is_cluster() {
+            true => "cluster",
+            false => "",
+        }
     }
 
     /// What is known of the servers and the connections to them, without asking them.
