@@ -55,10 +55,12 @@ pub(super) fn map_of(slots: &Slots, words: &[&str]) -> Reply {
 pub(super) fn empty(words: &[&str]) -> Reply {
     match words {
         ["GET" | "HGET", ..] => Some(NIL.to_owned()),
-        // A write, with the time.
-        ["EVALSHA", ..] => Some(array(
-            [":2000000000000000", ":0"].map(|n| format!("{n}\r\n")),
-        )),
+        // A change of a session that is not there, with the time.
+        ["EVALSHA", ..] => {
+            let number = |n: u64| format!(":{n}\r\n");
+            let outcome = array([bulk("no"), number(0), number(0)]);
+            Some(array([number(2_000_000_000_000_000), outcome]))
+        }
         // On the connection of the checks, which must not hang.
         ["CLUSTER", ..] => Some(error("ERR not told")),
         _ => None,
