@@ -7,12 +7,12 @@ use super::{
     listener::{Hook, Listener},
     load::SingleFlight,
     loader::{ErasedLoadUser, Loader},
-    login::Undos,
     observe::Observer,
     renew::Renewals,
     sessions::Sessions,
     slot::MAX_LOAD_TIME,
     types::check_ttl,
+    undo::Undos,
 };
 use crate::{
     Error, ErrorKind, OnFull, SessionStore,

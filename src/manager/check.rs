@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Event, TokenManager, sessions::Sessions};
+use super::{TokenManager, sessions::Change};
 use crate::{
     Error, ErrorKind, RefusalReason, TokenId, User,
     store::{Checked, Lookup, TokenStatus},
@@ -78,11 +78,9 @@ impl<D> TokenManager<D> {
         reason: RefusalReason,
     ) -> Result<(), Error> {
         if reason == RefusalReason::Reused {
-            let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-            let session = token.ids.session;
-            let work = sessions.clone().end_reused(Arc::clone(&user_id), session);
-            let ending = sessions.run_to_completion("delete", user_id, Some(session), work);
-            ending.await?;
+            let (user_id, session) = (Arc::clone(&token.user_id), token.ids.session);
+            let change = Change::Reused(session);
+            self.inner.sessions.end(user_id, session, change).await?;
         }
         self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
         Ok(())
@@ -119,19 +117,5 @@ impl Late {
             RefusalReason::Reused if self == Self::IsRefused => RefusalReason::Replaced,
             reason => reason,
         }
-    }
-}
-
-impl Sessions {
-    /// Ends the session of a reused token.
-    async fn end_reused(self, user_id: Arc<str>, token_id: TokenId) -> Result<(), Error> {
-        let was_live = self.store.delete(&user_id, &token_id).await?;
-        if was_live {
-            self.listener.tell(&Event::Reused {
-                user_id: &user_id,
-                token_id: &token_id,
-            });
-        }
-        Ok(())
     }
 }

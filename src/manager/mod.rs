@@ -15,10 +15,11 @@ use self::{
     decoded_users::DecodedUsers,
     format::Format,
     load::SingleFlight,
-    login::{Login, Undos},
+    login::Login,
     renew::Renewals,
     sessions::Sessions,
     types::{check_ttl, encode_metadata},
+    undo::Undos,
 };
 use crate::{
     Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
@@ -47,6 +48,7 @@ mod slot;
 #[cfg(feature = "tracing")]
 mod trace;
 mod types;
+mod undo;
 mod users;
 
 /// Issues, checks, refreshes, lists and revokes tokens, and caches their users.
@@ -299,7 +301,8 @@ impl<D> TokenManager<D> {
         self.inner.sessions.store.ping().await
     }
 
-    fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
+    /// The time to live that a caller asked for, checked.
+    pub(crate) fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
         check_ttl(ttl.into().unwrap_or(self.inner.token_ttl))
     }
 }

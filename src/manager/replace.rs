@@ -11,9 +11,9 @@ use super::{
     Event, TokenManager,
     background::spawn,
     check::{Late, accept},
-    login::{Undos, until_undone},
     replacement::{ReplaceOptions, Replacement},
     sessions::{Change, Done, Sessions},
+    undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
 };
 use crate::{
     Error, ErrorKind, TokenId,
@@ -91,12 +91,12 @@ impl<D> TokenManager<D> {
     pub(crate) async fn refresh_session(
         &self,
         token: &ParsedToken,
-        ttl: impl Into<Option<Duration>>,
+        ttl: Duration,
         late: Late,
     ) -> Result<bool, Error> {
         let change = SessionChange {
             if_token: Some(token.ids.token),
-            ..SessionChange::refresh(self.token_ttl(ttl)?)
+            ..SessionChange::refresh(ttl)
         };
         let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
         let session = token.ids.session;
@@ -125,14 +125,14 @@ impl<D> TokenManager<D> {
         change.if_token = Some(ids.token);
         change.new_token = Some(NewToken::new(new.ids().token, grace));
         let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-        let undo = Undo {
+        let rotate = Rotate {
             sessions: sessions.clone(),
             undos: Arc::clone(&self.inner.undos),
             user_id: Arc::clone(&user_id),
             ids,
             new: new.ids().token,
         };
-        let work = undo.replace(change);
+        let work = rotate.run(change);
         let replacing = sessions.run_to_completion("update", user_id, Some(ids.session), work);
         match replacing.await? {
             Some(unclaimed) => {
@@ -151,9 +151,9 @@ impl<D> TokenManager<D> {
     }
 }
 
-/// A replacement, and what it takes to undo it.
+/// A replacement of the token of a session by `new`.
 #[derive(Clone)]
-struct Undo {
+struct Rotate {
     sessions: Sessions,
     undos: Arc<Undos>,
     user_id: Arc<str>,
@@ -161,31 +161,27 @@ struct Undo {
     new: TokenId,
 }
 
-impl Undo {
+impl Rotate {
     /// Replaces the token. `None` if the session is not live or the token is not its current one. If the outcome is
     /// unknown because of a fault, a panic or an abandoned call, the replacement is undone in the background.
-    async fn replace(self, change: SessionChange) -> Result<Option<Unclaimed>, Error> {
+    async fn run(self, change: SessionChange) -> Result<Option<Unclaimed>, Error> {
         let mut undo = UndoOnDrop::new(self);
-        let Undo {
+        let Rotate {
             sessions,
             user_id,
             ids,
             ..
-        } = &undo.replacement;
+        } = &undo.write;
         match sessions.store.update(user_id, &ids.session, &change).await {
             Ok(Some(updated)) => {
-                let ended = change.end_others.then(|| {
-                    let kept = Some(ids.session);
-                    let sessions_ended = updated.ended;
-                    sessions.done(
-                        Arc::clone(user_id),
-                        Change::LoggedOutAll {
-                            kept,
-                            sessions: sessions_ended,
-                        },
-                    )
-                });
-                undo.is_done = Some(true);
+                let ended = Change::LoggedOutAll {
+                    kept: Some(ids.session),
+                    sessions: updated.ended,
+                };
+                let ended = change
+                    .end_others
+                    .then(|| sessions.done(Arc::clone(user_id), ended));
+                undo.fate = Fate::Done;
                 Ok(Some(Unclaimed {
                     undo,
                     _ended: ended,
@@ -193,18 +189,18 @@ impl Undo {
                 }))
             }
             Ok(None) => {
-                undo.is_done = None;
+                undo.fate = Fate::Settled;
                 Ok(None)
             }
             Err(error) => {
-                if !error.is_fault() {
-                    undo.is_done = None;
-                }
+                undo.failed(&error);
                 Err(error)
             }
         }
     }
+}
 
+impl Undo for Rotate {
     /// Makes the replaced token the current one again: nobody has the new one.
     fn undo(self, runtime: &Handle, is_done: bool) {
         let failed = {
@@ -234,58 +230,31 @@ impl Undo {
     }
 }
 
-/// Undoes a replacement on drop, unless its outcome is settled.
-struct UndoOnDrop {
-    replacement: Undo,
-    /// Whether it is known to be done; `None` if there is nothing to undo.
-    is_done: Option<bool>,
-    /// `None` outside of a runtime, where the replacement runs in the caller.
-    runtime: Option<Handle>,
-}
-
-impl UndoOnDrop {
-    fn new(replacement: Undo) -> Self {
-        Self {
-            replacement,
-            is_done: Some(false),
-            runtime: Handle::try_current().ok(),
-        }
-    }
-}
-
-impl Drop for UndoOnDrop {
-    fn drop(&mut self) {
-        if let (Some(runtime), Some(is_done)) = (&self.runtime, self.is_done) {
-            self.replacement.clone().undo(runtime, is_done);
-        }
-    }
-}
-
 /// A replacement whose new token its caller has not claimed yet.
 ///
 /// The order of the fields is that of their drop: the undo begins before the hook hears of the sessions that have ended,
 /// because it may panic.
 struct Unclaimed {
-    undo: UndoOnDrop,
+    undo: UndoOnDrop<Rotate>,
     _ended: Option<Done>,
     updated: Updated,
 }
 
 impl Unclaimed {
     fn claim(mut self) -> Updated {
-        let Undo {
+        let Rotate {
             sessions,
             user_id,
             ids,
             ..
-        } = &self.undo.replacement;
+        } = &self.undo.write;
         sessions.listener.tell(&Event::Replaced {
             user_id,
             token_id: &ids.session,
             expires_at: self.updated.expires_at,
         });
         // Only now: it is also undone if the hook panics.
-        self.undo.is_done = None;
+        self.undo.fate = Fate::Settled;
         self.updated
     }
 }

@@ -28,9 +28,14 @@ impl Sessions {
         Ok(updated.map(|_| self.done(user_id, Change::Refreshed(token_id))))
     }
 
-    async fn delete(self, user_id: Arc<str>, token_id: TokenId) -> Result<Option<Done>, Error> {
+    async fn delete(
+        self,
+        user_id: Arc<str>,
+        token_id: TokenId,
+        change: Change,
+    ) -> Result<Option<Done>, Error> {
         let deleted = self.store.delete(&user_id, &token_id).await?;
-        Ok(deleted.then(|| self.done(user_id, Change::LoggedOut(token_id))))
+        Ok(deleted.then(|| self.done(user_id, change)))
     }
 
     async fn delete_all(
@@ -41,6 +46,18 @@ impl Sessions {
         let sessions = self.store.delete_all(&user_id, kept.as_ref()).await?;
         let change = Change::LoggedOutAll { kept, sessions };
         Ok((sessions, self.done(user_id, change)))
+    }
+
+    /// Ends a session, even if the caller is dropped; `change` tells why. Returns whether it was live.
+    pub(super) async fn end(
+        &self,
+        user_id: Arc<str>,
+        token_id: TokenId,
+        change: Change,
+    ) -> Result<bool, Error> {
+        let work = self.clone().delete(Arc::clone(&user_id), token_id, change);
+        let deleting = self.run_to_completion("delete", user_id, Some(token_id), work);
+        Ok(deleting.await?.is_some())
     }
 
     /// Ends all sessions of a user, except `kept`, even if the caller is dropped; returns their number.
@@ -91,6 +108,7 @@ pub(super) enum Change {
     Evicted(TokenId),
     Refreshed(TokenId),
     LoggedOut(TokenId),
+    Reused(TokenId),
     LoggedOutAll {
         kept: Option<TokenId>,
         sessions: u64,
@@ -104,6 +122,7 @@ impl Drop for Done {
             Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
             Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
             Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
+            Change::Reused(token_id) => Event::Reused { user_id, token_id },
             Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
                 user_id,
                 kept: kept.as_ref(),
@@ -119,10 +138,8 @@ impl<D> TokenManager<D> {
         user_id: &str,
         token_id: &TokenId,
     ) -> Result<bool, Error> {
-        let (sessions, user_id) = (&self.inner.sessions, Arc::<str>::from(user_id));
-        let work = sessions.clone().delete(Arc::clone(&user_id), *token_id);
-        let deleting = sessions.run_to_completion("delete", user_id, Some(*token_id), work);
-        Ok(deleting.await?.is_some())
+        let (sessions, change) = (&self.inner.sessions, Change::LoggedOut(*token_id));
+        sessions.end(user_id.into(), *token_id, change).await
     }
 
     pub(super) async fn delete_all_but(

@@ -70,7 +70,7 @@ impl<D> Session<D> {
     /// `None` stands for the manager's token ttl. Returns `false` if the session has already ended, because a refresh
     /// never brings a session back, or if the token of the request was replaced.
     pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
-        let token = self.parsed();
+        let (token, ttl) = (self.parsed(), self.manager.token_ttl(ttl)?);
         let refreshing = self.manager.refresh_session(&token, ttl, Late::IsRefused);
         refreshing.await
     }
