@@ -42,6 +42,17 @@ async fn call(
     response.map(|_| ())
 }
 
+/// The handle that a handler has of a request with this token.
+async fn handle(manager: &TokenManager, token: &Token) -> Session {
+    let inner = service_fn(async |request: Request<()>| {
+        let session: &Session = request.extensions().get().unwrap();
+        Ok::<_, Infallible>(Response::new(Some(session.clone())))
+    });
+    let service = SessionLayer::new(manager.clone()).layer(inner);
+    let response = service.oneshot(request(token)).await.unwrap();
+    response.into_body().unwrap()
+}
+
 async fn replaced(manager: &TokenManager, token: &Token, options: ReplaceOptions) -> Token {
     let mut response = call(manager, token, Some(options)).await;
     match response.extensions_mut().remove::<Replacement>() {
@@ -154,17 +165,7 @@ async fn a_replacement_whose_token_reaches_nobody_is_undone() {
 async fn an_old_handle_is_no_reuse() {
     let manager: TokenManager = TokenManager::new(MemoryStore::new());
     let token = manager.set_token("al", DAY).await.unwrap();
-    let service =
-        SessionLayer::new(manager.clone()).layer(service_fn(async |request: Request<()>| {
-            let session: &Session = request.extensions().get().unwrap();
-            Ok::<_, Infallible>(Response::new(Some(session.clone())))
-        }));
-    let handle = service
-        .oneshot(request(&token))
-        .await
-        .unwrap()
-        .into_body()
-        .unwrap();
+    let handle = handle(&manager, &token).await;
     let new = replaced(&manager, &token, ReplaceOptions::new()).await;
     tokio::time::sleep(HOUR).await;
     assert!(!handle.refresh(None).await.unwrap());
@@ -207,22 +208,13 @@ async fn a_slow_load_is_no_reuse() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_of_a_replaced_token_ends_with_its_grace() {
     let manager: TokenManager = TokenManager::new(MemoryStore::new());
-    let service =
-        SessionLayer::new(manager.clone()).layer(service_fn(async |request: Request<()>| {
-            let session: &Session = request.extensions().get().unwrap();
-            Ok::<_, Infallible>(Response::new(Some(session.clone())))
-        }));
-    let handle = async |token: &Token| {
-        let response = service.clone().oneshot(request(token)).await;
-        response.unwrap().into_body().unwrap()
-    };
     let token = manager.set_token("al", DAY).await.unwrap();
-    let old = handle(&token).await;
+    let old = handle(&manager, &token).await;
     let mut end = std::pin::pin!(old.revoked());
     let moment = Duration::from_secs(1);
     tokio::time::timeout(moment, &mut end).await.unwrap_err();
     let new = replaced(&manager, &token, ReplaceOptions::new().grace(60 * moment)).await;
-    let new = handle(&new).await;
+    let new = handle(&manager, &new).await;
     tokio::time::timeout(50 * moment, &mut end)
         .await
         .unwrap_err();
