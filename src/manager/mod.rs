@@ -139,8 +139,8 @@ impl<D> TokenManager<D> {
     /// seconds. An undo makes at most five attempts while the store fails. An attempt lasts until the store's own time
     /// limit at most, and 60 seconds at a store that has none, and each attempt that fails is reported as a failed
     /// `delete`. A manager undoes at most 1,024 logins that have started a session at the same time, and 1,024 of which
-    /// this is unknown; one more is not undone, and is reported as a failed `delete`. All users share these numbers:
-    /// limit the rate of logins of each account.
+    /// this is unknown; one more is not undone, and is reported as a failed `delete`. All users share these numbers, and
+    /// so do [replacements](Self::replace_token): limit the rate of logins of each account.
     ///
     /// Sessions that an undone login has evicted stay ended.
     ///

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower_bearer_session::{
-    Error, ErrorKind, Event, MemoryStore, TokenManager,
+    Error, ErrorKind, Event, MemoryStore, ReplaceOptions, TokenManager,
     store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     test_util::Faults,
 };
@@ -92,6 +92,43 @@ async fn undos_in_flight_are_bounded() {
     sleep(HOUR).await;
     assert!(faults.on(Operation::Delete).calls() > before);
     assert_eq!(dropped.load(Ordering::Relaxed), MORE);
+}
+
+/// Replacements share the numbers of logins: one that cannot be undone is reported.
+#[tokio::test(start_paused = true)]
+async fn replacements_share_the_bound_on_undos() {
+    const MOST: usize = 1024;
+    let (faults, dropped) = (Faults::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&dropped);
+    let builder = TokenManager::builder(faults.wrap(MemoryStore::new()));
+    let manager: TokenManager = builder
+        .on_event(move |event| {
+            if let Event::Failed {
+                operation: "update",
+                error,
+                ..
+            } = event
+                && error.to_string().contains("not undone")
+            {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        })
+        .build()
+        .unwrap();
+    let token = manager.set_token("al", HOUR).await.unwrap();
+    faults.on(Operation::Create).fail(ErrorKind::Timeout);
+    faults.on(Operation::Delete).delay(Duration::from_secs(5));
+    for _ in 0..MOST {
+        manager.set_token("al", HOUR).await.unwrap_err();
+    }
+    faults.on(Operation::Update).fail(ErrorKind::Timeout);
+    let options = ReplaceOptions::new();
+    let replaced = manager.replace_token(token.expose_secret(), options).await;
+    replaced.unwrap_err();
+    yield_now().await;
+    assert_eq!(dropped.load(Ordering::Relaxed), 1);
+    // The only call is the replacement itself.
+    assert_eq!(faults.on(Operation::Update).calls(), 1);
 }
 
 /// A store that never answers breaks its contract; it keeps neither a call whose caller has gone away nor an undo.
