@@ -23,6 +23,7 @@ pub struct User<D = serde_json::Value> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenState {
     pub(crate) ids: TokenIds,
+    pub(crate) now: SystemTime,
     pub(crate) remaining: Duration,
     /// The end of the grace of a token that was replaced.
     pub(crate) usable_until: Option<SystemTime>,
@@ -38,6 +39,7 @@ impl TokenState {
         let end = usable_until.map_or(session.expires_at, |end| end.min(session.expires_at));
         Self {
             ids,
+            now: checked.now,
             remaining: end.duration_since(checked.now).unwrap_or_default(),
             usable_until,
             expires_at: session.expires_at,

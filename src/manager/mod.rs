@@ -163,7 +163,7 @@ impl<D> TokenManager<D> {
 
     /// Starts a session like [`set_token`](Self::set_token), with all options.
     ///
-    /// Returns the token, its expiry, and the sessions that were evicted to keep the
+    /// Returns the token, its times, and the sessions that were evicted to keep the
     /// [limit](TokenManagerBuilder::session_limit).
     ///
     /// # Errors
@@ -195,7 +195,9 @@ impl<D> TokenManager<D> {
         })?;
         Ok(IssuedToken {
             token,
+            issued_at: created.session.created_at,
             expires_at: created.session.expires_at,
+            ends_at: created.session.ends_at,
             evicted: created.evicted.into_iter().map(TokenInfo::new).collect(),
         })
     }

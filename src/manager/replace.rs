@@ -8,7 +8,7 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::{
-    Event, TokenManager,
+    Event, IssuedToken, TokenManager,
     background::spawn,
     check::{Late, accept},
     replacement::{ReplaceOptions, Replacement},
@@ -52,7 +52,7 @@ impl<D> TokenManager<D> {
     /// // After a change of the password.
     /// let options = ReplaceOptions::new().authenticated().end_others();
     /// match manager.replace_token(token.expose_secret(), options).await? {
-    ///     Replacement::Replaced { token, .. } => { /* send it to the client */ }
+    ///     Replacement::Replaced { issued, .. } => { /* send issued.token to the client */ }
     ///     Replacement::AlreadyReplaced => { /* 409: another request of the client has the new token */ }
     ///     _ => { /* 401 */ }
     /// }
@@ -77,8 +77,8 @@ impl<D> TokenManager<D> {
         let checked = self.look_up_token(&token).wait().await?;
         match accept(token.ids, checked) {
             Ok(checked) => {
-                let ends_at = checked.session.ends_at;
-                self.replace(&token, ends_at, change, Late::IsReuse).await
+                let times = (checked.now, checked.session.ends_at);
+                self.replace(&token, times, change, Late::IsReuse).await
             }
             Err(reason) => {
                 self.refuse(&token, reason).await?;
@@ -111,11 +111,12 @@ impl<D> TokenManager<D> {
         Ok(refreshed)
     }
 
-    /// Replaces the token of a session that ends at `ends_at`. `late` tells what it means if the token is past its grace.
+    /// Replaces the token of a session that was checked at `issued_at` and ends at `ends_at`. `late` tells what it means
+    /// if the token is past its grace.
     pub(crate) async fn replace(
         &self,
         token: &ParsedToken,
-        ends_at: Option<SystemTime>,
+        (issued_at, ends_at): (SystemTime, Option<SystemTime>),
         (mut change, grace): (SessionChange, Duration),
         late: Late,
     ) -> Result<Replacement, Error> {
@@ -137,9 +138,15 @@ impl<D> TokenManager<D> {
         match replacing.await? {
             Some(unclaimed) => {
                 let updated = unclaimed.claim();
-                Ok(Replacement::Replaced {
+                let issued = IssuedToken {
                     token: new,
+                    issued_at,
                     expires_at: updated.expires_at,
+                    ends_at,
+                    evicted: Vec::new(),
+                };
+                Ok(Replacement::Replaced {
+                    issued,
                     ended: updated.ended,
                 })
             }

@@ -1,9 +1,9 @@
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::types::{check_ttl, encode_metadata};
-use crate::{Error, RefusalReason, Token, store::SessionChange};
+use super::types::{IssuedToken, check_ttl, encode_metadata};
+use crate::{Error, RefusalReason, store::SessionChange};
 
 /// The default grace of a replaced token.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -103,10 +103,8 @@ pub enum Replacement {
     /// The token was replaced.
     #[non_exhaustive]
     Replaced {
-        /// The new token, to send to the client.
-        token: Token,
-        /// When the session expires unless it is refreshed, by the store's clock.
-        expires_at: SystemTime,
+        /// The new token, to send to the client. It has evicted no sessions.
+        issued: IssuedToken,
         /// How many other sessions of the user were [ended](ReplaceOptions::end_others), which may include some that
         /// had already expired.
         ended: u64,

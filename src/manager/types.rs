@@ -59,14 +59,19 @@ impl TokenOptions {
     }
 }
 
-/// A new token, with its expiry and the sessions that were evicted for it.
+/// A new token, with its times by the store's clock, and the sessions that were evicted for it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct IssuedToken {
     /// The token, to send to the client.
     pub token: Token,
-    /// When the token expires unless it is refreshed, by the store's clock.
+    /// When the token was issued. For a [replacement](crate::TokenManager::replace_token), it is the moment of the check
+    /// that came before it.
+    pub issued_at: SystemTime,
+    /// When the token expires unless it is refreshed.
     pub expires_at: SystemTime,
+    /// The absolute end of the session, if it has one: no refresh moves it.
+    pub ends_at: Option<SystemTime>,
     /// The sessions that were evicted to keep the session limit, in the order of their eviction. Of more than 512,
     /// there may be only the first 512.
     pub evicted: Vec<TokenInfo>,

@@ -192,6 +192,7 @@ fn user<D>(claims: &VerifiedClaims) -> User<D> {
     let (now, expires_at) = (SystemTime::now(), claims.expires_at());
     let state = TokenState {
         ids: TokenIds::new(*claims.token_id(), None),
+        now,
         remaining: expires_at.duration_since(now).unwrap_or_default(),
         usable_until: None,
         expires_at,

@@ -85,11 +85,17 @@ impl<D> Session<D> {
     /// Those of [`TokenManager::replace_token`].
     pub async fn replace_token(&self, options: ReplaceOptions) -> Result<Replacement, Error> {
         let change = options.into_change()?;
-        let ends_at = self.user.token().and_then(|token| token.ends_at);
+        let checked = self
+            .user
+            .token()
+            .expect("the user of a session has a token");
         let token = self.parsed();
-        let replacing = self
-            .manager
-            .replace(&token, ends_at, change, Late::IsRefused);
+        let replacing = self.manager.replace(
+            &token,
+            (checked.now, checked.ends_at),
+            change,
+            Late::IsRefused,
+        );
         replacing.await
     }
 

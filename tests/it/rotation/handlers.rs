@@ -56,7 +56,7 @@ async fn handle(manager: &TokenManager, token: &Token) -> Session {
 async fn replaced(manager: &TokenManager, token: &Token, options: ReplaceOptions) -> Token {
     let mut response = call(manager, token, Some(options)).await;
     match response.extensions_mut().remove::<Replacement>() {
-        Some(Replacement::Replaced { token, .. }) => token,
+        Some(Replacement::Replaced { issued, .. }) => issued.token,
         other => panic!("{other:?}"),
     }
 }
@@ -192,12 +192,12 @@ async fn a_slow_load_is_no_reuse() {
     };
     let (user, replaced) = tokio::join!(checking, replacing);
     assert!(user.unwrap().is_none());
-    let Replacement::Replaced { token, .. } = replaced.unwrap() else {
+    let Replacement::Replaced { issued, .. } = replaced.unwrap() else {
         panic!("the token is current");
     };
     assert!(
         manager
-            .check_token(token.expose_secret())
+            .check_token(issued.token.expose_secret())
             .await
             .unwrap()
             .is_some()
@@ -232,14 +232,14 @@ async fn a_replacement_takes_two_calls_and_a_handler_one() {
     let counts = || [Operation::Check, Operation::Update].map(|one| faults.on(one).calls());
     let before = (faults.calls(), counts());
     let replacing = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
-    let Replacement::Replaced { token, .. } = replacing.await.unwrap() else {
+    let Replacement::Replaced { issued, .. } = replacing.await.unwrap() else {
         panic!("the token is current");
     };
     let after = (faults.calls(), counts());
     assert_eq!(after.0 - before.0, 2);
     assert_eq!([after.1[0] - before.1[0], after.1[1] - before.1[1]], [1, 1]);
     // The check of the request, and the change.
-    replaced(&manager, &token, ReplaceOptions::new()).await;
+    replaced(&manager, &issued.token, ReplaceOptions::new()).await;
     assert_eq!(faults.calls() - after.0, 2);
 }
 

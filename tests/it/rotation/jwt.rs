@@ -35,7 +35,7 @@ async fn is_live(manager: &TokenManager, token: &Token) -> bool {
 async fn replaced(manager: &TokenManager, token: &Token, options: ReplaceOptions) -> Token {
     let replacement = manager.replace_token(token.expose_secret(), options);
     match replacement.await.unwrap() {
-        Replacement::Replaced { token, .. } => token,
+        Replacement::Replaced { issued, .. } => issued.token,
         other => panic!("{other:?}"),
     }
 }

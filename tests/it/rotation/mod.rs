@@ -69,7 +69,7 @@ fn no_grace() -> ReplaceOptions {
 async fn replaced(manager: &TokenManager<String>, token: &Token, options: ReplaceOptions) -> Token {
     let replacement = manager.replace_token(token.expose_secret(), options);
     match replacement.await.unwrap() {
-        Replacement::Replaced { token, .. } => token,
+        Replacement::Replaced { issued, .. } => issued.token,
         other => panic!("{other:?}"),
     }
 }
@@ -92,20 +92,17 @@ async fn a_session_stays_when_its_token_is_replaced(backend: &impl Backend) {
     let mut before = manager.list_user_tokens("al").await.unwrap();
     for _ in 0..3 {
         let replacement = manager.replace_token(token.expose_secret(), ReplaceOptions::new());
-        let Replacement::Replaced {
-            token: new,
-            expires_at,
-            ended,
-            ..
-        } = replacement.await.unwrap()
-        else {
+        let Replacement::Replaced { issued, ended, .. } = replacement.await.unwrap() else {
             panic!("the token is live");
         };
+        let new = issued.token;
+        assert_eq!(issued.ends_at, before[0].ends_at());
+        assert!(before[0].created_at() <= issued.issued_at && issued.issued_at < issued.expires_at);
         assert_ne!(new.expose_secret(), token.expose_secret());
         assert_eq!((*new.id(), ended), (session, 0));
         let user = checked(&manager, &new).await.unwrap();
         assert_eq!((user.id(), user.token_id()), ("al", Some(&session)));
-        assert_eq!(user.token_expires_at(), Some(expires_at));
+        assert_eq!(user.token_expires_at(), Some(issued.expires_at));
         assert_eq!(manager.list_user_tokens("al").await.unwrap(), before);
         token = new;
     }
@@ -307,7 +304,7 @@ async fn the_others_end_in_the_same_step(backend: &impl Backend) {
     let of_bo = manager.set_token("bo", HOUR).await.unwrap();
     let options = ReplaceOptions::new().grace(HOUR).end_others();
     let replacement = manager.replace_token(mine.expose_secret(), options);
-    let Replacement::Replaced { token, ended, .. } = replacement.await.unwrap() else {
+    let Replacement::Replaced { issued, ended, .. } = replacement.await.unwrap() else {
         panic!("the token is live");
     };
     assert_eq!(ended, 2);
@@ -316,7 +313,7 @@ async fn the_others_end_in_the_same_step(backend: &impl Backend) {
         assert!(!is_live(&manager, other).await);
     }
     // The replaced token is one of the same session.
-    for live in [&mine, &token, &of_bo] {
+    for live in [&mine, &issued.token, &of_bo] {
         assert!(is_live(&manager, live).await);
     }
 }
@@ -336,7 +333,7 @@ async fn one_of_many_replacements_gets_the_token(backend: &impl Backend) {
         let mut new = Vec::new();
         for replacement in replacements.await {
             match replacement {
-                Replacement::Replaced { token, .. } => new.push(token),
+                Replacement::Replaced { issued, .. } => new.push(issued.token),
                 Replacement::AlreadyReplaced => {}
                 other => panic!("{other:?}"),
             }
@@ -368,7 +365,7 @@ async fn a_replacement_does_not_outlive_a_logout_of_all(backend: &impl Backend) 
                 };
                 let replacement = manager.replace_token(token.expose_secret(), options);
                 match replacement.await.unwrap() {
-                    Replacement::Replaced { token, .. } => Some(token),
+                    Replacement::Replaced { issued, .. } => Some(issued.token),
                     _ => None,
                 }
             }
