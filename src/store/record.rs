@@ -17,6 +17,7 @@ impl SessionChange {
             && !self.authenticated
             && !self.end_others
             && self.new_token.is_none()
+            && self.if_metadata.is_none()
     }
 }
 
@@ -94,6 +95,10 @@ impl SessionRecord {
             || change
                 .if_version
                 .is_some_and(|version| version != self.version())
+            || change
+                .if_metadata
+                .as_deref()
+                .is_some_and(|metadata| metadata != self.metadata.as_deref().unwrap_or_default())
         {
             return false;
         }

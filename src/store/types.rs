@@ -69,6 +69,9 @@ pub struct SessionChange {
     pub if_token: Option<TokenId>,
     /// Changes the session only if it still has this version (compare-and-set). `None` for any version.
     pub if_version: Option<SessionVersion>,
+    /// Changes the session only if its metadata is still this (compare-and-set), where an empty value stands for none.
+    /// `None` for any metadata.
+    pub if_metadata: Option<Bytes>,
 }
 
 /// The version of a session: the times that a refresh sets. A change without a [`ttl`](SessionChange::ttl) keeps it.

@@ -171,7 +171,8 @@ impl Sql {
              AND compatible_from <= {READER} \
              AND IFNULL(? = IFNULL(current_token, token_id), TRUE) \
              AND IFNULL(? <> IFNULL(current_token, token_id), TRUE) \
-             AND IFNULL(refreshed_at = ? AND expires_at = ?, TRUE)"
+             AND IFNULL(refreshed_at = ? AND expires_at = ?, TRUE) \
+             AND IFNULL(IFNULL(metadata, '') = ?, TRUE)"
         );
         // An expired session is not kept.
         let others = format!("(token_id <> ? OR expires_at <= {REACHED})");

@@ -164,5 +164,6 @@ impl Update<'_> {
             .bind(new_id)
             .bind(version.map(|version| millis(version.refreshed_at)))
             .bind(version.map(|version| millis(version.expires_at)))
+            .bind(change.if_metadata.as_deref().map(<[u8]>::to_vec))
     }
 }

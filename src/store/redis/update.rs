@@ -28,6 +28,8 @@ impl RedisStore {
             version.map(|version| version.expires_at),
         ];
         let version = version.map(|time| time.map(|time| record::millis(time).to_string()));
+        let flag = |set: bool, name: &'static str| if set { name } else { "" };
+        let if_metadata = change.if_metadata.as_deref();
         let bytes = |id: Option<TokenId>| id.map(|id| id.to_bytes().to_vec()).unwrap_or_default();
         let new_token = change.new_token;
         let call = UPDATE
@@ -39,20 +41,18 @@ impl RedisStore {
                     .map(|ttl| millis(ttl).to_string())
                     .unwrap_or_default(),
             )
-            .arg(if metadata.is_some() { "set" } else { "" })
+            .arg(flag(metadata.is_some(), "set"))
             .arg(metadata.unwrap_or_default())
-            .arg(if change.authenticated {
-                "authenticated"
-            } else {
-                ""
-            })
+            .arg(flag(change.authenticated, "authenticated"))
             .arg(version.map(Option::unwrap_or_default).as_slice())
+            .arg(flag(if_metadata.is_some(), "if"))
+            .arg(if_metadata.unwrap_or_default())
             .arg(bytes(Some(*token_id)))
             .arg(bytes(change.if_token))
             .arg(bytes(new_token.map(|new| new.token_id)))
             .arg(new_token.map_or(0, |new| millis(new.grace)))
             .arg(Rotation::MAX_REPLACED)
-            .arg(if change.end_others { "others" } else { "" })
+            .arg(flag(change.end_others, "others"))
             .arg(self.cluster_arg());
         let done = self.client.write(&call, OnDrop::Retry).await?;
         let Done {

@@ -162,6 +162,7 @@ macro_rules! __store_conformance_points {
                 an_update_can_end_the_other_sessions,
                 an_update_of_another_version_changes_nothing,
                 an_update_of_the_current_version_works_once,
+                an_update_on_condition_of_the_metadata_works_once,
                 a_conditional_update_never_brings_a_session_back,
                 a_store_that_works_says_so,
             }

@@ -141,6 +141,36 @@ pub async fn an_update_changes_what_it_names_and_nothing_else(backend: &impl Bac
     }
 }
 
+/// An update on condition of other metadata changes nothing; on condition of the current one, it works once.
+pub async fn an_update_on_condition_of_the_metadata_works_once(backend: &impl Backend) {
+    let store = backend.store().await;
+    let id = token_id(1);
+    log_in(&store, "al", &id).await;
+    let values = [&b""[..], b"\0first", b"second\xFF", b""].map(Bytes::from_static);
+    for pair in values.windows(2) {
+        let [old, new] = pair else {
+            unreachable!("two of them")
+        };
+        let change = |of: &Bytes| SessionChange {
+            metadata: Some(new.clone()),
+            if_metadata: Some(of.clone()),
+            ..SessionChange::refresh(DAY)
+        };
+        let before = live(&store, "al", &id).await.session;
+        for other in values.iter().filter(|other| *other != old) {
+            let refused = store.update("al", &id, &change(other)).await;
+            assert_eq!(refused.expect("no error"), None, "{other:?}");
+            assert_eq!(live(&store, "al", &id).await.session, before);
+        }
+        let done = store.update("al", &id, &change(old)).await;
+        assert!(done.expect("no error").is_some(), "{old:?}");
+        let after = live(&store, "al", &id).await.session;
+        assert_eq!(after.metadata.unwrap_or_default(), *new);
+        let again = store.update("al", &id, &change(old)).await;
+        assert_eq!(again.expect("no error"), None);
+    }
+}
+
 /// An update of a session that is not live changes nothing and creates nothing.
 pub async fn an_update_creates_nothing(backend: &impl Backend) {
     let store = backend.store().await;
