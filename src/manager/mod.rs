@@ -9,20 +9,17 @@ pub use self::{
     replacement::{ReplaceOptions, Replacement},
     types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
 };
-pub(crate) use self::{check::Late, users::AuthOutcome};
 use self::{
-    check::accept,
-    decoded_users::DecodedUsers,
-    format::Format,
-    load::SingleFlight,
-    login::Login,
-    renew::Renewals,
-    sessions::Sessions,
-    types::{check_ttl, encode_metadata},
-    undo::Undos,
+    check::accept, decoded_users::DecodedUsers, format::Format, load::SingleFlight, login::Login,
+    renew::Renewals, sessions::Sessions, types::check_ttl, undo::Undos,
+};
+pub(crate) use self::{
+    check::{Authenticated, Late},
+    state::SessionState,
+    users::AuthOutcome,
 };
 use crate::{
-    Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
+    Error, ErrorKind, RefusalReason, Scopes, SessionStore, Token, TokenId, User,
     store::{NewSession, SessionLimit},
     token::{TokenIds, check_user_id},
 };
@@ -30,6 +27,7 @@ use crate::{
 mod admin;
 mod background;
 mod builder;
+mod change;
 mod check;
 mod decoded_users;
 mod ended;
@@ -39,12 +37,16 @@ mod listener;
 mod load;
 mod loader;
 mod login;
+pub(crate) mod metadata;
 mod observe;
 mod renew;
+
 mod replace;
 mod replacement;
+mod rotate;
 mod sessions;
 mod slot;
+mod state;
 #[cfg(feature = "tracing")]
 mod trace;
 mod types;
@@ -168,17 +170,18 @@ impl<D> TokenManager<D> {
     ///
     /// # Errors
     ///
-    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for too
-    /// much metadata.
+    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for
+    /// metadata or scopes that cannot be.
     pub async fn set_token_with(
         &self,
         user_id: &str,
         options: TokenOptions,
     ) -> Result<IssuedToken, Error> {
+        let scopes = Scopes::new(&options.scopes)?;
         let mut new = NewSession {
             ttl: check_ttl(options.ttl.unwrap_or(self.inner.token_ttl))?,
             max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
-            metadata: encode_metadata(&options.metadata)?,
+            metadata: Some(metadata::encode(&options.metadata, &scopes)?),
         };
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let login = Login {
@@ -211,7 +214,8 @@ impl<D> TokenManager<D> {
             return Ok(None);
         };
         let checked = self.look_up_token(&token).wait().await?;
-        self.user_of(&token, None, checked, Late::IsReuse).await
+        let checking = self.authenticated(&token, None, checked, Late::IsReuse);
+        Ok(checking.await?.map(|authenticated| authenticated.user))
     }
 
     /// Sets the expiry of a live token to `ttl` from now, but never past its

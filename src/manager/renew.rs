@@ -11,10 +11,11 @@ use tokio::runtime::Handle;
 use super::{
     TokenManager,
     background::{spawn, timeout},
+    check::Authenticated,
+    sessions::Change,
+    state::SessionState,
 };
-use crate::{
-    Error, ErrorKind, TokenId, User, store::SessionChange, token::TokenIds, user::TokenState,
-};
+use crate::{Error, ErrorKind, TokenId, store::SessionChange, token::TokenIds};
 
 /// The time limit of a renewal, after which a later request can retry.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,23 +39,26 @@ struct Renewal<D> {
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
-    /// Renews the session of a user that was just checked, if it expires in less than `below` and no renewal is in
-    /// flight. The renewal reuses the last ttl of the session.
-    pub(crate) fn renew_below(&self, below: Duration, user: &User<D>) {
-        let Some(token) = user.token() else { return };
+    /// Renews a session that was just checked, if its token expires in less than `below` and no renewal is in flight.
+    /// The renewal reuses the last ttl of the session.
+    pub(crate) fn renew_below(&self, below: Duration, checked: &Authenticated<D>) {
+        let Authenticated {
+            user,
+            session: state,
+        } = checked;
         // A service that is called outside of a runtime skips the renewal instead of panicking.
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let Some(ttl) = due(token, below) else { return };
-        let TokenIds { session, token: id } = token.ids;
+        let Some(ttl) = due(state, below) else { return };
+        let TokenIds { session, token } = state.ids;
         if !self.inner.renewals.running().insert(session) {
             return;
         }
         // A refresh or logout by the request itself takes precedence over the renewal.
         let change = SessionChange {
-            if_token: Some(id),
-            if_version: Some(token.version()),
+            if_token: Some(token),
+            if_version: Some(state.version()),
             ..SessionChange::refresh(ttl)
         };
         let renewal = Renewal {
@@ -68,18 +72,21 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
 }
 
 /// The ttl of the renewal, if the session is due for one.
-fn due(token: &TokenState, below: Duration) -> Option<Duration> {
-    let ttl = token.renewable()?;
+fn due(session: &SessionState, below: Duration) -> Option<Duration> {
+    let ttl = session.renewable()?;
     // A threshold of the whole ttl would renew with each request.
     let below = if below < ttl { below } else { ttl / 2 };
-    (token.remaining < below).then_some(ttl)
+    (session.token().remaining < below).then_some(ttl)
 }
 
 impl<D> Renewal<D> {
     async fn run(self) {
         let sessions = &self.manager.inner.sessions;
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
-        let renewing = sessions.clone().refresh(user_id, self.token_id, change);
+        let event = Some(Change::Refreshed(self.token_id));
+        let renewing = sessions
+            .clone()
+            .change(user_id, self.token_id, change, event);
         // No retry after a failure: the next request with the session starts another renewal.
         if timeout(RENEWAL_TIMEOUT, renewing).await.is_err() {
             let message = format!("the session was not renewed within {RENEWAL_TIMEOUT:?}");

@@ -1,16 +1,13 @@
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
+use super::metadata;
 use crate::{
-    Error, ErrorKind, Token, TokenId,
+    Error, ErrorKind, Scopes, Token, TokenId,
     store::{MAX_TTL, SessionRecord},
 };
-
-/// The maximum size of the metadata of a session, in bytes of JSON.
-const MAX_METADATA_LEN: usize = 1024;
 
 /// The options of a login, for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
 ///
@@ -30,10 +27,11 @@ pub struct TokenOptions {
     pub(super) ttl: Option<Duration>,
     pub(super) max_lifetime: Option<Duration>,
     pub(super) metadata: Map<String, Value>,
+    pub(super) scopes: Vec<String>,
 }
 
 impl TokenOptions {
-    /// The defaults: the manager's token ttl, no absolute end, no metadata.
+    /// The defaults: the manager's token ttl, no absolute end, no metadata, no scopes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,9 +50,19 @@ impl TokenOptions {
 
     /// Adds an entry to the metadata of the session, such as the name or address of a device.
     ///
-    /// All entries together have at most 1024 bytes of JSON.
+    /// All entries together, and the scopes, have at most 1024 bytes of JSON. The entry `scope` is for the scopes.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the [scopes](crate::Scopes) of the session: what its token may be used for.
+    pub fn scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.scopes = scopes.into_iter().map(Into::into).collect();
         self
     }
 }
@@ -83,17 +91,18 @@ pub struct TokenInfo {
     id: TokenId,
     session: SessionRecord,
     metadata: Map<String, Value>,
+    scopes: Scopes,
 }
 
 impl TokenInfo {
     pub(super) fn new((id, mut session): (TokenId, SessionRecord)) -> Self {
         // The ids of its tokens are of no use to anybody.
         session.rotation = None;
-        // Metadata that is not a JSON object was not written by a manager; the session is listed all the same.
-        let metadata = session.metadata.as_deref().map(serde_json::from_slice);
+        let metadata = session.metadata.as_deref();
         Self {
             id,
-            metadata: metadata.and_then(Result::ok).unwrap_or_default(),
+            metadata: metadata::entries(metadata),
+            scopes: metadata::scopes(metadata),
             session,
         }
     }
@@ -135,19 +144,24 @@ impl TokenInfo {
         self.session.ends_at
     }
 
-    /// The metadata that the login set with [`TokenOptions::metadata`], or a replacement of its token.
+    /// The metadata that the login set with [`TokenOptions::metadata`], as changed since.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
+    }
+
+    /// The scopes that the login set with [`TokenOptions::scopes`], as changed since.
+    pub fn scopes(&self) -> &Scopes {
+        &self.scopes
     }
 }
 
 /// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if there
-/// is one), `metadata`, and `opaque: true` if [it is](TokenInfo::is_opaque).
+/// is one), `metadata`, `scope` (if there are any), and `opaque: true` if [it is](TokenInfo::is_opaque).
 ///
 /// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("TokenInfo", 8)?;
+        let mut object = serializer.serialize_struct("TokenInfo", 9)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("created_at", &numeric_date(self.created_at()))?;
         object.serialize_field("refreshed_at", &numeric_date(self.refreshed_at()))?;
@@ -158,6 +172,10 @@ impl Serialize for TokenInfo {
             None => object.skip_field("ends_at")?,
         }
         object.serialize_field("metadata", &self.metadata)?;
+        match self.scopes.is_empty() {
+            true => object.skip_field("scope")?,
+            false => object.serialize_field("scope", &self.scopes)?,
+        }
         match self.is_opaque() {
             true => object.serialize_field("opaque", &true)?,
             false => object.skip_field("opaque")?,
@@ -208,28 +226,9 @@ pub(super) fn check_ttl(ttl: Duration) -> Result<Duration, Error> {
     Ok(Duration::from_millis(millis as u64))
 }
 
-pub(super) fn encode_metadata(metadata: &Map<String, Value>) -> Result<Option<Bytes>, Error> {
-    if metadata.is_empty() {
-        return Ok(None);
-    }
-    let text = serde_json::to_vec(metadata).map_err(|source| {
-        let message = "the metadata cannot be written as JSON";
-        Error::with_source(ErrorKind::InvalidInput, message, source)
-    })?;
-    if text.len() > MAX_METADATA_LEN {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "the metadata has {} bytes of JSON; at most {MAX_METADATA_LEN} are allowed",
-                text.len()
-            ),
-        ));
-    }
-    Ok(Some(text.into()))
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;

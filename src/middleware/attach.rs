@@ -1,27 +1,26 @@
 use http::Request;
 
 use super::{
-    Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions, settings::Settings,
+    Anonymous, Rejection, Session, mode::Mode, outcome::insert_auth_extensions, settings::Settings,
 };
-use crate::{Error, TokenManager, User, token::TokenIds};
+use crate::{Error, TokenManager, manager::Authenticated};
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
     settings: &Settings<R>,
     manager: &TokenManager<D>,
-    ids: TokenIds,
-    user: Result<Option<User<D>>, Error>,
+    outcome: Result<Option<Authenticated<D>>, Error>,
     request: &mut Request<ReqBody>,
 ) -> Result<(), Rejection>
 where
     D: Send + Sync + 'static,
 {
-    let outcome = match user.map_err(Rejection::from_check)? {
-        Some(user) => {
+    let outcome = match outcome.map_err(Rejection::from_check)? {
+        Some(authenticated) => {
             if let Some(below) = settings.refresh_below {
-                manager.renew_below(below, &user);
+                manager.renew_below(below, &authenticated);
             }
-            Ok(Session::new(user, ids, manager.clone()))
+            Ok(Session::new(authenticated, manager.clone()))
         }
         None if settings.mode == Mode::Optional => {
             Err(Anonymous::new(Rejection::InvalidToken, manager.clone()))

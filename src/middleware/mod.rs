@@ -108,20 +108,25 @@
 
 pub use self::{
     future::ResponseFuture,
+    guard::{
+        Guard, GuardFuture, RequirePredicate, RequireRecentAuthentication, RequireScope,
+        RequireSession,
+    },
     hook::{EitherBody, OnRejection, PlainResponse},
     layer::SessionLayer,
+    outcome::Anonymous,
     problem::ProblemJson,
     reject::{MissingLayer, Rejection},
     revoked::Revoked,
     service::SessionService,
-    session::{Anonymous, Session},
+    session::Session,
     source::{FindToken, RequestHead, TokenSource},
 };
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::{
     jwt::{JwtLayer, JwtService},
-    session::Unverified,
+    outcome::Unverified,
 };
 
 mod attach;
@@ -130,11 +135,13 @@ mod cache;
 mod extract;
 mod future;
 mod grpc;
+mod guard;
 mod hook;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod layer;
 mod mode;
+mod outcome;
 mod problem;
 mod reject;
 mod respond;
