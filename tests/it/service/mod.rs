@@ -3,6 +3,7 @@
 mod bounds;
 mod caching;
 mod failures;
+mod guards;
 mod headers;
 mod hooks;
 mod nested;
