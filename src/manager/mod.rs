@@ -19,8 +19,8 @@ pub(crate) use self::{
     users::AuthOutcome,
 };
 use crate::{
-    Error, ErrorKind, RefusalReason, Scopes, SessionStore, Token, TokenId, User,
-    store::{NewSession, SessionLimit},
+    Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
+    store::SessionLimit,
     token::{TokenIds, check_user_id},
 };
 
@@ -33,6 +33,7 @@ mod decoded_users;
 mod ended;
 mod event;
 mod format;
+mod limit;
 mod listener;
 mod load;
 mod loader;
@@ -40,7 +41,6 @@ mod login;
 pub(crate) mod metadata;
 mod observe;
 mod renew;
-
 mod replace;
 mod replacement;
 mod rotate;
@@ -110,6 +110,7 @@ struct Inner<D> {
     loads: Option<SingleFlight<D>>,
     details: DecodedUsers<D>,
     token_ttl: Duration,
+    max_lifetime: Option<Duration>,
     user_ttl: Duration,
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
@@ -171,18 +172,13 @@ impl<D> TokenManager<D> {
     /// # Errors
     ///
     /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for
-    /// metadata or scopes that cannot be.
+    /// metadata, scopes or a limit that cannot be.
     pub async fn set_token_with(
         &self,
         user_id: &str,
         options: TokenOptions,
     ) -> Result<IssuedToken, Error> {
-        let scopes = Scopes::new(&options.scopes)?;
-        let mut new = NewSession {
-            ttl: check_ttl(options.ttl.unwrap_or(self.inner.token_ttl))?,
-            max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
-            metadata: Some(metadata::encode(&options.metadata, &scopes)?),
-        };
+        let (mut new, limit) = self.new_session(&options)?;
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let login = Login {
             sessions: self.inner.sessions.clone(),
@@ -190,7 +186,7 @@ impl<D> TokenManager<D> {
             user_id: user_id.into(),
             token_id: token.ids().session,
         };
-        let logging_in = login.run(new, self.inner.limit);
+        let logging_in = login.run(new, limit);
         let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
                 self.refused(Some((user_id, None)), RefusalReason::SessionLimit);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::metadata;
 use crate::{
-    Error, ErrorKind, Scopes, Token, TokenId,
+    Error, ErrorKind, OnFull, Scopes, Token, TokenId,
     store::{MAX_TTL, SessionRecord},
 };
 
@@ -26,12 +26,14 @@ use crate::{
 pub struct TokenOptions {
     pub(super) ttl: Option<Duration>,
     pub(super) max_lifetime: Option<Duration>,
+    /// `Some(None)` for no limit.
+    pub(super) limit: Option<Option<(u32, OnFull)>>,
     pub(super) metadata: Map<String, Value>,
     pub(super) scopes: Vec<String>,
 }
 
 impl TokenOptions {
-    /// The defaults: the manager's token ttl, no absolute end, no metadata, no scopes.
+    /// The defaults: ttl, absolute lifetime and session limit of the manager, no metadata, no scopes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -45,6 +47,20 @@ impl TokenOptions {
     /// Sets the absolute lifetime: the token expires after it, however often it is refreshed.
     pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
         self.max_lifetime = Some(lifetime);
+        self
+    }
+
+    /// Sets the limit of this user's live sessions for this login, in place of the
+    /// [manager's](crate::TokenManagerBuilder::session_limit): 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX).
+    pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
+        self.limit = Some(Some((max, on_full)));
+        self
+    }
+
+    /// Logs in whatever the manager's session limit is, for example for a service account. The session counts for later
+    /// logins with a limit.
+    pub fn no_session_limit(mut self) -> Self {
+        self.limit = Some(None);
         self
     }
 

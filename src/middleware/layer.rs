@@ -121,6 +121,15 @@ impl<D, R> SessionLayer<D, R> {
         Ok(self)
     }
 
+    /// Sets the `Retry-After` of the 503 that answers a fault, rounded up to whole seconds. Default: 1 second.
+    ///
+    /// It applies to faults in the check, and to those that extractors and handlers return.
+    pub fn retry_after(mut self, time: Duration) -> Self {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.settings.responder.retry_after = Some(seconds.into());
+        self
+    }
+
     /// Sets a hook that changes the responses to refused requests, including those of extractors and of errors that
     /// handlers return.
     ///

@@ -1,6 +1,6 @@
 use http::{
     HeaderValue, Method, Request, Response,
-    header::{CONTENT_LENGTH, WWW_AUTHENTICATE},
+    header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -23,6 +23,8 @@ pub(super) struct Responder<R> {
     /// Whether refused gRPC calls get gRPC responses.
     pub(super) grpc: bool,
     pub(super) cache: CachePolicy,
+    /// The `Retry-After` of a fault; `None` for the default.
+    pub(super) retry_after: Option<HeaderValue>,
     hook: R,
 }
 
@@ -51,6 +53,7 @@ impl Responder<PlainResponse> {
             realm: None,
             grpc: false,
             cache,
+            retry_after: None,
             hook: PlainResponse,
         }
     }
@@ -63,6 +66,7 @@ impl<R> Responder<R> {
             realm: self.realm,
             grpc: self.grpc,
             cache: self.cache,
+            retry_after: self.retry_after,
             hook: map(self.hook),
         }
     }
@@ -193,6 +197,10 @@ impl<R> Responder<R> {
             if let Some(challenge) = self.challenge(&rejection) {
                 let headers = response.headers_mut();
                 headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            if let (Rejection::Fault(_), Some(retry_after)) = (&rejection, &self.retry_after) {
+                let headers = response.headers_mut();
+                headers.insert(RETRY_AFTER, retry_after.clone());
             }
             response = self.hook.on_rejection(&rejection, response);
             // The hook may have changed the body; the server sets the length anew.
