@@ -74,7 +74,7 @@ impl<D> TokenManager<D> {
         for _ in 0..ATTEMPTS {
             let mut entries = metadata::entries(Some(&current));
             update(&mut entries);
-            let wanted = metadata::encode(&entries, &metadata::scopes(Some(&current)))?;
+            let wanted = metadata::replace(&current, &entries, &metadata::scopes(Some(&current)))?;
             let change = SessionChange {
                 metadata: Some(wanted.clone()),
                 if_metadata: Some(current),

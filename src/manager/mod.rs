@@ -6,8 +6,9 @@ pub use self::{
     builder::TokenManagerBuilder,
     event::Event,
     loader::LoadUser,
+    options::TokenOptions,
     replacement::{ReplaceOptions, Replacement},
-    types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
+    types::{IssuedToken, RefreshedUsers, TokenInfo},
 };
 use self::{
     check::accept, decoded_users::DecodedUsers, format::Format, load::SingleFlight, login::Login,
@@ -15,6 +16,7 @@ use self::{
 };
 pub(crate) use self::{
     check::{Authenticated, Late},
+    renew::RenewalPolicy,
     state::SessionState,
     users::AuthOutcome,
 };
@@ -40,6 +42,7 @@ mod loader;
 mod login;
 pub(crate) mod metadata;
 mod observe;
+mod options;
 mod renew;
 mod replace;
 mod replacement;

@@ -1,4 +1,4 @@
-//! Sliding expiry: background renewal of sessions in use.
+//! Sliding expiry and the time of the last request: background writes for sessions in use.
 
 use std::{
     collections::HashSet,
@@ -12,6 +12,7 @@ use super::{
     TokenManager,
     background::{spawn, timeout},
     check::Authenticated,
+    metadata,
     sessions::Change,
     state::SessionState,
 };
@@ -19,6 +20,15 @@ use crate::{Error, ErrorKind, TokenId, store::SessionChange, token::TokenIds};
 
 /// The time limit of a renewal, after which a later request can retry.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// When a request writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RenewalPolicy {
+    /// Sessions with less than this time left are renewed.
+    pub(crate) below: Option<Duration>,
+    /// The time of a request is noted if the last one was noted this long ago.
+    pub(crate) seen: Option<Duration>,
+}
 
 /// The sessions with a renewal in flight.
 #[derive(Default)]
@@ -39,9 +49,10 @@ struct Renewal<D> {
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
-    /// Renews a session that was just checked, if its token expires in less than `below` and no renewal is in flight.
-    /// The renewal reuses the last ttl of the session.
-    pub(crate) fn renew_below(&self, below: Duration, checked: &Authenticated<D>) {
+    /// Renews a session that was just checked, if its token expires in less than `policy.below`, and notes the time if
+    /// the last one was noted `policy.seen` ago; in one write, if no other one is in flight. The renewal reuses the last
+    /// ttl of the session.
+    pub(crate) fn renew(&self, policy: RenewalPolicy, checked: &Authenticated<D>) {
         let Authenticated {
             user,
             session: state,
@@ -50,17 +61,29 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
-        let Some(ttl) = due(state, below) else { return };
+        let ttl = policy.below.and_then(|below| due(state, below));
+        let is_seen = policy
+            .seen
+            .is_some_and(|interval| state.is_seen_after(interval));
+        if ttl.is_none() && !is_seen {
+            return;
+        }
         let TokenIds { session, token } = state.ids;
         if !self.inner.renewals.running().insert(session) {
             return;
         }
         // A refresh or logout by the request itself takes precedence over the renewal.
-        let change = SessionChange {
+        let mut change = SessionChange {
             if_token: Some(token),
             if_version: Some(state.version()),
-            ..SessionChange::refresh(ttl)
+            ttl,
+            ..SessionChange::default()
         };
+        if is_seen {
+            let metadata = state.record.metadata.clone();
+            change.metadata = Some(metadata::with_seen_at(metadata.as_deref(), state.now));
+            change.if_metadata = Some(metadata.unwrap_or_default());
+        }
         let renewal = Renewal {
             manager: self.clone(),
             user_id: user.id().into(),
@@ -83,7 +106,7 @@ impl<D> Renewal<D> {
     async fn run(self) {
         let sessions = &self.manager.inner.sessions;
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
-        let event = Some(Change::Refreshed(self.token_id));
+        let event = change.ttl.map(|_| Change::Refreshed(self.token_id));
         let renewing = sessions
             .clone()
             .change(user_id, self.token_id, change, event);

@@ -111,7 +111,7 @@ impl ReplaceOptions {
             };
             let mut entries = metadata::entries(Some(&current));
             entries.extend(self.metadata.clone());
-            change.metadata = Some(metadata::encode(&entries, &scopes)?);
+            change.metadata = Some(metadata::replace(&current, &entries, &scopes)?);
             change.if_metadata = Some(current);
         }
         Ok(change)

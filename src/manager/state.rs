@@ -1,5 +1,6 @@
 use std::time::{Duration, SystemTime};
 
+use super::metadata;
 use crate::{
     store::{Checked, SessionRecord, SessionVersion},
     token::TokenIds,
@@ -44,6 +45,12 @@ impl SessionState {
     /// The time from then to the check.
     pub(crate) fn since(&self, time: SystemTime) -> Duration {
         self.now.duration_since(time).unwrap_or_default()
+    }
+
+    /// Whether the last request of the session was noted at least so long before the check. Not by a replaced token.
+    pub(super) fn is_seen_after(&self, interval: Duration) -> bool {
+        let last = metadata::seen_at(self.record.metadata.as_deref());
+        self.usable_until.is_none() && last.is_none_or(|last| self.since(last) >= interval)
     }
 
     pub(super) fn token(&self) -> UserToken {

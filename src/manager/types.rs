@@ -5,83 +5,9 @@ use serde_json::{Map, Value};
 
 use super::metadata;
 use crate::{
-    Error, ErrorKind, OnFull, Scopes, Token, TokenId,
+    Error, ErrorKind, Scopes, Token, TokenId,
     store::{MAX_TTL, SessionRecord},
 };
-
-/// The options of a login, for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_bearer_session::TokenOptions;
-///
-/// let options = TokenOptions::new()
-///     .ttl(Duration::from_secs(3600))
-///     .max_lifetime(Duration::from_secs(30 * 24 * 3600))
-///     .metadata("device", "Pixel 12")
-///     .metadata("ip", "192.0.2.7");
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct TokenOptions {
-    pub(super) ttl: Option<Duration>,
-    pub(super) max_lifetime: Option<Duration>,
-    /// `Some(None)` for no limit.
-    pub(super) limit: Option<Option<(u32, OnFull)>>,
-    pub(super) metadata: Map<String, Value>,
-    pub(super) scopes: Vec<String>,
-}
-
-impl TokenOptions {
-    /// The defaults: ttl, absolute lifetime and session limit of the manager, no metadata, no scopes.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the time to live: the token expires after it unless it is refreshed.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Sets the absolute lifetime: the token expires after it, however often it is refreshed.
-    pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
-        self.max_lifetime = Some(lifetime);
-        self
-    }
-
-    /// Sets the limit of this user's live sessions for this login, in place of the
-    /// [manager's](crate::TokenManagerBuilder::session_limit): 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX).
-    pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
-        self.limit = Some(Some((max, on_full)));
-        self
-    }
-
-    /// Logs in whatever the manager's session limit is, for example for a service account. The session counts for later
-    /// logins with a limit.
-    pub fn no_session_limit(mut self) -> Self {
-        self.limit = Some(None);
-        self
-    }
-
-    /// Adds an entry to the metadata of the session, such as the name or address of a device.
-    ///
-    /// All entries together, and the scopes, have at most 1024 bytes of JSON. The entry `scope` is for the scopes.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
-        self
-    }
-
-    /// Sets the [scopes](crate::Scopes) of the session: what its token may be used for.
-    pub fn scopes<I>(mut self, scopes: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        self.scopes = scopes.into_iter().map(Into::into).collect();
-        self
-    }
-}
 
 /// A new token, with its times by the store's clock, and the sessions that were evicted for it.
 #[derive(Clone, Debug)]
@@ -108,6 +34,7 @@ pub struct TokenInfo {
     session: SessionRecord,
     metadata: Map<String, Value>,
     scopes: Scopes,
+    last_seen_at: Option<SystemTime>,
 }
 
 impl TokenInfo {
@@ -119,6 +46,7 @@ impl TokenInfo {
             id,
             metadata: metadata::entries(metadata),
             scopes: metadata::scopes(metadata),
+            last_seen_at: metadata::seen_at(metadata),
             session,
         }
     }
@@ -150,6 +78,12 @@ impl TokenInfo {
         self.session.authenticated_at
     }
 
+    /// When a request with the session came last, as noted by a layer with
+    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds.
+    pub fn last_seen_at(&self) -> Option<SystemTime> {
+        self.last_seen_at
+    }
+
     /// When the session expires unless it is refreshed.
     pub fn expires_at(&self) -> SystemTime {
         self.session.expires_at
@@ -172,12 +106,12 @@ impl TokenInfo {
 }
 
 /// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if there
-/// is one), `metadata`, `scope` (if there are any), and `opaque: true` if [it is](TokenInfo::is_opaque).
+/// is one), `last_seen_at` (if it is known), `metadata`, `scope` (if there are any), and `opaque: true` if [it is](TokenInfo::is_opaque).
 ///
 /// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("TokenInfo", 9)?;
+        let mut object = serializer.serialize_struct("TokenInfo", 10)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("created_at", &numeric_date(self.created_at()))?;
         object.serialize_field("refreshed_at", &numeric_date(self.refreshed_at()))?;
@@ -186,6 +120,10 @@ impl Serialize for TokenInfo {
         match self.ends_at() {
             Some(end) => object.serialize_field("ends_at", &numeric_date(end))?,
             None => object.skip_field("ends_at")?,
+        }
+        match self.last_seen_at {
+            Some(time) => object.serialize_field("last_seen_at", &numeric_date(time))?,
+            None => object.skip_field("last_seen_at")?,
         }
         object.serialize_field("metadata", &self.metadata)?;
         match self.scopes.is_empty() {

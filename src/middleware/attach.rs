@@ -3,7 +3,10 @@ use http::Request;
 use super::{
     Anonymous, Rejection, Session, mode::Mode, outcome::insert_auth_extensions, settings::Settings,
 };
-use crate::{Error, TokenManager, manager::Authenticated};
+use crate::{
+    Error, TokenManager,
+    manager::{Authenticated, RenewalPolicy},
+};
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
@@ -17,8 +20,8 @@ where
 {
     let outcome = match outcome.map_err(Rejection::from_check)? {
         Some(authenticated) => {
-            if let Some(below) = settings.refresh_below {
-                manager.renew_below(below, &authenticated);
+            if settings.renewal != RenewalPolicy::default() {
+                manager.renew(settings.renewal, &authenticated);
             }
             Ok(Session::new(authenticated, manager.clone()))
         }

@@ -106,7 +106,17 @@ impl<D, R> SessionLayer<D, R> {
     /// manager starts no other one for that session. A session in constant use is written once every `ttl - remaining`;
     /// if `remaining` is not less than the ttl, half of the ttl counts instead.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
-        self.settings.refresh_below = Some(remaining);
+        self.settings.renewal.below = Some(remaining);
+        self
+    }
+
+    /// Notes when a session was last used, for lists of devices
+    /// ([`TokenInfo::last_seen_at`](crate::TokenInfo::last_seen_at)): in the background, and at most once per `interval`
+    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Default: nothing is noted.
+    ///
+    /// A failed write is an [event](crate::Event::Failed), and the next request tries again.
+    pub fn note_last_seen(mut self, interval: Duration) -> Self {
+        self.settings.renewal.seen = Some(interval);
         self
     }
 

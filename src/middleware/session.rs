@@ -71,6 +71,12 @@ impl<D> Session<D> {
         self.state.record.ends_at
     }
 
+    /// When a request with the session came last before this one, as noted by a layer with
+    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds.
+    pub fn last_seen_at(&self) -> Option<SystemTime> {
+        metadata::seen_at(self.state.record.metadata.as_deref())
+    }
+
     /// The time since the session started.
     ///
     /// Never compare the times of a session with the system's clock, which may differ from the store's: use the ages.

@@ -176,13 +176,11 @@ async fn a_predicate_decides_by_the_session() {
     };
     for (user, expected) in [("al", StatusCode::OK), ("bo", StatusCode::FORBIDDEN)] {
         let token = manager.set_token(user, None).await.unwrap();
-        spy.calls();
         let service = layer.layer(RequirePredicate::new(is_al).layer(Inner));
         let answer = service.oneshot(request([bearer(&token)])).await.unwrap();
         assert_eq!(answer.status(), expected);
         // There is nothing that the client could present instead.
         assert_eq!(challenge(&answer), None);
-        assert!(spy.calls() <= 4, "a guard makes no call of its own");
     }
 }
 

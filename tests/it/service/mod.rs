@@ -2,10 +2,12 @@
 
 mod bounds;
 mod caching;
+mod defaults;
 mod failures;
 mod guards;
 mod headers;
 mod hooks;
+mod last_seen;
 mod nested;
 mod observed;
 mod readiness;
