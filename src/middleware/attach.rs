@@ -1,13 +1,14 @@
 use http::Request;
 
 use super::{
-    Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions, settings::Settings,
+    Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions,
+    settings::PostProcess,
 };
 use crate::{Error, TokenManager, User, token::TokenIds};
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
-    settings: &Settings<R>,
+    post: &mut PostProcess<R>,
     manager: &TokenManager<D>,
     ids: TokenIds,
     user: Result<Option<User<D>>, Error>,
@@ -18,15 +19,19 @@ where
 {
     let outcome = match user.map_err(Rejection::from_check)? {
         Some(user) => {
-            if let Some(below) = settings.refresh_below {
+            if let Some(below) = post.settings.refresh_below {
                 manager.renew_below(below, &user);
             }
-            Ok(Session::new(user, ids, manager.clone()))
+            let source = post.source().expect("a token comes by a source").clone();
+            Ok(Session::new(user, ids, manager.clone(), source))
         }
-        None if settings.mode == Mode::Optional => {
+        None => {
+            post.note_dead_token();
+            if post.settings.mode == Mode::Required {
+                return Err(Rejection::InvalidToken);
+            }
             Err(Anonymous::new(Rejection::InvalidToken, manager.clone()))
         }
-        None => return Err(Rejection::InvalidToken),
     };
     insert_auth_extensions(request.extensions_mut(), outcome);
     Ok(())

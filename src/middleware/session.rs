@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use http::Extensions;
 
-use super::{Rejection, Revoked};
+use super::{Rejection, Revoked, TokenSource};
 #[cfg(feature = "jwt")]
 use crate::jwt::VerifiedClaims;
 use crate::{
@@ -19,11 +19,22 @@ pub struct Session<D = serde_json::Value> {
     user: User<D>,
     ids: TokenIds,
     manager: TokenManager<D>,
+    source: TokenSource,
 }
 
 impl<D> Session<D> {
-    pub(super) fn new(user: User<D>, ids: TokenIds, manager: TokenManager<D>) -> Self {
-        Self { user, ids, manager }
+    pub(super) fn new(
+        user: User<D>,
+        ids: TokenIds,
+        manager: TokenManager<D>,
+        source: TokenSource,
+    ) -> Self {
+        Self {
+            user,
+            ids,
+            manager,
+            source,
+        }
     }
 
     /// The user of this session.
@@ -39,6 +50,23 @@ impl<D> Session<D> {
     /// The manager behind the layer, for all other operations.
     pub fn manager(&self) -> &TokenManager<D> {
         &self.manager
+    }
+
+    /// The source by which the token of this request came: one of the
+    /// [`token_sources`](super::SessionLayer::token_sources) of the layer.
+    ///
+    /// ```
+    /// # use tower_bearer_session::{Session, middleware::TokenSource};
+    /// fn must_check_origin(session: &Session) -> bool {
+    ///     session.source().is_cookie()
+    /// }
+    ///
+    /// fn came_by(session: &Session, source: &TokenSource) -> bool {
+    ///     session.source() == source
+    /// }
+    /// ```
+    pub fn source(&self) -> &TokenSource {
+        &self.source
     }
 
     /// Ends this session, everywhere at once. Returns `false` if it had already ended.
@@ -145,7 +173,12 @@ impl<D: Send + Sync + 'static> Session<D> {
 
 impl<D> Clone for Session<D> {
     fn clone(&self) -> Self {
-        Self::new(self.user.clone(), self.ids, self.manager.clone())
+        Self {
+            user: self.user.clone(),
+            ids: self.ids,
+            manager: self.manager.clone(),
+            source: self.source.clone(),
+        }
     }
 }
 
@@ -154,6 +187,7 @@ impl<D> fmt::Debug for Session<D> {
         f.debug_struct("Session")
             .field("user", &self.user)
             .field("manager", &self.manager)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }

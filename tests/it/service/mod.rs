@@ -2,6 +2,7 @@
 
 mod bounds;
 mod caching;
+mod cookies;
 mod failures;
 mod headers;
 mod hooks;
