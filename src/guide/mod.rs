@@ -3,6 +3,7 @@
 //! | page | content |
 //! |---|---|
 //! | `http` | extractors, modes, token sources, refusals, caches, gRPC |
+//! | `cookies` | session cookies: setting, clearing, lifetime, cross-site requests |
 //! | `redis` | URLs, server settings, access rights, consistency |
 //! | `mysql` | servers, access rights, schema |
 //! | `jwt` | keys, rotation, services without a store |
@@ -12,12 +13,14 @@
 //! | `testing` | tests of services and of stores |
 //! | [`performance`] | what a check costs |
 //!
-//! The pages in plain text need a feature: `http` is there with `axum`, `production` with `redis`, `testing` with
+//! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` with `redis`, `testing` with
 //! `test-util`, and the others with the feature of their name.
 
 // The pages link to what is in scope here.
 #[cfg(all(doc, feature = "jwt"))]
 use crate::jwt::JwtConfig;
+#[cfg(all(doc, feature = "cookie"))]
+use crate::middleware::{SameSite, SessionCookie};
 #[cfg(all(doc, feature = "redis"))]
 use crate::{ErrorKind, RedisStore, RedisStoreBuilder};
 #[cfg(all(doc, feature = "mysql"))]
@@ -28,7 +31,15 @@ use crate::{Session, SessionLayer, TokenManager, User};
 #[cfg(feature = "axum")]
 #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
 #[doc = include_str!("http.md")]
+#[doc = ""]
+#[cfg_attr(feature = "cookie", doc = "[cookies]: crate::guide::cookies")]
+#[cfg_attr(not(feature = "cookie"), doc = "[cookies]: #")]
 pub mod http {}
+
+#[cfg(feature = "cookie")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cookie")))]
+#[doc = include_str!("cookies.md")]
+pub mod cookies {}
 
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

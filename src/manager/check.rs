@@ -48,9 +48,14 @@ impl<D> Authenticated<D> {
 
 impl<D> TokenManager<D> {
     /// Parses a token without a store call. Returns `None` if this manager cannot have issued it.
-    pub(crate) fn parse(&self, token: &str) -> Option<ParsedToken> {
+    pub(super) fn parse(&self, token: &str) -> Option<ParsedToken> {
+        self.try_parse(token).ok()
+    }
+
+    /// [`parse`](Self::parse) with the reason, which it reports.
+    pub(crate) fn try_parse(&self, token: &str) -> Result<ParsedToken, RefusalReason> {
         let parsed = self.inner.format.parse(token);
-        parsed.map_err(|reason| self.refused(None, reason)).ok()
+        parsed.inspect_err(|reason| self.refused(None, *reason))
     }
 
     /// Begins the lookup of a session and its user.

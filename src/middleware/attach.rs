@@ -1,7 +1,8 @@
 use http::Request;
 
 use super::{
-    Anonymous, Rejection, Session, mode::Mode, outcome::insert_auth_extensions, settings::Settings,
+    Anonymous, Rejection, Session, mode::Mode, outcome::insert_auth_extensions,
+    settings::PostProcess,
 };
 use crate::{
     Error, TokenManager,
@@ -10,7 +11,7 @@ use crate::{
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
-    settings: &Settings<R>,
+    post: &mut PostProcess<R>,
     manager: &TokenManager<D>,
     outcome: Result<Option<Authenticated<D>>, Error>,
     request: &mut Request<ReqBody>,
@@ -20,15 +21,20 @@ where
 {
     let outcome = match outcome.map_err(Rejection::from_check)? {
         Some(authenticated) => {
-            if settings.renewal != RenewalPolicy::default() {
-                manager.renew(settings.renewal, &authenticated);
+            let renewal = post.settings.renewal;
+            if renewal != RenewalPolicy::default() {
+                manager.renew(renewal, &authenticated);
             }
-            Ok(Session::new(authenticated, manager.clone()))
+            let source = post.source().expect("a token comes by a source").clone();
+            Ok(Session::new(authenticated, manager.clone(), source))
         }
-        None if settings.mode == Mode::Optional => {
+        None => {
+            post.note_dead_token();
+            if post.settings.mode == Mode::Required {
+                return Err(Rejection::InvalidToken);
+            }
             Err(Anonymous::new(Rejection::InvalidToken, manager.clone()))
         }
-        None => return Err(Rejection::InvalidToken),
     };
     insert_auth_extensions(request.extensions_mut(), outcome);
     Ok(())

@@ -116,6 +116,12 @@ pub(super) fn remove_caching(headers: &mut HeaderMap) {
     headers.remove(EXPIRES);
 }
 
+/// Whether any shared cache may store a response, after [`CachePolicy`] has completed its headers.
+pub(super) fn is_shared(headers: &HeaderMap) -> bool {
+    let allows = |name| has_directive(headers, name, &["public", "s-maxage"]);
+    allows(&CACHE_CONTROL) || headers.keys().any(|name| is_targeted(name) && allows(name))
+}
+
 /// The fields that some caches obey in place of `Cache-Control`. Most responses have none, and an empty
 /// list allocates nothing.
 fn targeted_fields(headers: &HeaderMap) -> Vec<HeaderName> {

@@ -148,11 +148,11 @@ where
                 }
                 StateProj::Calling { future, post } => {
                     let response = ready!(future.poll(cx))?;
-                    return Poll::Ready(Ok(post.finish::<D, _>(response)));
+                    return Poll::Ready(Ok(post.finish(response, type_name::<D>())));
                 }
                 StateProj::Refused { rejection, post } => {
                     let rejection = rejection.take().expect("polled after completion");
-                    return Poll::Ready(Ok(post.settings.responder.refuse(rejection, post.fixups)));
+                    return Poll::Ready(Ok(post.refuse(rejection)));
                 }
             };
             state.set(next);
@@ -170,8 +170,8 @@ where
         mut self,
         outcome: Result<Option<Authenticated<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future> {
-        let (settings, manager) = (&self.post.settings, &self.manager);
-        match attach_session(settings, manager, outcome, &mut self.request) {
+        let manager = &self.manager;
+        match attach_session(&mut self.post, manager, outcome, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
                 post: self.post,
@@ -181,17 +181,6 @@ where
                 post: self.post,
             },
         }
-    }
-}
-
-impl<R> PostProcess<R> {
-    /// Post-processes a response of the inner service, for a layer with the user type `D`.
-    fn finish<D, B>(&self, response: Response<B>) -> Response<R::Body>
-    where
-        R: OnRejection<B>,
-    {
-        let responder = &self.settings.responder;
-        responder.finish(response, self.fixups, type_name::<D>())
     }
 }
 

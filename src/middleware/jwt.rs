@@ -19,7 +19,7 @@ use super::{
     hook::{EitherBody, OnRejection, PlainResponse},
     mode::Mode,
     outcome::insert_offline_auth_extensions,
-    settings::{PostProcess, Settings},
+    settings::Settings,
 };
 use crate::{
     Error, User,
@@ -166,15 +166,11 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let (outcome, fixups) = settings.read_token(&mut request, |found| {
+        let (outcome, post) = settings.read_token(&mut request, |found| {
             let claims = self.verifier.verify(found?);
             let claims = claims.map_err(|_| Rejection::InvalidToken)?;
             Ok::<(User<D>, VerifiedClaims), Rejection>((user(&claims), claims))
         });
-        let post = PostProcess {
-            settings: Arc::clone(settings),
-            fixups,
-        };
         match outcome {
             Err(rejection) if settings.mode == Mode::Required || !rejection.is_anonymous() => {
                 ResponseFuture::refuse(rejection, post)

@@ -32,6 +32,8 @@
 //! the cause from the [`source`](std::error::Error::source) of the rejection; a missing layer is also logged as a
 //! `tracing` error.
 //!
+//! A layer that reads a `SessionCookie` (feature `cookie`) clears the cookie if its token is dead.
+//!
 //! gRPC clients need [`SessionLayer::grpc`]. They then get a *Trailers-Only* response with status 16
 //! (`UNAUTHENTICATED`) for 401, 3 (`INVALID_ARGUMENT`) for 400, 8 (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`)
 //! for 503 and 13 (`INTERNAL`) for 500. A `tonic::Request` has the extensions of its HTTP request.
@@ -108,6 +110,9 @@
 //! [RFC 9111 §3.5]: https://www.rfc-editor.org/rfc/rfc9111#section-3.5
 //! [RFC 9213 §2]: https://www.rfc-editor.org/rfc/rfc9213#section-2
 
+#[cfg(feature = "cookie")]
+#[cfg_attr(docsrs, doc(cfg(feature = "cookie")))]
+pub use self::cookie::{SameSite, SessionCookie, SetCookie};
 pub use self::{
     future::ResponseFuture,
     guard::{
@@ -133,6 +138,8 @@ pub use self::{
 
 mod attach;
 mod cache;
+#[cfg(feature = "cookie")]
+mod cookie;
 #[cfg(feature = "axum")]
 mod extract;
 mod future;

@@ -43,7 +43,7 @@ pub(super) struct ResponseFixups {
     /// Whether the method is `CONNECT`, so that a success begins a tunnel (RFC 8441).
     connect: bool,
     /// Whether a refusal needs a gRPC response.
-    grpc: bool,
+    pub(super) grpc: bool,
 }
 
 impl Responder<PlainResponse> {

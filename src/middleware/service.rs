@@ -17,7 +17,7 @@ use super::{
     outcome::insert_auth_extensions,
     settings::{PostProcess, Settings},
 };
-use crate::{TokenManager, manager::AuthOutcome, store::Lookup, token::ParsedToken};
+use crate::{RefusalReason, TokenManager, manager::AuthOutcome, store::Lookup, token::ParsedToken};
 
 /// The tower service of [`SessionLayer`](super::SessionLayer).
 pub struct SessionService<S, D = serde_json::Value, R = PlainResponse> {
@@ -52,18 +52,19 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
-        let (token, fixups) = settings.read_token(&mut request, |found| {
+        let mut is_final = true;
+        let (token, mut post) = settings.read_token(&mut request, |found| {
             let token = found.inspect_err(|rejection| {
                 if let Some(reason) = rejection.refusal_reason() {
                     self.manager.refused(None, reason);
                 }
             })?;
-            self.manager.parse(token).ok_or(Rejection::InvalidToken)
+            self.manager.try_parse(token).map_err(|reason| {
+                // Its key may be a new one, which this process does not know yet.
+                is_final = reason != RefusalReason::NotVerified;
+                Rejection::InvalidToken
+            })
         });
-        let post = PostProcess {
-            settings: Arc::clone(settings),
-            fixups,
-        };
         match token {
             Ok(token) => {
                 let manager = &self.manager;
@@ -75,7 +76,7 @@ where
                 };
                 match outcome {
                     AuthOutcome::Known(outcome) => {
-                        match attach_session(settings, manager, outcome, &mut request) {
+                        match attach_session(&mut post, manager, outcome, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), post),
                             Err(rejection) => ResponseFuture::refuse(rejection, post),
                         }
@@ -85,7 +86,13 @@ where
                     }
                 }
             }
-            Err(reason) if settings.mode == Mode::Optional && reason.is_anonymous() => {
+            Err(reason) if reason.is_anonymous() => {
+                if is_final && matches!(reason, Rejection::InvalidToken) {
+                    post.note_dead_token();
+                }
+                if settings.mode == Mode::Required {
+                    return ResponseFuture::refuse(reason, post);
+                }
                 let anonymous = Anonymous::new(reason, self.manager.clone());
                 insert_auth_extensions(request.extensions_mut(), Err(anonymous));
                 ResponseFuture::call(self.inner.call(request), post)

@@ -7,7 +7,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Revoked;
+use super::{Revoked, TokenSource};
 use crate::{
     Error, RefusalReason, ReplaceOptions, Replacement, Scopes, TokenId, TokenManager, User,
     manager::{Authenticated, Late, SessionState, metadata},
@@ -25,10 +25,15 @@ pub struct Session<D = serde_json::Value> {
     user: User<D>,
     state: SessionState,
     manager: TokenManager<D>,
+    source: TokenSource,
 }
 
 impl<D> Session<D> {
-    pub(super) fn new(authenticated: Authenticated<D>, manager: TokenManager<D>) -> Self {
+    pub(super) fn new(
+        authenticated: Authenticated<D>,
+        manager: TokenManager<D>,
+        source: TokenSource,
+    ) -> Self {
         let Authenticated {
             user,
             session: state,
@@ -37,6 +42,7 @@ impl<D> Session<D> {
             user,
             state,
             manager,
+            source,
         }
     }
 
@@ -124,6 +130,23 @@ impl<D> Session<D> {
     /// The manager behind the layer, for all other operations.
     pub fn manager(&self) -> &TokenManager<D> {
         &self.manager
+    }
+
+    /// The source by which the token of this request came: one of the
+    /// [`token_sources`](super::SessionLayer::token_sources) of the layer.
+    ///
+    /// ```
+    /// # use tower_bearer_session::{Session, middleware::TokenSource};
+    /// fn must_check_origin(session: &Session) -> bool {
+    ///     session.source().is_cookie()
+    /// }
+    ///
+    /// fn came_by(session: &Session, source: &TokenSource) -> bool {
+    ///     session.source() == source
+    /// }
+    /// ```
+    pub fn source(&self) -> &TokenSource {
+        &self.source
     }
 
     /// Ends this session, everywhere at once. Returns `false` if it had already ended.
@@ -262,6 +285,7 @@ impl<D> Clone for Session<D> {
             user: self.user.clone(),
             state: self.state.clone(),
             manager: self.manager.clone(),
+            source: self.source.clone(),
         }
     }
 }
@@ -271,6 +295,7 @@ impl<D> fmt::Debug for Session<D> {
         f.debug_struct("Session")
             .field("user", &self.user)
             .field("manager", &self.manager)
+            .field("source", &self.source)
             .finish_non_exhaustive()
     }
 }

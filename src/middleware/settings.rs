@@ -1,11 +1,11 @@
 use std::{fmt, sync::Arc};
 
-use http::Request;
+use http::{Request, Response};
 
 use super::{
     Rejection, TokenSource,
-    cache::CachePolicy,
-    hook::PlainResponse,
+    cache::{CachePolicy, is_shared},
+    hook::{OnRejection, PlainResponse},
     mode::Mode,
     respond::{Responder, ResponseFixups},
     source::TokenSources,
@@ -60,14 +60,20 @@ impl<R> Settings<R> {
         }
     }
 
-    /// Reads the token of a request, and the properties that its response depends on.
+    /// Reads the token of a request, and what the post-processing of its response depends on.
     pub(super) fn read_token<B, T>(
-        &self,
+        self: &Arc<Self>,
         request: &mut Request<B>,
         read: impl FnOnce(Result<&str, Rejection>) -> T,
-    ) -> (T, ResponseFixups) {
-        let (token, offered) = self.sources.read(request, read);
-        (token, self.responder.fixups(request, offered))
+    ) -> (T, PostProcess<R>) {
+        let (token, place) = self.sources.read(request, read);
+        let post = PostProcess {
+            settings: Arc::clone(self),
+            fixups: self.responder.fixups(request, place.offered),
+            source: place.source,
+            token_is_dead: false,
+        };
+        (token, post)
     }
 
     /// `Debug` of a layer or its service.
@@ -89,5 +95,58 @@ impl<R> Settings<R> {
 /// The post-processing of the response to one request.
 pub(super) struct PostProcess<R> {
     pub(super) settings: Arc<Settings<R>>,
-    pub(super) fixups: ResponseFixups,
+    fixups: ResponseFixups,
+    /// The index of the source that has the token of the request.
+    source: Option<usize>,
+    /// Whether the token of the request is invalid for good.
+    token_is_dead: bool,
+}
+
+impl<R> PostProcess<R> {
+    /// The source that has the token of the request.
+    pub(super) fn source(&self) -> Option<&TokenSource> {
+        self.settings.sources.list().get(self.source?)
+    }
+
+    /// Notes that the token of the request is invalid for good, so that a cookie with it is cleared.
+    pub(super) fn note_dead_token(&mut self) {
+        self.token_is_dead = true;
+    }
+
+    /// Post-processes a response of the inner service. `user_type` is the name of the layer's `D`.
+    pub(super) fn finish<B>(
+        &self,
+        response: Response<B>,
+        user_type: &'static str,
+    ) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        let responder = &self.settings.responder;
+        self.clear_dead_cookie(responder.finish(response, self.fixups, user_type))
+    }
+
+    /// The response to a request that the layer refuses.
+    pub(super) fn refuse<B>(&self, rejection: Rejection) -> Response<R::Body>
+    where
+        R: OnRejection<B>,
+    {
+        let responder = &self.settings.responder;
+        self.clear_dead_cookie(responder.refuse(rejection, self.fixups))
+    }
+
+    /// Clears the cookie that has a dead token, except in gRPC responses, whose clients have no cookies.
+    ///
+    /// A shared cache would send the `Set-Cookie` of a response that it may store to other clients as well, whose cookies
+    /// may be alive.
+    fn clear_dead_cookie<B>(&self, mut response: Response<B>) -> Response<B> {
+        if self.token_is_dead
+            && !self.fixups.grpc
+            && !is_shared(response.headers())
+            && let Some(source) = self.source()
+        {
+            source.clear_cookie(response.headers_mut());
+        }
+        response
+    }
 }

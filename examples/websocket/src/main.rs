@@ -7,12 +7,12 @@ use std::{convert::Infallible, env, pin::pin, time::Duration};
 use axum::{
     Router,
     extract::{
-        Path, WebSocketUpgrade,
+        Path, State, WebSocketUpgrade,
         ws::{CloseFrame, Message, WebSocket, close_code::POLICY},
     },
     http::{
         HeaderMap, StatusCode,
-        header::{HOST, ORIGIN, SET_COOKIE},
+        header::{HOST, ORIGIN},
     },
     response::{
         Html, IntoResponse, Response, Sse,
@@ -22,7 +22,8 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use tower_bearer_session::{
-    Error, MemoryStore, Session, SessionLayer, TokenManager, User, middleware::TokenSource,
+    Error, MemoryStore, Session, SessionLayer, TokenManager, TokenOptions, User,
+    middleware::{SameSite, SessionCookie, TokenSource},
 };
 
 #[tokio::main]
@@ -31,13 +32,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         // How soon a stream ends after a logout.
         .revocation_poll(Duration::from_secs(1))
         .build()?;
+    // Chromium also accepts it from this machine without HTTPS.
+    let cookie = SessionCookie::new("session")?.same_site(SameSite::Strict);
     let layer = SessionLayer::new(manager)
         .optional()
         .token_sources([
             TokenSource::authorization(),
             // Browsers do not let a page set headers for a WebSocket or server-sent events.
             TokenSource::websocket_protocol(),
-            TokenSource::cookie("session")?,
+            cookie.source(),
         ])
         // The browser adds the cookie to requests that already have a token.
         .first_source_decides();
@@ -47,7 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .route("/logout", post(log_out))
         .route("/echo", get(echo))
         .route("/clock", get(clock))
-        .layer(layer);
+        .layer(layer)
+        .with_state(cookie);
 
     let port = env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
     let listener = tokio::net::TcpListener::bind(format!("127.0.0.1:{port}")).await?;
@@ -58,16 +62,23 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Logs in any user: responds with the token, and also sets it as a cookie.
-async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Response, Error> {
+async fn log_in(
+    State(cookie): State<SessionCookie>,
+    manager: TokenManager,
+    Path(user): Path<String>,
+) -> Result<impl IntoResponse, Error> {
     // Check the password here.
-    let token = manager.set_token(&user, None).await?;
-    let token = token.expose_secret();
-    let cookie = format!("session={token}; HttpOnly; SameSite=Strict; Path=/");
-    Ok(([(SET_COOKIE, cookie)], token.to_owned()).into_response())
+    let issued = manager.set_token_with(&user, TokenOptions::new()).await?;
+    let text = issued.token.expose_secret().to_owned();
+    Ok((cookie.set(&issued), text))
 }
 
-async fn log_out(session: Session) -> Result<(), Error> {
-    session.log_out().await.map(drop)
+async fn log_out(
+    State(cookie): State<SessionCookie>,
+    session: Session,
+) -> Result<impl IntoResponse, Error> {
+    session.log_out().await?;
+    Ok(cookie.clear())
 }
 
 async fn echo(session: Session, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {

@@ -13,6 +13,15 @@ pub(in crate::middleware) struct TokenSources {
     first_decides: bool,
 }
 
+/// Where a request has its token.
+#[derive(Clone, Copy)]
+pub(in crate::middleware) struct TokenPlace {
+    /// The index of the source that has the token.
+    pub(in crate::middleware) source: Option<usize>,
+    /// The `bearer` of a WebSocket client that offered a token, as the client spelled it.
+    pub(in crate::middleware) offered: Option<OfferedBearer>,
+}
+
 impl Default for TokenSources {
     fn default() -> Self {
         Self {
@@ -39,44 +48,51 @@ impl TokenSources {
     }
 
     /// Reads the token of a request, and hides it from the inner service as far as the sources do.
-    ///
-    /// Also returns the `bearer` of a WebSocket client that offered a token, as the client spelled it.
     pub(in crate::middleware) fn read<B, T>(
         &self,
         request: &mut Request<B>,
         read: impl FnOnce(Result<&str, Rejection>) -> T,
-    ) -> (T, Option<OfferedBearer>) {
+    ) -> (T, TokenPlace) {
         for source in &*self.list {
             source.mark_as_sensitive(request.headers_mut());
         }
-        let token = read(self.find(request).as_deref().map_err(Clone::clone));
+        let (found, source) = self.find(request);
+        let token = read(found.as_deref().map_err(Clone::clone));
         let reads_protocols = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
         let offered = match self.list.iter().any(reads_protocols) {
             true => websocket::hide(request),
             false => None,
         };
-        (token, offered)
+        (token, TokenPlace { source, offered })
     }
 
     /// The only token of a request; more than one is an error.
     ///
     /// RFC 6750 §2: "Clients MUST NOT use more than one method to transmit the token in each request". By §3.1 such a
     /// request is invalid, even if it is the same token.
-    fn find<'a, B>(&self, request: &'a Request<B>) -> Result<Cow<'a, str>, Rejection> {
-        let mut token = Err(Rejection::MissingToken);
-        for source in &*self.list {
+    ///
+    /// Also returns the index of the source that has it.
+    fn find<'a, B>(
+        &self,
+        request: &'a Request<B>,
+    ) -> (Result<Cow<'a, str>, Rejection>, Option<usize>) {
+        let mut token = (Err(Rejection::MissingToken), None);
+        for (index, source) in self.list.iter().enumerate() {
             let found = match source.find(request) {
-                Ok(Some(found)) => Ok(found),
+                Ok(Some(found)) => (Ok(found), Some(index)),
                 Ok(None) | Err(Rejection::MissingToken) => continue,
                 // A token that cannot be read counts as a token.
-                Err(Rejection::InvalidToken) => Err(Rejection::InvalidToken),
-                Err(rejection) => return Err(rejection),
+                Err(Rejection::InvalidToken) => {
+                    let index = Some(index).filter(|_| !source.is_ambiguous(request.headers()));
+                    (Err(Rejection::InvalidToken), index)
+                }
+                Err(rejection) => return (Err(rejection), None),
             };
             if self.first_decides {
                 return found;
             }
-            if !matches!(token, Err(Rejection::MissingToken)) {
-                return Err(Rejection::InvalidRequest);
+            if !matches!(token.0, Err(Rejection::MissingToken)) {
+                return (Err(Rejection::InvalidRequest), None);
             }
             token = found;
         }

@@ -5,10 +5,12 @@ use http::{
     header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL},
 };
 
+use self::cookie::CookieSource;
 pub(super) use self::{list::TokenSources, websocket::OfferedBearer};
 use super::Rejection;
 use crate::{Error, ErrorKind};
 
+mod cookie;
 mod list;
 mod read;
 mod websocket;
@@ -22,16 +24,20 @@ const BEARER: &str = "bearer";
 /// The layer marks header fields that may carry a token as [sensitive](http::HeaderValue::set_sensitive), except those
 /// that a custom source reads. A value without the form of the source is no token. A value of that form with invalid
 /// content, such as an empty header, is an invalid token.
+///
+/// Two sources are equal if they read the same place, so that a handler can ask
+/// [by which source](super::Session::source) the token of its request came. A custom source is equal to its clones only.
+/// Cloning is cheap.
 #[derive(Clone)]
 pub struct TokenSource(Kind);
 
 #[derive(Clone)]
 enum Kind {
     Authorization,
-    Cookie(Box<str>),
+    Cookie(Arc<CookieSource>),
     Header(HeaderName),
     WebSocketProtocol,
-    Query(Box<str>),
+    Query(Arc<str>),
     Custom(Arc<dyn FindToken>),
 }
 
@@ -112,9 +118,8 @@ impl TokenSource {
     /// An empty cookie is no token. Cookies of this name with different values are [`Rejection::InvalidToken`], because
     /// anybody who controls a sibling domain can add one, unless the name begins with `__Host-`.
     ///
-    /// Browsers also send cookies with requests that other sites make. Set the cookie with `HttpOnly`, `Secure` and
-    /// `SameSite=Lax` (or `Strict`), change state only in `POST` and similar requests, and check `Origin` before you
-    /// accept a WebSocket.
+    /// This source only reads the cookie; a [`SessionCookie`] also sets and clears it. Browsers also send cookies with
+    /// requests that other sites make: see the [guide].
     ///
     /// The value is not decoded: neither RFC 6265 nor browsers encode it, and no token has a character that some
     /// frameworks encode.
@@ -124,10 +129,14 @@ impl TokenSource {
     /// [`ErrorKind::Config`] if the name is not valid for a cookie.
     ///
     /// [RFC 6265 §4.2]: https://www.rfc-editor.org/rfc/rfc6265#section-4.2
+    #[cfg_attr(feature = "cookie", doc = "[`SessionCookie`]: super::SessionCookie")]
+    #[cfg_attr(feature = "cookie", doc = "[guide]: crate::guide::cookies")]
+    #[cfg_attr(not(feature = "cookie"), doc = "[`SessionCookie`]: #")]
+    #[cfg_attr(not(feature = "cookie"), doc = "[guide]: crate::guide")]
     pub fn cookie(name: &str) -> Result<Self, Error> {
         // A cookie name is a token of RFC 9110, like a header field name, but case-sensitive.
         match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(_) => Ok(Self(Kind::Cookie(name.into()))),
+            Ok(_) => Ok(Self::from_cookie(CookieSource::new(name, None))),
             Err(_) => Err(config_error("this is not a valid cookie name", name)),
         }
     }
@@ -203,6 +212,33 @@ impl TokenSource {
         Self(Kind::Custom(Arc::new(source)))
     }
 
+    /// A cookie with this name, which is valid, and the `Set-Cookie` that clears it.
+    #[cfg(feature = "cookie")]
+    pub(super) fn session_cookie(name: &str, clearing: http::HeaderValue) -> Self {
+        Self::from_cookie(CookieSource::new(name, Some(clearing)))
+    }
+
+    fn from_cookie(cookie: CookieSource) -> Self {
+        Self(Kind::Cookie(Arc::new(cookie)))
+    }
+
+    /// Whether this is a cookie, which browsers also send with requests that other sites make.
+    pub fn is_cookie(&self) -> bool {
+        matches!(self.0, Kind::Cookie(_))
+    }
+
+    /// Whether the request has several tokens in this cookie.
+    fn is_ambiguous(&self, headers: &HeaderMap) -> bool {
+        matches!(&self.0, Kind::Cookie(cookie) if cookie.is_ambiguous(headers))
+    }
+
+    /// Clears the cookie if it is a session cookie, unless the response sets it.
+    pub(super) fn clear_cookie(&self, headers: &mut HeaderMap) {
+        if let Kind::Cookie(cookie) = &self.0 {
+            cookie.clear(headers);
+        }
+    }
+
     /// The header field that may carry the token.
     pub(super) fn field(&self) -> Option<&HeaderName> {
         match &self.0 {
@@ -235,7 +271,7 @@ impl TokenSource {
         let headers = request.headers();
         match &self.0 {
             Kind::Authorization => read::authorization(headers),
-            Kind::Cookie(name) => read::cookie(headers, name),
+            Kind::Cookie(cookie) => cookie.read(headers),
             Kind::Header(name) => read::header(headers, name),
             Kind::WebSocketProtocol => websocket::find(request),
             Kind::Query(name) => return read::query(request.uri(), name),
@@ -262,11 +298,27 @@ impl fmt::Debug for RequestHead<'_> {
     }
 }
 
+impl PartialEq for TokenSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Authorization, Kind::Authorization) => true,
+            (Kind::Cookie(one), Kind::Cookie(other)) => one.name() == other.name(),
+            (Kind::Header(one), Kind::Header(other)) => one == other,
+            (Kind::WebSocketProtocol, Kind::WebSocketProtocol) => true,
+            (Kind::Query(one), Kind::Query(other)) => one == other,
+            (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for TokenSource {}
+
 impl fmt::Debug for TokenSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Authorization => f.write_str("authorization"),
-            Kind::Cookie(name) => write!(f, "cookie({name})"),
+            Kind::Cookie(cookie) => write!(f, "cookie({})", cookie.name()),
             Kind::Header(name) => write!(f, "header({name})"),
             Kind::WebSocketProtocol => f.write_str("websocket_protocol"),
             Kind::Query(name) => write!(f, "query({name})"),

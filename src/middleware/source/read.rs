@@ -3,10 +3,7 @@
 use std::{borrow::Cow, str};
 
 use form_urlencoded::parse;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{AUTHORIZATION, COOKIE},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header::AUTHORIZATION};
 
 use super::BEARER;
 use crate::middleware::Rejection;
@@ -31,24 +28,6 @@ pub(super) fn authorization(headers: &HeaderMap) -> Found<'_> {
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Found<'a> {
     let value = only(headers, name)?;
     value.map(|value| text(value.trim_ascii())).transpose()
-}
-
-/// The value of a cookie. HTTP/2 clients may send each cookie in a field of its own (RFC 9113 §8.2.3).
-pub(super) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
-    let fields = headers.get_all(COOKIE).iter();
-    let pairs = fields.flat_map(|field| field.as_bytes().split(|&byte| byte == b';'));
-    let values = pairs.filter_map(|pair| {
-        let at = pair.iter().position(|&byte| byte == b'=')?;
-        let (key, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
-        (key == name.as_bytes()).then(|| unquoted(value))
-    });
-    let mut found: Option<&[u8]> = None;
-    for value in values.filter(|value| !value.is_empty()) {
-        if *found.get_or_insert(value) != value {
-            return Err(Rejection::InvalidToken);
-        }
-    }
-    found.map(text).transpose()
 }
 
 /// The decoded value of a query parameter.
@@ -78,14 +57,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]
         (value, None) => Ok(value.map(HeaderValue::as_bytes)),
         (_, Some(_)) => Err(Rejection::InvalidRequest),
     }
-}
-
-/// The value of a cookie without its quotes (RFC 6265 §4.1.1: cookie-value).
-fn unquoted(value: &[u8]) -> &[u8] {
-    let inner = value.strip_prefix(b"\"");
-    inner
-        .and_then(|inner| inner.strip_suffix(b"\""))
-        .unwrap_or(value)
 }
 
 pub(super) fn text(token: &[u8]) -> Result<&str, Rejection> {

@@ -1,5 +1,6 @@
 //! End to end: real services, real TCP, a real HTTP client.
 
+mod cookies;
 mod errors;
 mod gateway;
 mod on_axum;

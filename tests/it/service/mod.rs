@@ -2,6 +2,7 @@
 
 mod bounds;
 mod caching;
+mod cookies;
 mod defaults;
 mod failures;
 mod guards;

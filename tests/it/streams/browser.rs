@@ -96,6 +96,17 @@ impl Browser {
         }
     }
 
+    /// The cookies that the browser would send to a URL, with their attributes.
+    pub(super) async fn cookies(&mut self, url: &str) -> Vec<Value> {
+        let mut answer = self
+            .call("Network.getCookies", json!({"urls": [url]}))
+            .await;
+        match answer["cookies"].take() {
+            Value::Array(cookies) => cookies,
+            _ => panic!("{answer:#}"),
+        }
+    }
+
     async fn call(&mut self, method: &str, params: Value) -> Value {
         self.calls += 1;
         let mut call = json!({"id": self.calls, "method": method, "params": params});

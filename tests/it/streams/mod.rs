@@ -69,7 +69,7 @@ async fn a_websocket_ends_with_its_session() {
 async fn another_site_gets_no_websocket() {
     let example = Example::start("websocket", &[]);
     let base = &example.bases[0];
-    let cookie = format!("session={}", log_in(base).await);
+    let cookie = format!("__Host-session={}", log_in(base).await);
     for (origin, expected) in [(base.as_str(), 101), ("http://evil.example", 403)] {
         let url = format!("{}/echo", base.replacen("http", "ws", 1));
         let mut request = url.into_client_request().unwrap();
@@ -95,7 +95,7 @@ async fn server_sent_events_end_with_their_session() {
     let url = format!("{base}/clock");
     let refused = Client::new().get(&url).send().await.unwrap();
     assert_eq!(refused.status().as_u16(), 401);
-    let cookie = format!("theme=dark; session={token}");
+    let cookie = format!("theme=dark; __Host-session={token}");
     let stream = Client::new().get(&url).header("cookie", cookie).send();
     let mut stream = stream.await.unwrap();
     // Longer than the interval at which the store is asked.
@@ -141,6 +141,45 @@ async fn a_browser_can_do_all_of_that() {
     );
     let log = timeout(LONG_TIMEOUT, log).await.expect("the tour to end");
     assert!(log.ends_with("401"), "{log}");
+}
+
+/// A browser keeps the cookie, sends it, and removes it when a response clears it: after a logout, and after a logout
+/// elsewhere of which the browser does not know.
+#[tokio::test]
+async fn a_browser_keeps_the_cookie_of_a_live_session_only() {
+    let example = Example::start("websocket", &[]);
+    let base = &example.bases[0];
+    let mut browser = Browser::open(base).await;
+    let tour = async {
+        for elsewhere in [false, true] {
+            let token = browser
+                .run("return (await fetch('/login/alice', { method: 'POST' })).text()")
+                .await;
+            let [cookie] = &browser.cookies(base).await[..] else {
+                panic!("a login sets one cookie");
+            };
+            assert_eq!(cookie["name"], "__Host-session");
+            assert_eq!(cookie["value"], token.as_str());
+            assert_eq!(cookie["path"], "/");
+            for attribute in ["httpOnly", "secure"] {
+                assert_eq!(cookie[attribute], true, "{attribute}");
+            }
+            assert_eq!(cookie["sameSite"], "Strict");
+            assert_eq!(cookie["session"], false, "it outlives the browser");
+            let status = if elsewhere {
+                log_out(base, &token).await;
+                assert_eq!(browser.cookies(base).await.len(), 1);
+                "401"
+            } else {
+                "200"
+            };
+            let logout = "return String((await fetch('/logout', { method: 'POST' })).status)";
+            assert_eq!(browser.run(logout).await, status);
+            let left = browser.cookies(base).await;
+            assert!(left.is_empty(), "{left:?}");
+        }
+    };
+    timeout(LONG_TIMEOUT, tour).await.expect("the tour to end");
 }
 
 async fn log_in(base: &str) -> String {
