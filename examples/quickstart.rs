@@ -80,7 +80,7 @@ async fn log_in(
     let device = credentials.device.unwrap_or_else(|| "unknown".to_owned());
     let options = TokenOptions::new().metadata("device", device);
     let issued = manager.set_token_with(&credentials.user, options).await?;
-    Ok(issued.token.expose_secret().to_owned().into_response())
+    Ok(issued.token.into_response())
 }
 
 async fn me(user: User<Profile>) -> Json<Value> {

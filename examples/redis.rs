@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use tokio::net::TcpListener;
-use tower_bearer_session::{Error, RedisStore, Session, SessionLayer, TokenManager, User};
+use tower_bearer_session::{Error, RedisStore, Session, SessionLayer, Token, TokenManager, User};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,9 +48,8 @@ async fn instance(
 }
 
 /// Logs in any user; a real service checks a password here.
-async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
-    let token = manager.set_token(&user, None).await?;
-    Ok(token.expose_secret().to_owned())
+async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Token, Error> {
+    manager.set_token(&user, None).await
 }
 
 async fn me(user: User) -> String {

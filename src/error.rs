@@ -157,6 +157,33 @@ pub enum ErrorKind {
     Random,
 }
 
+impl ErrorKind {
+    /// The kind as the label of a metric: `config`, `invalid_input`, `session_limit`, `unavailable`, `timeout`,
+    /// `unconfirmed`, `store`, `load_user`, `no_loader`, `serialize` or `random`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::InvalidInput => "invalid_input",
+            Self::SessionLimit => "session_limit",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Unconfirmed => "unconfirmed",
+            Self::Store => "store",
+            Self::LoadUser => "load_user",
+            Self::NoLoader => "no_loader",
+            Self::Serialize => "serialize",
+            Self::Random => "random",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    /// Writes [`as_str`](Self::as_str).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,5 +195,17 @@ mod tests {
         assert_eq!(error.source().unwrap().to_string(), "db is down");
         assert!(error.is_fault());
         assert!(!Error::new(ErrorKind::Config, "x").is_fault());
+    }
+
+    #[test]
+    fn the_label_of_a_kind_is_its_name_in_snake_case() {
+        for kind in [
+            ErrorKind::Config,
+            ErrorKind::InvalidInput,
+            ErrorKind::NoLoader,
+        ] {
+            let label = kind.to_string().replace('_', "");
+            assert_eq!(label, format!("{kind:?}").to_lowercase());
+        }
     }
 }

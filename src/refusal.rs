@@ -1,3 +1,5 @@
+use std::fmt;
+
 /// Why a token or a login was refused: the reason in an event. (The HTTP response is a
 /// [`Rejection`](crate::Rejection).)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,5 +46,12 @@ impl RefusalReason {
             Self::StaleAuthentication => "stale_authentication",
             Self::Forbidden => "forbidden",
         }
+    }
+}
+
+impl fmt::Display for RefusalReason {
+    /// Writes [`as_str`](Self::as_str).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

@@ -214,7 +214,7 @@ async fn background_work_is_in_the_span_of_its_request() {
     let work = || -> Work {
         let manager = manager.clone();
         Box::pin(async move {
-            manager.refresh_users(["bo", "cy"], None).await;
+            drop(manager.refresh_users(["bo", "cy"], None).await);
         })
     };
     let text = written_by("refresh", &work).await;

@@ -183,13 +183,14 @@ mod tests {
         ] {
             assert_eq!(address(values), Some(expected.into()), "{values:?}");
         }
-        for values in [
-            &[][..],
+        let bad: [&[&[u8]]; 5] = [
+            &[],
             &[b""],
             &[b"192.0.2.7,"],
             &[b"192.0.2.7, x"],
             &[b"192.0.2.7", b"\xFF"],
-        ] {
+        ];
+        for values in bad {
             assert_eq!(address(values), None, "{values:?}");
         }
     }

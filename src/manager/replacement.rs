@@ -135,6 +135,7 @@ impl Default for ReplaceOptions {
 /// The outcome of [`TokenManager::replace_token`](crate::TokenManager::replace_token).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[must_use = "the token may not have been replaced"]
 pub enum Replacement {
     /// The token was replaced.
     #[non_exhaustive]

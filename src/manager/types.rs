@@ -146,6 +146,7 @@ fn numeric_date(time: SystemTime) -> u64 {
 /// The outcome of [`TokenManager::refresh_users`](crate::TokenManager::refresh_users), by user.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
+#[must_use = "some users may have failed"]
 pub struct RefreshedUsers {
     /// The ids of the users that were loaded and cached.
     pub refreshed: Vec<String>,

@@ -1,16 +1,17 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::{Mutex, PoisonError},
     task::{Context, Poll},
 };
 
 /// A future that resolves when a session has ended; from [`Session::revoked`](super::Session::revoked).
 #[must_use = "futures do nothing unless polled"]
-pub struct Revoked(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub struct Revoked(Mutex<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Revoked {
     pub(super) fn new(ended: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(Box::pin(ended))
+        Self(Mutex::new(Box::pin(ended)))
     }
 }
 
@@ -18,7 +19,9 @@ impl Future for Revoked {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        // Exclusive access takes no lock: the mutex makes the future `Sync`, as boxed bodies have to be.
+        let future = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        future.as_mut().poll(cx)
     }
 }
 

@@ -1,6 +1,10 @@
+#[cfg(feature = "cookie")]
+use http::header::COOKIE;
 use http::{HeaderValue, Request, header::AUTHORIZATION, request::Builder};
 
-use crate::TokenManager;
+#[cfg(feature = "cookie")]
+use crate::middleware::SessionCookie;
+use crate::{Token, TokenManager, TokenOptions};
 
 /// Logs a user in, and attaches the token to a request.
 ///
@@ -33,24 +37,94 @@ pub trait LoggedIn: Sized {
         self,
         manager: &TokenManager<D>,
         user_id: &str,
+    ) -> impl Future<Output = Self> {
+        self.logged_in_with(manager, user_id, TokenOptions::new())
+    }
+
+    /// Starts a session of this user with these options, such as scopes, and sets the `Authorization` header to its
+    /// token.
+    ///
+    /// # Panics
+    ///
+    /// If the manager cannot log the user in.
+    fn logged_in_with<D>(
+        self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+    ) -> impl Future<Output = Self>;
+
+    /// Starts a session of this user with these options, and sends its token in this cookie, beside other cookies of the
+    /// request.
+    ///
+    /// # Panics
+    ///
+    /// If the manager cannot log the user in.
+    #[cfg(feature = "cookie")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cookie")))]
+    fn logged_in_by_cookie<D>(
+        self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+        cookie: &SessionCookie,
     ) -> impl Future<Output = Self>;
 }
 
 impl LoggedIn for Builder {
-    async fn logged_in_as<D>(mut self, manager: &TokenManager<D>, user_id: &str) -> Self {
+    async fn logged_in_with<D>(
+        mut self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+    ) -> Self {
+        let token = log_in(manager, user_id, options).await;
         // A builder without headers has an error, which `body` returns.
-        let value = bearer(manager, user_id).await;
         if let Some(headers) = self.headers_mut() {
-            headers.insert(AUTHORIZATION, value);
+            headers.insert(AUTHORIZATION, bearer_value(&token));
+        }
+        self
+    }
+
+    #[cfg(feature = "cookie")]
+    async fn logged_in_by_cookie<D>(
+        mut self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+        cookie: &SessionCookie,
+    ) -> Self {
+        let token = log_in(manager, user_id, options).await;
+        if let Some(headers) = self.headers_mut() {
+            add_cookie(headers, cookie, &token);
         }
         self
     }
 }
 
 impl<B> LoggedIn for Request<B> {
-    async fn logged_in_as<D>(mut self, manager: &TokenManager<D>, user_id: &str) -> Self {
-        let value = bearer(manager, user_id).await;
-        self.headers_mut().insert(AUTHORIZATION, value);
+    async fn logged_in_with<D>(
+        mut self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+    ) -> Self {
+        let token = log_in(manager, user_id, options).await;
+        self.headers_mut()
+            .insert(AUTHORIZATION, bearer_value(&token));
+        self
+    }
+
+    #[cfg(feature = "cookie")]
+    async fn logged_in_by_cookie<D>(
+        mut self,
+        manager: &TokenManager<D>,
+        user_id: &str,
+        options: TokenOptions,
+        cookie: &SessionCookie,
+    ) -> Self {
+        let token = log_in(manager, user_id, options).await;
+        add_cookie(self.headers_mut(), cookie, &token);
         self
     }
 }
@@ -76,11 +150,30 @@ impl<B> LoggedIn for Request<B> {
 ///
 /// If the manager cannot log the user in.
 pub async fn bearer<D>(manager: &TokenManager<D>, user_id: &str) -> HeaderValue {
-    let token = match manager.set_token(user_id, None).await {
-        Ok(token) => token,
+    bearer_value(&log_in(manager, user_id, TokenOptions::new()).await)
+}
+
+async fn log_in<D>(manager: &TokenManager<D>, user_id: &str, options: TokenOptions) -> Token {
+    match manager.set_token_with(user_id, options).await {
+        Ok(issued) => issued.token,
         Err(error) => panic!("{user_id:?} cannot be logged in: {error:?}"),
-    };
-    let value = format!("Bearer {}", token.expose_secret());
+    }
+}
+
+fn bearer_value(token: &Token) -> HeaderValue {
+    secret(format!("Bearer {}", token.expose_secret()))
+}
+
+/// Adds a cookie to those of the request: HTTP/1.1 clients send one field with all of them.
+#[cfg(feature = "cookie")]
+fn add_cookie(headers: &mut http::HeaderMap, cookie: &SessionCookie, token: &Token) {
+    let others = headers.get(COOKIE).and_then(|value| value.to_str().ok());
+    let others = others.map_or_else(String::new, |others| format!("{others}; "));
+    let value = format!("{others}{}={}", cookie.name(), token.expose_secret());
+    headers.insert(COOKIE, secret(value));
+}
+
+fn secret(value: String) -> HeaderValue {
     let mut value = HeaderValue::try_from(value).expect("tokens are ASCII");
     value.set_sensitive(true);
     value

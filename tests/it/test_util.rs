@@ -5,13 +5,14 @@ use std::time::Duration;
 use axum::{Router, body::Body, routing::get};
 use http::{
     HeaderValue, Request, StatusCode,
-    header::{AUTHORIZATION, RETRY_AFTER},
+    header::{AUTHORIZATION, COOKIE, RETRY_AFTER},
 };
 use http_body_util::BodyExt;
 use tokio::{net::TcpListener, time::Instant};
 use tower::ServiceExt;
 use tower_bearer_session::{
-    ErrorKind, MemoryStore, SessionLayer, TokenManager, User,
+    ErrorKind, MemoryStore, SessionLayer, TokenManager, TokenOptions, User,
+    middleware::{RequireScope, SessionCookie, TokenSource},
     store::Operation,
     test_util::{Faults, LoggedIn, bearer},
 };
@@ -53,6 +54,42 @@ async fn who_logs_in_last_is_the_user() {
     assert_eq!(request.headers()["x-other"], "1");
     assert_eq!(request.headers().len(), 2);
     assert_eq!(body(&app, request).await, "you are bob");
+}
+
+/// Options and cookies for requests, as a login has them.
+#[tokio::test]
+async fn a_request_of_a_login_with_options() {
+    let (_, manager) = service(&Faults::new());
+    let cookie = SessionCookie::new("session").unwrap();
+    let layer = SessionLayer::new(manager.clone())
+        .token_sources([TokenSource::authorization(), cookie.source()]);
+    let app = Router::new()
+        .route("/", get(async || "in"))
+        .route_layer(RequireScope::new("write").unwrap())
+        .route_layer(layer);
+    let scopes = || TokenOptions::new().scopes(["write"]);
+    let request = || Request::get("/");
+    let built = request().logged_in_with(&manager, "alice", scopes()).await;
+    assert_eq!(body(&app, built.body(Body::empty()).unwrap()).await, "in");
+    let built = request()
+        .header(COOKIE, "theme=dark")
+        .logged_in_by_cookie(&manager, "alice", scopes(), &cookie)
+        .await
+        .body(Body::empty())
+        .unwrap();
+    let sent = built.headers()[COOKIE].to_str().unwrap();
+    assert!(
+        sent.starts_with("theme=dark; __Host-session=tbs1."),
+        "{sent}"
+    );
+    assert!(built.headers()[COOKIE].is_sensitive());
+    assert_eq!(body(&app, built).await, "in");
+    let plain = request().body(Body::empty()).unwrap();
+    let plain = plain
+        .logged_in_by_cookie(&manager, "alice", TokenOptions::new(), &cookie)
+        .await;
+    let refused = app.clone().oneshot(plain).await.unwrap();
+    assert_eq!(refused.status(), 403);
 }
 
 /// A builder's own error is still there for `body` to tell.

@@ -7,7 +7,7 @@ use std::env;
 
 use tokio_stream::{Empty, wrappers::TcpListenerStream};
 use tonic::{
-    Request, Response, Status,
+    Code, Request, Response, Status,
     transport::{Endpoint, Server},
 };
 use tonic_health::pb::{
@@ -16,7 +16,7 @@ use tonic_health::pb::{
     health_client::HealthClient,
     health_server::{Health, HealthServer},
 };
-use tower_bearer_session::{MemoryStore, Session, SessionLayer, TokenManager};
+use tower_bearer_session::{Error, MemoryStore, Rejection, Session, SessionLayer, TokenManager};
 
 struct Checkup;
 
@@ -35,8 +35,7 @@ impl Health for Checkup {
             .ok_or_else(|| Status::internal("no layer"))?;
         // A call for the service "logout" ends the session.
         if request.get_ref().service == "logout" {
-            let ended = session.log_out().await;
-            ended.map_err(|error| Status::unavailable(error.to_string()))?;
+            session.log_out().await.map_err(status)?;
         }
         Ok(Response::new(HealthCheckResponse {
             status: ServingStatus::Serving.into(),
@@ -49,6 +48,15 @@ impl Health for Checkup {
     ) -> Result<Response<Self::WatchStream>, Status> {
         Ok(Response::new(tokio_stream::empty()))
     }
+}
+
+/// The status for an error: `UNAVAILABLE` for a fault, so that clients try again.
+fn status(error: Error) -> Status {
+    let rejection = Rejection::from(error);
+    Status::new(
+        Code::from(i32::from(rejection.grpc_status())),
+        rejection.to_string(),
+    )
 }
 
 #[tokio::main]

@@ -13,7 +13,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 use tower_bearer_session::{
-    Error, MemoryStore, Session, SessionLayer, TokenManager, User,
+    Error, MemoryStore, Session, SessionLayer, Token, TokenManager, User,
     jwt::{JwtConfig, JwtVerifier, SigningKey, VerifiedClaims},
     middleware::JwtLayer,
 };
@@ -88,9 +88,8 @@ curl -s {at_login}/.well-known/jwks.json
 }
 
 /// Logs in any user; a real service checks a password here.
-async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<String, Error> {
-    let token = manager.set_token(&user, None).await?;
-    Ok(token.expose_secret().to_owned())
+async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Token, Error> {
+    manager.set_token(&user, None).await
 }
 
 /// This handler works under both layers.

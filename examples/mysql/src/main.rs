@@ -14,7 +14,7 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
 use tokio::net::TcpListener;
-use tower_bearer_session::{Error, MySqlStore, Session, SessionLayer, TokenManager, User};
+use tower_bearer_session::{Error, MySqlStore, Session, SessionLayer, Token, TokenManager, User};
 
 #[derive(Serialize, Deserialize)]
 struct Profile {
@@ -80,9 +80,8 @@ async fn instance(
 }
 
 /// Logs in any user; a real service checks a password here.
-async fn log_in(manager: TokenManager<Profile>, Path(user): Path<String>) -> Result<String, Error> {
-    let token = manager.set_token(&user, None).await?;
-    Ok(token.expose_secret().to_owned())
+async fn log_in(manager: TokenManager<Profile>, Path(user): Path<String>) -> Result<Token, Error> {
+    manager.set_token(&user, None).await
 }
 
 async fn me(user: User<Profile>) -> String {

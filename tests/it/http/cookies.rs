@@ -283,7 +283,7 @@ async fn dead_tokens(manager: &TokenManager<Profile>) -> [String; 5] {
     let replaced = manager.set_token("al", None).await.unwrap();
     let options = ReplaceOptions::new().grace(Duration::ZERO);
     let replacing = manager.replace_token(replaced.expose_secret(), options);
-    replacing.await.unwrap();
+    drop(replacing.await.unwrap());
     [
         "x".to_owned(),
         forged("al", 0),

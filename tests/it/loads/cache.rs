@@ -260,7 +260,8 @@ async fn the_key_lives_as_long_as_it_is_told(backend: &impl Server) {
     let hit = manager.check_token_or_update_user(&token, 6 * HOUR).await;
     hit.unwrap().expect("a live token");
     assert_ttl(5 * HOUR).await;
-    manager.refresh_users(["al"], 4 * HOUR).await;
+    let users = manager.refresh_users(["al"], 4 * HOUR).await;
+    assert_eq!(users.refreshed, ["al"]);
     assert_ttl(4 * HOUR).await;
 
     let token = log_in(&manager, "nobody").await;

@@ -6,11 +6,12 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
     Error, ErrorKind, Event, IssuedToken, MemoryStore, OnFull, RedisStore, RedisStoreBuilder,
-    RefreshedUsers, RefusalReason, Rejection, Session, SessionLayer, Token, TokenId, TokenInfo,
-    TokenManager, TokenManagerBuilder, TokenOptions, User,
+    RefreshedUsers, RefusalReason, Rejection, ReplaceOptions, Replacement, Scopes, Session,
+    SessionLayer, Token, TokenId, TokenInfo, TokenManager, TokenManagerBuilder, TokenOptions, User,
     middleware::{
-        PlainResponse, ProblemJson, RequestHead, ResponseFuture, Revoked, SessionService,
-        TokenSource,
+        Guard, PlainResponse, ProblemJson, RequestHead, RequirePredicate,
+        RequireRecentAuthentication, RequireScope, RequireSession, ResponseFuture, Revoked,
+        SessionCookie, SessionService, SetCookie, TokenSource,
     },
     store::{
         Checked, Created, InterceptedStore, NewSession, PutMode, SessionLimit, SessionRecord,
@@ -44,11 +45,20 @@ fn public_types_are_send_sync_unpin_and_debug() {
     holds::<PutMode<'_>>();
     holds::<(Event<'_>, RefusalReason, PlainResponse, ProblemJson)>();
     holds::<(TokenSource, RequestHead<'_>)>();
+    holds::<Revoked>();
+    holds::<(
+        Scopes,
+        SessionCookie,
+        SetCookie,
+        ReplaceOptions,
+        Replacement,
+    )>();
+    holds::<(RequireSession, RequireScope, RequirePredicate)>();
+    holds::<(RequireRecentAuthentication, Guard<Inner>)>();
     holds::<(InterceptedStore<MemoryStore, Faults>, StoreCall<'_>)>();
 
     fn may_be_sent<T: Send + Unpin + Debug>() {}
     may_be_sent::<ResponseFuture<Inner, Profile, ()>>();
-    may_be_sent::<Revoked>();
 }
 
 /// The handles are `Clone`, whatever the application's type is.
