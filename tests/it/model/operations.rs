@@ -20,6 +20,10 @@ pub(super) enum Operation {
     Check(Session),
     Refresh(Session, Duration),
     Update(Session, Change),
+    /// So many times another token, each in place of the one before, with this grace.
+    Replace(Session, usize, Duration),
+    /// The last change that named a new token of the session, once more.
+    Repeat(Session),
     Delete(Session),
     /// Of this user; the token to keep.
     DeleteAll(usize, Option<u128>),
@@ -149,6 +153,13 @@ pub(super) fn operations(
                 .prop_map(|(of, change)| Operation::Update(of, change))
                 .boxed(),
         ),
+        (
+            2,
+            (of(), 1..30_usize, prop_oneof![Just(Duration::ZERO), ttl()])
+                .prop_map(|(of, times, grace)| Operation::Replace(of, times, grace))
+                .boxed(),
+        ),
+        (3, of().prop_map(Operation::Repeat).boxed()),
         (2, of().prop_map(Operation::Delete).boxed()),
         (
             1,
