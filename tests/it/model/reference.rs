@@ -24,8 +24,8 @@ pub(super) struct Model {
     cached: BTreeMap<usize, (Vec<u8>, SystemTime)>,
     /// All tokens of a session that were replaced, the latest first.
     replaced: BTreeMap<Session, Vec<ReplacedToken>>,
-    /// The last change that named a new token of a session.
-    replacements: BTreeMap<Session, SessionChange>,
+    /// The changes that named a new token, but for repeated ones.
+    replacements: Vec<(Session, SessionChange)>,
     /// The number of the last new token of any session.
     tokens: u128,
 }
@@ -39,7 +39,7 @@ impl Model {
             sessions: BTreeMap::new(),
             cached: BTreeMap::new(),
             replaced: BTreeMap::new(),
-            replacements: BTreeMap::new(),
+            replacements: Vec::new(),
             tokens: 1000,
         }
     }
@@ -56,7 +56,7 @@ impl Model {
                     self.replace(store, *of, *grace).await;
                 }
             }
-            Operation::Repeat(of) => self.repeat(store, *of).await,
+            Operation::Repeat(which) => self.repeat(store, *which).await,
             Operation::Delete((user, token)) => {
                 let ended = store.delete(&self.users[*user], &token_id(*token)).await;
                 let live = self.sessions.remove(&(*user, *token)).is_some();

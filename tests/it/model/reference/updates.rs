@@ -25,7 +25,7 @@ impl Model {
             .new_token
             .map(|grace| NewToken::new(self.new_token(), grace));
         let asked = self.order(change, self.sessions.get(&of), &token_id(of.1), new_token);
-        self.change(store, of, asked).await;
+        self.ask(store, of, asked).await;
     }
 
     /// Gives a session, if it is live, another token in place of its current one.
@@ -39,12 +39,20 @@ impl Model {
         let session = self.sessions.get(&of);
         let current = *session.map_or(&id, |session| session.current_token(&id));
         let asked = replacement(current, self.new_token(), grace);
-        self.change(store, of, asked).await;
+        self.ask(store, of, asked).await;
     }
 
-    /// Asks once more for the last change that named a new token, as after a lost reply.
-    pub(super) async fn repeat(&mut self, store: &impl SessionStore, of: Session) {
-        if let Some(asked) = self.replacements.get(&of).cloned() {
+    async fn ask(&mut self, store: &impl SessionStore, of: Session, asked: SessionChange) {
+        self.change(store, of, asked.clone()).await;
+        if asked.new_token.is_some() {
+            self.replacements.push((of, asked));
+        }
+    }
+
+    /// Asks once more for a change that named a new token, as after a lost reply.
+    pub(super) async fn repeat(&mut self, store: &impl SessionStore, which: usize) {
+        if let Some((of, asked)) = self.replacements.iter().rev().nth(which) {
+            let (of, asked) = (*of, asked.clone());
             self.change(store, of, asked).await;
         }
     }
@@ -52,9 +60,6 @@ impl Model {
     async fn change(&mut self, store: &impl SessionStore, of: Session, asked: SessionChange) {
         let (user_id, id) = (self.users[of.0].clone(), token_id(of.1));
         let updated = store.update(&user_id, &id, &asked).await.unwrap();
-        if asked.new_token.is_some() {
-            self.replacements.insert(of, asked.clone());
-        }
         let Some(known) = self.sessions.get(&of).cloned() else {
             assert_eq!(updated, None);
             return;
