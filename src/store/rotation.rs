@@ -33,7 +33,8 @@ pub struct NewToken {
     /// The id of the new token, which the session has never had before. A replaced token becomes the current one again
     /// only to undo its replacement, if nobody has the token that replaced it.
     pub token_id: TokenId,
-    /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not at all.
+    /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not at
+    /// all. It ends early if the session [forgets](Rotation::MAX_REPLACED) the token.
     pub grace: Duration,
 }
 
@@ -47,7 +48,7 @@ pub enum TokenStatus {
     /// A replaced token past its grace. Whoever presents it may have stolen it, or may be the one from whom it was
     /// stolen.
     Reused,
-    /// A token that the session has never had, or that was replaced long ago. (The first one is never forgotten.)
+    /// A token that the session has never had, or has [forgotten](Rotation::MAX_REPLACED).
     Unknown,
 }
 
@@ -59,7 +60,9 @@ impl NewToken {
 }
 
 impl Rotation {
-    /// The maximum number of replaced tokens that a session keeps; older ones are unknown.
+    /// The maximum number of replaced tokens that a session keeps. It forgets older ones, whether or not their grace is
+    /// over: these are [unknown](TokenStatus::Unknown), except the first one, whose id is that of the session, which is
+    /// [reused](TokenStatus::Reused).
     pub const MAX_REPLACED: usize = 16;
 
     /// The rotation of a session that has its first token.

@@ -6,9 +6,14 @@
 use std::time::Instant;
 
 use super::helpers::{
-    HOUR, SHORT, is_live, limit, listed, live, log_in, outlive_short, session, token_id,
+    DAY, HOUR, SHORT, is_live, limit, listed, live, log_in, outlive_short, replacement, session,
+    token_id,
 };
-use crate::{OnFull, SessionStore, TokenId, store::PutMode, test_util::Backend};
+use crate::{
+    OnFull, SessionStore, TokenId,
+    store::{PutMode, SessionChange},
+    test_util::Backend,
+};
 
 const EXPIRED: u128 = 60;
 
@@ -64,6 +69,44 @@ pub async fn an_expired_session_is_no_exception(backend: &impl Backend) {
     assert!(!is_live(&store, "al", &kept).await);
     assert_eq!(listed(&store, "al").await, []);
     assert_eq!(store.delete_all("al", None).await.expect("no error"), 0);
+}
+
+/// An update of an expired session ends no other session.
+pub async fn an_expired_session_ends_no_others(backend: &impl Backend) {
+    let (store, kept) = expired_sessions(backend).await;
+    for n in (0..EXPIRED).rev() {
+        for mut change in [
+            SessionChange::refresh(DAY),
+            replacement(token_id(n), token_id(2000), HOUR),
+        ] {
+            change.end_others = true;
+            let updated = store.update("al", &token_id(n), &change).await;
+            assert_eq!(updated.expect("no error"), None);
+        }
+    }
+    assert_eq!(listed(&store, "al").await, [kept]);
+}
+
+/// An update that ends the other sessions keeps no expired one, and brings none back.
+pub async fn the_others_end_beside_expired_ones(backend: &impl Backend) {
+    let (store, other) = expired_sessions(backend).await;
+    let id = token_id(1001);
+    log_in(&store, "al", &id).await;
+    let mut change = SessionChange::refresh(DAY);
+    change.end_others = true;
+    let updated = store.update("al", &id, &change).await;
+    let updated = updated.expect("no error").expect("the session is live");
+    // The live one, and those expired ones that were not freed yet.
+    assert!((1..=1 + EXPIRED as u64).contains(&updated.ended));
+    assert_eq!(listed(&store, "al").await, [id]);
+    assert!(!is_live(&store, "al", &other).await);
+    for n in 0..EXPIRED {
+        assert!(!is_live(&store, "al", &token_id(n)).await);
+    }
+    // They can begin anew.
+    log_in(&store, "al", &other).await;
+    log_in(&store, "al", &token_id(0)).await;
+    assert_eq!(listed(&store, "al").await.len(), 3);
 }
 
 /// A login is not refused because of expired sessions, and does not report them as evicted.

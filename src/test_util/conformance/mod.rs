@@ -10,6 +10,7 @@ mod concurrency;
 mod create;
 mod delete;
 mod expiry;
+mod extremes;
 pub mod helpers;
 mod limits;
 mod list;
@@ -109,9 +110,15 @@ macro_rules! __store_conformance_points {
                 deleting_an_expired_session_is_false,
                 an_expired_session_can_be_created_anew,
                 an_expired_session_is_no_exception,
+                an_expired_session_ends_no_others,
+                the_others_end_beside_expired_ones,
                 expired_sessions_do_not_count_for_the_limit,
                 expired_values_are_none,
                 an_absolute_end_that_is_reached_ends_the_session,
+            }
+            extremes {
+                the_largest_session_gets_another_token,
+                the_longest_grace_and_ttl_work,
             }
             limits {
                 below_the_limit_nobody_goes,
@@ -160,6 +167,7 @@ macro_rules! __store_conformance_points {
                 an_update_changes_what_it_names_and_nothing_else,
                 an_update_creates_nothing,
                 an_update_can_end_the_other_sessions,
+                an_update_can_end_thousands_of_sessions,
                 an_update_of_another_version_changes_nothing,
                 an_update_of_the_current_version_works_once,
                 an_update_on_condition_of_the_metadata_works_once,

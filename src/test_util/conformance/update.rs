@@ -222,6 +222,38 @@ pub async fn an_update_can_end_the_other_sessions(backend: &impl Backend) {
     assert_eq!(listed(&store, "al").await.len(), 3);
 }
 
+/// With thousands of sessions, some of them expired, an update ends all others and keeps its own.
+pub async fn an_update_can_end_thousands_of_sessions(backend: &impl Backend) {
+    let store = backend.store().await;
+    for n in 0..2000 {
+        let ttl = if n % 20 == 0 { SHORT } else { HOUR };
+        let created = store.create("al", &token_id(n), &session(ttl), None).await;
+        created.expect("no error");
+    }
+    outlive_short().await;
+    let [kept, new] = [1234, 5000].map(token_id);
+    let mut change = replacement(kept, new, HOUR);
+    change.end_others = true;
+    let updated = store.update("al", &kept, &change).await;
+    let updated = updated.expect("no error").expect("the session is live");
+    assert!((1899..=1999).contains(&updated.ended), "{updated:?}");
+    assert_eq!(listed(&store, "al").await, [kept]);
+    let session = live(&store, "al", &kept).await.session;
+    assert_eq!(session.current_token(&kept), &new);
+
+    // Sessions after it live, until another update ends them.
+    log_in(&store, "al", &token_id(1)).await;
+    assert!(is_live(&store, "al", &token_id(1)).await);
+    let change = SessionChange {
+        end_others: true,
+        ..SessionChange::default()
+    };
+    let updated = store.update("al", &kept, &change).await;
+    assert!(updated.expect("no error").is_some());
+    assert_eq!(listed(&store, "al").await, [kept]);
+    assert_eq!(live(&store, "al", &kept).await.session, session);
+}
+
 /// `ping` succeeds with and without sessions.
 pub async fn a_store_that_works_says_so(backend: &impl Backend) {
     let store = backend.store().await;

@@ -6,12 +6,15 @@
 use std::time::Duration;
 
 use tokio::{task::JoinSet, time::sleep};
-use tower_bearer_session::{Error, ErrorKind, OnFull, RedisStore, SessionStore, store::PutMode};
+use tower_bearer_session::{
+    Error, ErrorKind, OnFull, RedisStore, SessionStore,
+    store::{PutMode, SessionChange},
+};
 
 use super::{LONG_TIMEOUT, eventually, patient_store};
 use crate::{
     harness::{Cluster, Flavor, RedisServer},
-    stores::{HOUR, is_live, limit, live, log_in, session, token_id},
+    stores::{DAY, HOUR, is_live, limit, live, log_in, replacement, session, token_id},
 };
 
 /// More than the server reads at a time.
@@ -52,6 +55,8 @@ on_one_server_and_in_a_cluster!(
     a_logout_of_all_that_timed_out_ends_no_newer_session,
     a_logout_that_timed_out_ends_nothing,
     a_refresh_that_timed_out_changes_nothing,
+    a_replacement_that_timed_out_changes_nothing,
+    an_update_that_timed_out_ends_no_other_session,
     a_cached_user_that_timed_out_replaces_nothing,
     a_write_that_came_too_late_is_sent_again_if_there_is_time,
 );
@@ -132,6 +137,60 @@ async fn a_refresh_that_timed_out_changes_nothing(server: &RedisServer, url: &st
     assert!(refreshed.await.unwrap());
     let session = live(&scene.patient, "al", &id).await.session;
     assert_eq!(session.expires_at, session.refreshed_at + HOUR / 2);
+}
+
+/// The client, who was told so, goes on with the token that it has: neither the session nor a newer replacement of that
+/// token is changed, although the late one has no condition then.
+async fn a_replacement_that_timed_out_changes_nothing(server: &RedisServer, url: &str) {
+    let [late, newer] = [2, 3].map(token_id);
+    let scene = Scene::new(server, url).await;
+    for (round, is_replaced) in (10..).zip([false, true]) {
+        let id = token_id(round);
+        log_in(&scene.patient, "al", &id).await;
+        let mut change = replacement(id, late, HOUR);
+        change.if_token = change.if_token.filter(|_| !is_replaced);
+        let patient = scene.patient.clone();
+        let replaced = scene.play(
+            async |store| store.update("al", &id, &change).await,
+            async move {
+                let newer = replacement(id, newer, HOUR);
+                match is_replaced {
+                    true => patient.update("al", &id, &newer).await,
+                    false => Ok(None),
+                }
+            },
+        );
+        assert_eq!(replaced.await.unwrap().is_some(), is_replaced);
+        let session = live(&scene.patient, "al", &id).await.session;
+        let expected = if is_replaced { newer } else { id };
+        assert_eq!(session.current_token(&id), &expected);
+        let replaced = session.rotation.map(|rotation| rotation.replaced.len());
+        assert_eq!(replaced.unwrap_or(0), usize::from(is_replaced));
+    }
+}
+
+/// Neither one from before nor a newer login, and the update changes nothing of its own session: with a new token and
+/// without.
+async fn an_update_that_timed_out_ends_no_other_session(server: &RedisServer, url: &str) {
+    let [id, other, newer, new] = [1, 2, 3, 4].map(token_id);
+    let scene = Scene::new(server, url).await;
+    for mut change in [SessionChange::refresh(DAY), replacement(id, new, HOUR)] {
+        change.end_others = true;
+        let before = log_in(&scene.patient, "al", &id).await;
+        log_in(&scene.patient, "al", &other).await;
+        let patient = scene.patient.clone();
+        let created = scene.play(
+            async |store| store.update("al", &id, &change).await,
+            async move { patient.create("al", &newer, &session(HOUR), None).await },
+        );
+        created.await.unwrap();
+        for id in [&other, &newer] {
+            assert!(is_live(&scene.patient, "al", id).await, "{change:?}");
+        }
+        let after = live(&scene.patient, "al", &id).await.session;
+        assert_eq!(after, before, "{change:?}");
+        scene.patient.delete_all("al", None).await.unwrap();
+    }
 }
 
 /// In all modes.

@@ -6,6 +6,7 @@
 mod cluster;
 mod connect;
 mod consistency;
+mod crashes;
 mod late_writes;
 mod load;
 mod lost_replies;

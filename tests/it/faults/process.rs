@@ -7,7 +7,7 @@ use crate::harness::{Flavor, RedisServer};
 
 /// With these arguments a server that is killed forgets nothing that it has acknowledged. (With `everysec` a write may
 /// wait for a slow disk, and its client does not.)
-const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+pub(super) const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
 /// The server is killed and comes back, with its data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,6 +20,10 @@ pub(super) enum Operation {
     Check(Session),
     Refresh(Session, Duration),
     Update(Session, Change),
+    /// So many times another token, each in place of the one before, with this grace.
+    Replace(Session, usize, Duration),
+    /// A change that named a new token, once more: the last one of all, or one of those before.
+    Repeat(usize),
     Delete(Session),
     /// Of this user; the token to keep.
     DeleteAll(usize, Option<u128>),
@@ -107,7 +111,7 @@ pub(super) fn operations(
         option::of(metadata(0..40)),
         any::<bool>(),
         option::of(prop_oneof![Just(Duration::ZERO), ttl()]),
-        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.25),
         condition(),
         condition(),
     )
@@ -149,6 +153,13 @@ pub(super) fn operations(
                 .prop_map(|(of, change)| Operation::Update(of, change))
                 .boxed(),
         ),
+        (
+            2,
+            (of(), 1..30_usize, prop_oneof![Just(Duration::ZERO), ttl()])
+                .prop_map(|(of, times, grace)| Operation::Replace(of, times, grace))
+                .boxed(),
+        ),
+        (6, (0..3_usize).prop_map(Operation::Repeat).boxed()),
         (2, of().prop_map(Operation::Delete).boxed()),
         (
             1,

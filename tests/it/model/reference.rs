@@ -6,14 +6,13 @@ use std::{
 use tokio::time::advance;
 use tower_bearer_session::{
     ErrorKind, OnFull, SessionStore, TokenId,
-    store::{
-        NewSession, NewToken, PutMode, ReplacedToken, Rotation, SessionChange, SessionLimit,
-        SessionRecord, SessionVersion,
-    },
+    store::{NewSession, PutMode, ReplacedToken, SessionChange, SessionLimit, SessionRecord},
 };
 
-use super::operations::{Change, Condition, Mode, Operation, Session, TOKENS, USERS};
+use super::operations::{Mode, Operation, Session, TOKENS, USERS};
 use crate::stores::{is_live, token_id};
+
+mod updates;
 
 /// What a store must hold. All times are ones that the store told, or follow from them.
 pub(super) struct Model {
@@ -23,6 +22,10 @@ pub(super) struct Model {
     exact: bool,
     sessions: BTreeMap<Session, SessionRecord>,
     cached: BTreeMap<usize, (Vec<u8>, SystemTime)>,
+    /// All tokens of a session that were replaced, the latest first.
+    replaced: BTreeMap<Session, Vec<ReplacedToken>>,
+    /// The changes that named a new token, but for repeated ones.
+    replacements: Vec<(Session, SessionChange)>,
     /// The number of the last new token of any session.
     tokens: u128,
 }
@@ -35,6 +38,8 @@ impl Model {
             exact,
             sessions: BTreeMap::new(),
             cached: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            replacements: Vec::new(),
             tokens: 1000,
         }
     }
@@ -46,6 +51,12 @@ impl Model {
             Operation::Check(of) => self.check(store, *of).await,
             Operation::Refresh(of, ttl) => self.refresh(store, *of, *ttl).await,
             Operation::Update(of, change) => self.update(store, *of, change).await,
+            Operation::Replace(of, times, grace) => {
+                for _ in 0..*times {
+                    self.replace(store, *of, *grace).await;
+                }
+            }
+            Operation::Repeat(which) => self.repeat(store, *which).await,
             Operation::Delete((user, token)) => {
                 let ended = store.delete(&self.users[*user], &token_id(*token)).await;
                 let live = self.sessions.remove(&(*user, *token)).is_some();
@@ -144,6 +155,7 @@ impl Model {
         expected.metadata = new.metadata.clone();
         assert_eq!(created.session, expected);
         self.sessions.insert(of, expected);
+        self.replaced.remove(&of);
     }
 
     async fn check(&mut self, store: &impl SessionStore, of: Session) {
@@ -152,6 +164,7 @@ impl Model {
         if let Some(checked) = &checked {
             self.observe(checked.now);
             assert_eq!(checked.user.as_deref(), self.cached(of.0));
+            self.check_tokens(of, checked);
         }
         let session = checked.map(|checked| checked.session);
         assert_eq!(session.as_ref(), self.sessions.get(&of));
@@ -174,120 +187,6 @@ impl Model {
         session.refreshed_at = now;
         session.expires_at = session.ends_at.into_iter().fold(now + ttl, SystemTime::min);
         assert_eq!(&checked.session, session);
-    }
-
-    async fn update(&mut self, store: &impl SessionStore, of: Session, change: &Change) {
-        let (user_id, id) = (self.users[of.0].clone(), token_id(of.1));
-        let known = self.sessions.get(&of).cloned();
-        let new_token = change.new_token.map(|grace| {
-            self.tokens += 1;
-            NewToken::new(token_id(self.tokens), grace)
-        });
-        let asked = self.order(change, known.as_ref(), &id, new_token);
-        let updated = store.update(&user_id, &id, &asked).await.unwrap();
-        let applies = ![change.if_token, change.if_version].contains(&Condition::Fails);
-        let Some(mut expected) = known.filter(|_| applies) else {
-            assert_eq!(updated, None);
-            return;
-        };
-        let updated = updated.expect("the session is live and the conditions hold");
-
-        // The moment of the change is in the record only, in up to three places.
-        let checked = store.check(&user_id, &id).await.unwrap().unwrap();
-        let found = &checked.session;
-        let mut moments = Vec::new();
-        if let Some(ttl) = change.ttl {
-            moments.push(found.refreshed_at);
-            expected.refreshed_at = found.refreshed_at;
-            let expires_at = found.refreshed_at + ttl;
-            expected.expires_at = expected
-                .ends_at
-                .into_iter()
-                .fold(expires_at, SystemTime::min);
-        }
-        if let Some(metadata) = &change.metadata {
-            expected.metadata = (!metadata.is_empty()).then(|| metadata.clone());
-        }
-        if change.authenticated {
-            moments.push(found.authenticated_at);
-            expected.authenticated_at = found.authenticated_at;
-        }
-        if let Some(new) = &new_token {
-            let replaced = found
-                .rotation
-                .as_ref()
-                .expect("it has a new token")
-                .replaced[0];
-            moments.push(replaced.usable_until - new.grace);
-            let mut tokens = match expected.rotation.take() {
-                Some(tokens) => *tokens,
-                None => Rotation::of(id),
-            };
-            let old = ReplacedToken::new(tokens.current, replaced.usable_until);
-            tokens.replaced.insert(0, old);
-            tokens.replaced.truncate(16);
-            tokens.current = new.token_id;
-            expected.rotation = Some(Box::new(tokens));
-        }
-        assert_eq!(*found, expected);
-        assert_eq!(updated.expires_at, expected.expires_at);
-        for moment in &moments {
-            assert_eq!(moment, &moments[0]);
-            self.observe(*moment);
-        }
-        self.observe(checked.now);
-        self.sessions.insert(of, expected);
-        if change.end_others {
-            let others = self.of_user(of.0).count() as u64 - 1;
-            self.sessions
-                .retain(|other, _| other.0 != of.0 || other == &of);
-            assert!(updated.ended == others || (self.exact && updated.ended > others));
-        } else {
-            assert_eq!(updated.ended, 0);
-        }
-    }
-
-    /// The change as a store takes it.
-    fn order(
-        &self,
-        change: &Change,
-        known: Option<&SessionRecord>,
-        id: &TokenId,
-        new_token: Option<NewToken>,
-    ) -> SessionChange {
-        let version = known.map(SessionRecord::version);
-        // Either time may be the one that differs.
-        let unknown = match (version, change.authenticated) {
-            (Some(version), true) => {
-                SessionVersion::new(SystemTime::UNIX_EPOCH, version.expires_at)
-            }
-            (Some(version), false) => {
-                SessionVersion::new(version.refreshed_at, SystemTime::UNIX_EPOCH)
-            }
-            (None, _) => SessionVersion::new(self.now, SystemTime::UNIX_EPOCH),
-        };
-        let current = known.map_or(id, |session| session.current_token(id));
-        let mut order = SessionChange::default();
-        order.ttl = change.ttl;
-        order.metadata.clone_from(&change.metadata);
-        order.authenticated = change.authenticated;
-        order.end_others = change.end_others;
-        order.new_token = new_token;
-        order.if_token = match change.if_token {
-            Condition::None => None,
-            Condition::Holds => Some(*current),
-            // One that was replaced, if there is one.
-            Condition::Fails => match known.and_then(|session| session.rotation.as_deref()) {
-                Some(tokens) => Some(tokens.replaced[0].token_id),
-                None => Some(token_id(u128::MAX)),
-            },
-        };
-        order.if_version = match change.if_version {
-            Condition::None => None,
-            Condition::Holds => Some(version.unwrap_or(unknown)),
-            Condition::Fails => Some(unknown),
-        };
-        order
     }
 
     async fn delete_all(&mut self, store: &impl SessionStore, user: usize, except: Option<u128>) {

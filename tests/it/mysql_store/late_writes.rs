@@ -1,18 +1,18 @@
 //! Writes that a server reads late, after their callers were told that they failed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sqlx::Row;
 use tokio::time::sleep;
 use tower_bearer_session::{
     Error, ErrorKind, MySqlStore, OnFull, SessionStore,
-    store::{PutMode, SessionLimit},
+    store::{PutMode, SessionChange, SessionLimit},
 };
 
-use super::eventually;
+use super::{eventually, fill, uncommitted};
 use crate::{
     harness::{MariaDb, Proxy},
-    stores::{DAY, HOUR, is_live, limit, listed, live, log_in, session, token_id},
+    stores::{DAY, HOUR, is_live, limit, listed, live, log_in, replacement, session, token_id},
 };
 
 const DEADLINE: Duration = Duration::from_millis(500);
@@ -82,6 +82,24 @@ async fn a_late_refresh_does_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_replacement_does_nothing() {
+    let mysql = MariaDb::start().await;
+    let (patient, frozen) = stores(&mysql).await;
+    let [id, new] = [1, 3].map(token_id);
+    let before = log_in(&patient, "al", &id).await;
+    let mut change = replacement(id, new, HOUR);
+    for is_conditional in [true, false] {
+        change.if_token = change.if_token.filter(|_| is_conditional);
+        eventually("a prepared statement", async || {
+            frozen.update("al", &token_id(2), &change).await.is_ok()
+        })
+        .await;
+        while_frozen(&mysql, frozen.update("al", &id, &change)).await;
+        assert_eq!(live(&patient, "al", &id).await.session, before);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_cached_value_is_not_written() {
     let mysql = MariaDb::start().await;
     let (patient, frozen) = stores(&mysql).await;
@@ -104,31 +122,32 @@ async fn a_late_cached_value_is_not_written() {
     }
 }
 
-/// Freezes the server when the work of a transaction, which changes `rows`, is done and its end is under way.
+/// Freezes the server when the work of a transaction, which changes `rows`, is done and its end is under way. "al" has
+/// so many `sessions`, with the token ids from 1 on.
 async fn frozen_before_commit<T: std::fmt::Debug>(
     mysql: &MariaDb,
-    patient: &MySqlStore,
     rows: i64,
+    sessions: usize,
     write: impl AsyncFn(&MySqlStore) -> Result<T, Error>,
 ) {
     const EACH_WAY: Duration = Duration::from_millis(500);
     let proxy = Proxy::start(mysql.port()).await;
     let url = format!("mysql://app:hunter2@127.0.0.1:{}/sessions", proxy.port());
+    // Some writes take more statements than others.
+    let deadline = Duration::from_secs(if rows < 512 { 12 } else { 20 });
     let store = MySqlStore::builder(url)
         .purge_interval(None)
-        .deadline(Duration::from_secs(12));
+        .deadline(deadline);
     let store = store.connect().await.unwrap();
+    let fill = fill("tbs_sessions", "al", sessions);
     // Prepares the statements.
-    store
-        .create("else", &token_id(1), &session(HOUR), None)
-        .await
-        .unwrap();
+    mysql.sql(&fill).await;
     write(&store).await.unwrap();
-    patient.delete_all("al", None).await.unwrap();
-    log_in(patient, "al", &token_id(1)).await;
+    let clear = "DELETE FROM tbs_sessions; DELETE FROM tbs_cutoffs";
+    mysql.sql(&format!("{clear}; {fill}")).await;
     proxy.set_delay(EACH_WAY);
     let (error, ()) = tokio::join!(write(&store), async {
-        while uncommitted(mysql, rows).await == 0 {}
+        eventually("the changes", async || uncommitted(mysql, rows).await > 0).await;
         mysql.freeze();
     });
     let error = error.unwrap_err();
@@ -142,17 +161,6 @@ async fn frozen_before_commit<T: std::fmt::Debug>(
     .await;
 }
 
-/// How many transactions have changed at least so many rows and are not committed.
-async fn uncommitted(mysql: &MariaDb, rows: i64) -> i64 {
-    // Who asks more often gets old answers.
-    sleep(Duration::from_millis(150)).await;
-    mysql
-        .number(&format!(
-            "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified >= {rows}"
-        ))
-        .await
-}
-
 async fn a_late_login_does_nothing(limit: Option<SessionLimit>) {
     let mysql = MariaDb::start().await;
     let (patient, _) = stores(&mysql).await;
@@ -163,7 +171,7 @@ async fn a_late_login_does_nothing(limit: Option<SessionLimit>) {
     };
     // It inserts a session, and with a limit it deletes another one before.
     let rows = 1 + i64::from(limit.is_some());
-    frozen_before_commit(&mysql, &patient, rows, login).await;
+    frozen_before_commit(&mysql, rows, 1, login).await;
     assert_eq!(listed(&patient, "al").await, [token_id(1)]);
 }
 
@@ -182,6 +190,31 @@ async fn a_late_logout_of_all_sessions_does_nothing() {
     let mysql = MariaDb::start().await;
     let (patient, _) = stores(&mysql).await;
     let logout = async |store: &MySqlStore| store.delete_all("al", None).await;
-    frozen_before_commit(&mysql, &patient, 1, logout).await;
+    frozen_before_commit(&mysql, 1, 1, logout).await;
     assert_eq!(listed(&patient, "al").await, [token_id(1)]);
+}
+
+/// With few other sessions, which it deletes, and with many, for which it raises the cutoff.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_update_ends_no_other_session() {
+    let id = token_id(1);
+    let new = replacement(id, token_id(1000), HOUR);
+    // It updates the session and deletes the other one; or it deletes 512, writes the cutoff and keeps the session.
+    for (mut change, sessions, rows) in [
+        (SessionChange::refresh(DAY), 2, 2),
+        (new.clone(), 2, 2),
+        (new, 600, 1 + 512 + 1 + 1),
+    ] {
+        change.end_others = true;
+        let mysql = MariaDb::start().await;
+        let (patient, _) = stores(&mysql).await;
+        let update = async |store: &MySqlStore| store.update("al", &id, &change).await;
+        frozen_before_commit(&mysql, rows, sessions, update).await;
+        let list = patient.list("al").await.unwrap();
+        assert_eq!(list.len(), sessions, "{change:?}");
+        let (_, session) = list.iter().find(|(listed, _)| *listed == id).unwrap();
+        assert_eq!(session.rotation, None);
+        let refreshed = Duration::from_millis(sessions as u64 - 1);
+        assert_eq!(session.refreshed_at, SystemTime::UNIX_EPOCH + refreshed);
+    }
 }

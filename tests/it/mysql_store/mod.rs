@@ -3,6 +3,7 @@
 mod cancelled;
 mod clock;
 mod connections;
+mod crashes;
 mod denied_logins;
 mod failed_connects;
 mod late_writes;
@@ -20,8 +21,26 @@ mod round_trips;
 mod secrets;
 mod user_ids;
 
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 pub(crate) use self::many_sessions::fill;
-use crate::faults::{eventually, everything};
+use crate::{
+    faults::{eventually, everything},
+    harness::MariaDb,
+};
 
 /// The tables of a store, without their prefix.
 const TABLES: [&str; 5] = ["schema", "sessions", "cutoffs", "users", "slots"];
+
+/// How many transactions have changed at least so many rows and are not committed.
+async fn uncommitted(mysql: &MariaDb, rows: i64) -> i64 {
+    // Who asks more often gets old answers.
+    sleep(Duration::from_millis(150)).await;
+    mysql
+        .number(&format!(
+            "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_rows_modified >= {rows}"
+        ))
+        .await
+}

@@ -12,6 +12,7 @@ mod abandoned;
 mod limits;
 mod logouts;
 mod renewals;
+mod replacements;
 mod unclaimed;
 mod undos;
 

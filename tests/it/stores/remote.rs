@@ -61,6 +61,14 @@ impl Backend for Cluster {
     }
 }
 
+impl Cluster {
+    /// The primary and the key of the sessions of a user.
+    pub(crate) async fn sessions_of(&self, user_id: &str) -> (&RedisServer, String) {
+        let key = format!("{}:tokens:{{{user_id}}}", self.0.prefix);
+        (self.0.servers.primary_of(&key).await, key)
+    }
+}
+
 impl test_util::Backend for Cluster {
     type Store = RedisStore;
 

@@ -14,9 +14,6 @@ use crate::stores::{
     token_id,
 };
 
-mod mysql;
-mod redis;
-
 /// Tables or keys in which the next version has written.
 trait NextVersion: Backend {
     /// Lets the next version write the session of "al", in a way that this one can interpret or must not.
@@ -41,13 +38,20 @@ macro_rules! on_next_versions {
     (@@ Valkey [$($case:ident),*]) => {
         mod on_valkey { crate::stores::cases!(Valkey: $($case),*); }
     };
+    (@@ Cluster [$($case:ident),*]) => {
+        mod on_cluster { crate::stores::cases!(Cluster: $($case),*); }
+    };
     (@@ MySql [$($case:ident),*]) => {
         mod on_mysql { crate::stores::cases!(MySql: $($case),*); }
     };
 }
 
+mod mysql;
+mod redis;
+mod requests;
+
 on_next_versions!(
-    Redis, Valkey, MySql:
+    Redis, Valkey, Cluster, MySql:
     a_compatible_session_works_and_keeps_what_is_unknown,
     an_opaque_session_is_a_fault,
     a_request_with_an_opaque_session_is_a_503,
