@@ -150,7 +150,8 @@ pub enum ErrorKind {
     /// The call needs a user loader, and the manager has none.
     NoLoader,
     /// The user's detail cannot be cached: it does not round-trip through JSON, or it is larger than
-    /// [`max_user_size`](crate::TokenManagerBuilder::max_user_size).
+    /// [`max_user_size`](crate::TokenManagerBuilder::max_user_size). Or the metadata of a session is not of the
+    /// [type](crate::Session::metadata_as) that the caller expects.
     Serialize,
     /// The operating system provided no random bytes. There is no fallback.
     Random,

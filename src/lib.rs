@@ -60,6 +60,7 @@ pub use self::{
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},
     refusal::RefusalReason,
+    scopes::Scopes,
     store::{MemoryStore, OnFull, SessionStore},
     token::{Token, TokenId},
     user::User,
@@ -77,6 +78,7 @@ pub mod jwt;
 mod manager;
 pub mod middleware;
 mod refusal;
+mod scopes;
 pub mod store;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]

@@ -19,11 +19,17 @@ pub enum RefusalReason {
     NoSuchUser,
     /// The user is at the session limit.
     SessionLimit,
+    /// The session lacks a [scope](crate::middleware::RequireScope).
+    InsufficientScope,
+    /// The user's last login is [too old](crate::middleware::RequireRecentAuthentication).
+    StaleAuthentication,
+    /// The session does not fulfil a [predicate](crate::middleware::RequirePredicate).
+    Forbidden,
 }
 
 impl RefusalReason {
     /// The reason as the label of a metric: `malformed`, `several_tokens`, `not_verified`, `not_live`, `replaced`,
-    /// `reused`, `no_such_user` or `session_limit`.
+    /// `reused`, `no_such_user`, `session_limit`, `insufficient_scope`, `stale_authentication` or `forbidden`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -34,6 +40,9 @@ impl RefusalReason {
             Self::Reused => "reused",
             Self::NoSuchUser => "no_such_user",
             Self::SessionLimit => "session_limit",
+            Self::InsufficientScope => "insufficient_scope",
+            Self::StaleAuthentication => "stale_authentication",
+            Self::Forbidden => "forbidden",
         }
     }
 }

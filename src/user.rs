@@ -4,11 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{
-    TokenId,
-    store::{Checked, SessionVersion},
-    token::TokenIds,
-};
+use crate::TokenId;
 
 /// An authenticated user: the id, the detail from the user loader, and the state of the token.
 ///
@@ -16,56 +12,25 @@ use crate::{
 pub struct User<D = serde_json::Value> {
     id: Arc<str>,
     detail: Option<Arc<D>>,
-    token: Option<TokenState>,
+    token: Option<UserToken>,
 }
 
-/// The state of a token at the time of a check.
+/// What a user knows about the token that was checked.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TokenState {
-    pub(crate) ids: TokenIds,
-    pub(crate) now: SystemTime,
+pub(crate) struct UserToken {
+    pub(crate) session: TokenId,
     pub(crate) remaining: Duration,
-    /// The end of the grace of a token that was replaced.
-    pub(crate) usable_until: Option<SystemTime>,
     pub(crate) expires_at: SystemTime,
-    pub(crate) refreshed_at: SystemTime,
-    pub(crate) ends_at: Option<SystemTime>,
-}
-
-impl TokenState {
-    pub(crate) fn of(ids: TokenIds, checked: &Checked) -> Self {
-        let session = &checked.session;
-        let usable_until = session.usable_until(&ids.token);
-        let end = usable_until.map_or(session.expires_at, |end| end.min(session.expires_at));
-        Self {
-            ids,
-            now: checked.now,
-            remaining: end.duration_since(checked.now).unwrap_or_default(),
-            usable_until,
-            expires_at: session.expires_at,
-            refreshed_at: session.refreshed_at,
-            ends_at: session.ends_at,
-        }
-    }
-
-    pub(crate) fn version(&self) -> SessionVersion {
-        SessionVersion {
-            refreshed_at: self.refreshed_at,
-            expires_at: self.expires_at,
-        }
-    }
-
-    /// The ttl that the last refresh (or the login) set; `None` if the session already reaches its absolute end, or the
-    /// token was replaced.
-    pub(crate) fn renewable(&self) -> Option<Duration> {
-        let ttl = self.expires_at.duration_since(self.refreshed_at).ok();
-        ttl.filter(|_| self.ends_at != Some(self.expires_at) && self.usable_until.is_none())
-    }
 }
 
 impl<D> User<D> {
-    pub(crate) fn new(id: Arc<str>, detail: Option<Arc<D>>, token: Option<TokenState>) -> Self {
+    pub(crate) fn new(id: Arc<str>, detail: Option<Arc<D>>, token: Option<UserToken>) -> Self {
         Self { id, detail, token }
+    }
+
+    /// The id, in a form that can be shared.
+    pub(crate) fn shared_id(&self) -> &Arc<str> {
+        &self.id
     }
 
     /// The user id that the token was issued for.
@@ -87,11 +52,7 @@ impl<D> User<D> {
     /// The public id of the session whose token was checked; `None` for a user from
     /// [`TokenManager::add_user`](crate::TokenManager::add_user), which involves no token.
     pub fn token_id(&self) -> Option<&TokenId> {
-        self.token.as_ref().map(|token| &token.ids.session)
-    }
-
-    pub(crate) fn token(&self) -> Option<&TokenState> {
-        self.token.as_ref()
+        self.token.as_ref().map(|token| &token.session)
     }
 
     /// The remaining time to live of the token when it was checked, by the store's clock.
@@ -102,9 +63,7 @@ impl<D> User<D> {
     /// When the token expires unless it is refreshed, by the store's clock. A token that was
     /// [replaced](crate::TokenManager::replace_token) expires with its grace at the latest.
     pub fn token_expires_at(&self) -> Option<SystemTime> {
-        let token = self.token?;
-        let end = token.usable_until;
-        Some(end.map_or(token.expires_at, |end| end.min(token.expires_at)))
+        self.token.map(|token| token.expires_at)
     }
 }
 

@@ -15,6 +15,9 @@ use crate::{
     token::{ParsedToken, TokenIds, check_user_id},
 };
 
+/// How much longer a token is that names its session, in base64url: `,"sid":"…"` with 22 characters.
+const SID_LEN: usize = 42;
+
 /// Issues and reads JWTs.
 pub(crate) struct JwtTokens {
     minter: Option<Minter>,
@@ -80,10 +83,7 @@ impl JwtTokens {
         session: Option<&TokenId>,
     ) -> Result<Token, Error> {
         check_user_id(user_id)?;
-        let Some(minter) = &self.minter else {
-            let message = "this manager only verifies tokens: it has no key to sign them";
-            return Err(Error::new(ErrorKind::Config, message));
-        };
+        let minter = self.minter()?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(Error::random)?;
         let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -112,14 +112,27 @@ impl JwtTokens {
         let signature = minter.key.sign(text.as_bytes()).map_err(unsigned)?;
         text.push('.');
         BASE64URL.encode_string(signature, &mut text);
-        if text.len() > MAX_LEN {
+        // A first token leaves room for the session that those after it name.
+        let len = text.len() + session.map_or(SID_LEN, |_| 0);
+        if len > MAX_LEN {
             let message = format!(
-                "the token of this user would have {} bytes; at most {MAX_LEN} are allowed",
-                text.len()
+                "the token of this user would have {len} bytes; at most {MAX_LEN} are allowed"
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         Ok(Token::with_ids(text, ids))
+    }
+
+    /// Refuses to issue tokens of any format if there is no key to sign them.
+    pub(crate) fn check_minter(&self) -> Result<(), Error> {
+        self.minter().map(drop)
+    }
+
+    fn minter(&self) -> Result<&Minter, Error> {
+        self.minter.as_ref().ok_or_else(|| {
+            let message = "this manager only verifies tokens: it has no key to sign them";
+            Error::new(ErrorKind::Config, message)
+        })
     }
 
     pub(crate) fn parse(&self, text: &str) -> Result<ParsedToken, RefusalReason> {

@@ -1,9 +1,10 @@
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Event, Inner, LoadUser, TokenManager,
     decoded_users::DecodedUsers,
     format::Format,
+    limit::session_limit,
     listener::{Hook, Listener},
     load::SingleFlight,
     loader::{ErasedLoadUser, Loader},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, OnFull, SessionStore,
-    store::{ErasedStore, InterceptedStore, MAX_VALUE_LEN, SessionLimit},
+    store::{ErasedStore, InterceptedStore, MAX_VALUE_LEN},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,15 +28,16 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     store: Arc<dyn ErasedStore>,
     loader: Option<Arc<dyn ErasedLoadUser<D>>>,
     token_ttl: Duration,
+    max_lifetime: Option<Duration>,
     user_ttl: Duration,
     missing_user_ttl: Duration,
     load_timeout: Duration,
     max_user_size: usize,
     limit: Option<(u32, OnFull)>,
     revocation_poll: Duration,
-    /// The store has a clone of this listener, so its hook is only set when the manager is built.
+    /// The store has a clone of this listener, so its hooks are only set when the manager is built.
     listener: Listener,
-    hook: Option<Box<Hook>>,
+    hooks: Vec<Box<Hook>>,
     #[cfg(feature = "jwt")]
     jwt: Option<crate::jwt::JwtConfig>,
 }
@@ -48,6 +50,7 @@ impl TokenManagerBuilder {
             store: Arc::new(store),
             loader: None,
             token_ttl: 7 * DAY,
+            max_lifetime: None,
             user_ttl: Duration::from_secs(10 * 60),
             missing_user_ttl: Duration::from_secs(5),
             load_timeout: Duration::from_secs(10),
@@ -55,7 +58,7 @@ impl TokenManagerBuilder {
             limit: None,
             revocation_poll: Duration::from_secs(5),
             listener,
-            hook: None,
+            hooks: Vec::new(),
             #[cfg(feature = "jwt")]
             jwt: None,
         }
@@ -66,6 +69,13 @@ impl<D> TokenManagerBuilder<D> {
     /// Sets the time to live of tokens, unless a call sets its own. Default: 7 days.
     pub fn token_ttl(mut self, ttl: Duration) -> Self {
         self.token_ttl = ttl;
+        self
+    }
+
+    /// Sets the absolute lifetime of sessions, which no refresh extends, unless a login sets its own
+    /// ([`TokenOptions::max_lifetime`](super::TokenOptions::max_lifetime)). Default: none.
+    pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
+        self.max_lifetime = Some(lifetime);
         self
     }
 
@@ -119,6 +129,7 @@ impl<D> TokenManagerBuilder<D> {
             store: self.store,
             loader,
             token_ttl: self.token_ttl,
+            max_lifetime: self.max_lifetime,
             user_ttl: self.user_ttl,
             missing_user_ttl: self.missing_user_ttl,
             load_timeout: self.load_timeout,
@@ -126,7 +137,7 @@ impl<D> TokenManagerBuilder<D> {
             limit: self.limit,
             revocation_poll: self.revocation_poll,
             listener: self.listener,
-            hook: self.hook,
+            hooks: self.hooks,
             #[cfg(feature = "jwt")]
             jwt: self.jwt,
         }
@@ -166,7 +177,7 @@ impl<D> TokenManagerBuilder<D> {
 
     /// Calls `hook` for each [`Event`] of this manager, for audit logs and metrics. Default: no hook.
     ///
-    /// The hook is called as soon as the store has done its part. It must be quick, and must not block or panic. A
+    /// Several hooks are called one after the other, in the order in which they were added. A hook is called as soon as the store has done its part. It must be quick, and must not block or panic. A
     /// panic of the hook unwinds the task that calls it; if that task is already unwinding, the panic is caught, so
     /// that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
     /// calls, of background work, and [failures](Event::Failed) come from tasks of the manager, in the caller's
@@ -189,13 +200,14 @@ impl<D> TokenManagerBuilder<D> {
     /// # Ok::<_, tower_bearer_session::Error>(())
     /// ```
     pub fn on_event(mut self, hook: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
-        self.hook = Some(Box::new(hook));
+        self.hooks.push(Box::new(hook));
         self
     }
 
-    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`], which is 1,000. Default: no limit.
+    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), which is 1,000. Default: no limit.
     ///
-    /// The limit holds under any number of concurrent logins, across all services that set it.
+    /// The limit holds under any number of concurrent logins, across all services that set it. A login can have a
+    /// [limit of its own](super::TokenOptions::session_limit).
     pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
         self.limit = Some((max, on_full));
         self
@@ -212,7 +224,7 @@ impl<D> TokenManagerBuilder<D> {
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load timeout
     /// is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is zero or
-    /// larger than [`SessionLimit::MAX`], or two JWT keys have the same id and algorithm.
+    /// larger than [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), or two JWT keys have the same id and algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));
@@ -235,21 +247,12 @@ impl<D> TokenManagerBuilder<D> {
             let message = "a max_user_size of 0 would allow no user at all";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        let limit = match self.limit {
-            None => None,
-            Some((max, on_full)) => {
-                let max = NonZeroU32::new(max).ok_or_else(|| {
-                    let message = "a session limit of 0 would allow no login at all";
-                    Error::new(ErrorKind::Config, message)
-                })?;
-                if max.get() > SessionLimit::MAX {
-                    let most = SessionLimit::MAX;
-                    let message = format!("a session limit of {max}: the largest is {most}");
-                    return Err(Error::new(ErrorKind::Config, message));
-                }
-                Some(SessionLimit { max, on_full })
-            }
-        };
+        let limit = self
+            .limit
+            .map(|limit| session_limit(limit, ErrorKind::Config));
+        let max_lifetime = self
+            .max_lifetime
+            .map(|lifetime| checked("max_lifetime", lifetime));
         #[cfg(feature = "jwt")]
         let format = match self.jwt {
             Some(config) => Format::jwt(config)?,
@@ -258,9 +261,7 @@ impl<D> TokenManagerBuilder<D> {
         #[cfg(not(feature = "jwt"))]
         let format = Format::Opaque;
         let listener = self.listener;
-        if let Some(hook) = self.hook {
-            listener.set(hook);
-        }
+        listener.set(self.hooks);
         let loads = self.loader.map(|loader| {
             let loader = Loader {
                 loader,
@@ -281,7 +282,8 @@ impl<D> TokenManagerBuilder<D> {
                 },
                 token_ttl,
                 user_ttl,
-                limit,
+                max_lifetime: max_lifetime.transpose()?,
+                limit: limit.transpose()?,
                 revocation_poll,
                 renewals: Renewals::default(),
                 undos: Arc::new(Undos::new()),
@@ -294,6 +296,7 @@ impl<D> fmt::Debug for TokenManagerBuilder<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenManagerBuilder")
             .field("token_ttl", &self.token_ttl)
+            .field("max_lifetime", &self.max_lifetime)
             .field("user_ttl", &self.user_ttl)
             .field("missing_user_ttl", &self.missing_user_ttl)
             .field("load_user", &self.loader.is_some())
@@ -301,24 +304,5 @@ impl<D> fmt::Debug for TokenManagerBuilder<D> {
             .field("max_user_size", &self.max_user_size)
             .field("session_limit", &self.limit)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::MemoryStore;
-
-    #[test]
-    fn a_session_limit_is_at_least_one_and_at_most_the_largest() {
-        let build = |max| {
-            let builder = TokenManager::builder(MemoryStore::new());
-            builder.session_limit(max, OnFull::Reject).build().map(drop)
-        };
-        build(1).unwrap();
-        build(SessionLimit::MAX).unwrap();
-        for max in [0, SessionLimit::MAX + 1, u32::MAX] {
-            assert_eq!(build(max).unwrap_err().kind(), ErrorKind::Config);
-        }
     }
 }

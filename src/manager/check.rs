@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{TokenManager, sessions::Change};
+use super::{TokenManager, sessions::Change, state::SessionState};
 use crate::{
-    Error, ErrorKind, RefusalReason, TokenId, User,
+    Error, RefusalReason, TokenId, User,
     store::{Checked, Lookup, TokenStatus},
     token::{ParsedToken, TokenIds},
-    user::TokenState,
 };
 
 /// What it means that a token was replaced and its grace is over.
@@ -32,10 +31,19 @@ pub(super) fn accept(ids: TokenIds, checked: Option<Checked>) -> Result<Checked,
     }
 }
 
-/// The user of a token, by the check of its session.
-pub(super) fn user<D>(token: &ParsedToken, detail: Option<Arc<D>>, checked: &Checked) -> User<D> {
-    let state = TokenState::of(token.ids, checked);
-    User::new(Arc::clone(&token.user_id), detail, Some(state))
+/// The user of a token, and the state of its session.
+pub(crate) struct Authenticated<D> {
+    pub(crate) user: User<D>,
+    pub(crate) session: SessionState,
+}
+
+impl<D> Authenticated<D> {
+    /// Those of a token, by the check of its session.
+    pub(super) fn of(token: &ParsedToken, detail: Option<Arc<D>>, checked: Checked) -> Self {
+        let session = SessionState::of(token.ids, checked);
+        let user = User::new(Arc::clone(&token.user_id), detail, Some(session.token()));
+        Self { user, session }
+    }
 }
 
 impl<D> TokenManager<D> {
@@ -59,16 +67,16 @@ impl<D> TokenManager<D> {
         self.look_up(&token.user_id, &token.ids.session)
     }
 
-    /// The user of a token by the check of its session; `None` if the token is refused.
-    pub(super) async fn user_of(
+    /// Authenticates a token by the check of its session; `None` if the token is refused.
+    pub(super) async fn authenticated(
         &self,
         token: &ParsedToken,
         detail: Option<Arc<D>>,
         checked: Option<Checked>,
         late: Late,
-    ) -> Result<Option<User<D>>, Error> {
+    ) -> Result<Option<Authenticated<D>>, Error> {
         match accept(token.ids, checked) {
-            Ok(checked) => Ok(Some(user(token, detail, &checked))),
+            Ok(checked) => Ok(Some(Authenticated::of(token, detail, checked))),
             Err(reason) => {
                 self.refuse(token, late.reason(reason)).await?;
                 Ok(None)
@@ -91,12 +99,13 @@ impl<D> TokenManager<D> {
         Ok(())
     }
 
-    /// Finds out why the session of a token was not changed, and refuses the token.
-    pub(super) async fn refuse_change(
+    /// Finds out why the session of a token was not changed. If that is because of the token, the token is refused; if
+    /// not, the session is returned as it is now.
+    pub(super) async fn why_unchanged(
         &self,
         token: &ParsedToken,
         late: Late,
-    ) -> Result<RefusalReason, Error> {
+    ) -> Result<Result<Checked, RefusalReason>, Error> {
         let checked = self.look_up_token(token).wait().await?;
         let reason = match accept(token.ids, checked) {
             Err(reason) => late.reason(reason),
@@ -105,14 +114,11 @@ impl<D> TokenManager<D> {
             {
                 RefusalReason::Replaced
             }
-            // A replacement of the token was undone in between.
-            Ok(_) => {
-                let message = "the session was changed at the same time; try again";
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
+            // A replacement of the token was undone in between, or the metadata was changed.
+            Ok(checked) => return Ok(Ok(checked)),
         };
         self.refuse(token, reason).await?;
-        Ok(reason)
+        Ok(Err(reason))
     }
 }
 

@@ -41,6 +41,14 @@ pub enum Event<'a> {
         /// The handle of the session.
         token_id: &'a TokenId,
     },
+    /// The user of a session [proved again](crate::Session::mark_authenticated) who they are.
+    #[non_exhaustive]
+    Authenticated {
+        /// The user.
+        user_id: &'a str,
+        /// The handle of the session.
+        token_id: &'a TokenId,
+    },
     /// The token of a session was [replaced](crate::TokenManager::replace_token).
     #[non_exhaustive]
     Replaced {

@@ -63,7 +63,12 @@ impl Format {
             (Self::Jwt { tokens, .. }, Some(ends_at)) => {
                 tokens.mint(user_id, ends_at, Some(session))
             }
-            _ => Token::mint(user_id, Some(session)),
+            #[cfg(feature = "jwt")]
+            (Self::Jwt { tokens, .. }, None) => {
+                tokens.check_minter()?;
+                Token::mint(user_id, Some(session))
+            }
+            (Self::Opaque, _) => Token::mint(user_id, Some(session)),
         }
     }
 

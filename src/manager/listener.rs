@@ -9,27 +9,28 @@ use crate::{Error, TokenId};
 
 /// Receives the events of one manager and of its store.
 ///
-/// The hook is set when the manager is built, after the store got a clone of the listener.
+/// The hooks are set when the manager is built, after the store got a clone of the listener.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Arc<OnceLock<Box<Hook>>>);
+pub(super) struct Listener(Arc<OnceLock<Vec<Box<Hook>>>>);
 
 pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl Listener {
-    /// Sets the hook.
-    pub(super) fn set(&self, hook: Box<Hook>) {
-        let _the_first_one_stays = self.0.set(hook);
+    /// Sets the hooks.
+    pub(super) fn set(&self, hooks: Vec<Box<Hook>>) {
+        let _the_first_ones_stay = self.0.set(hooks);
     }
 
     pub(super) fn tell(&self, event: &Event<'_>) {
         #[cfg(feature = "tracing")]
         super::trace::event(event);
-        let Some(hook) = self.0.get() else { return };
-        if thread::panicking() {
-            // A second panic would abort the process.
-            let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
-        } else {
-            hook(event);
+        for hook in self.0.get().into_iter().flatten() {
+            if thread::panicking() {
+                // A second panic would abort the process.
+                let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
+            } else {
+                hook(event);
+            }
         }
     }
 
@@ -69,7 +70,9 @@ mod tests {
     #[test]
     fn a_hook_that_panics_while_its_task_unwinds_aborts_nothing() {
         let listener = Listener::default();
-        listener.set(Box::new(|_| panic!("the hook panics, as it was told")));
+        listener.set(vec![Box::new(|_| {
+            panic!("the hook panics, as it was told")
+        })]);
         let unwind = catch_unwind(AssertUnwindSafe(|| {
             let _report = Report(listener);
             panic!("the first panic");

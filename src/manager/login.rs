@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::{
-    Event,
+    Event, TokenManager, TokenOptions,
     background::spawn,
+    limit::session_limit,
+    metadata,
     sessions::{Change, Done, Sessions},
+    types::check_ttl,
     undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
 };
 use crate::{
-    Error, ErrorKind, TokenId, jitter,
+    Error, ErrorKind, Scopes, TokenId, jitter,
     store::{Created, NewSession, SessionLimit},
 };
 
@@ -19,6 +22,30 @@ use crate::{
 /// keeps the transaction of a disconnected client open. (With a longer deadline the lock on the row of the session makes
 /// the undo wait for that transaction.)
 const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
+
+impl<D> TokenManager<D> {
+    /// The session that a login with these options starts, and the limit that it keeps.
+    pub(super) fn new_session(
+        &self,
+        options: &TokenOptions,
+    ) -> Result<(NewSession, Option<SessionLimit>), Error> {
+        let defaults = &self.inner;
+        let limit = match options.limit {
+            Some(limit) => limit
+                .map(|limit| session_limit(limit, ErrorKind::InvalidInput))
+                .transpose()?,
+            None => defaults.limit,
+        };
+        let max_lifetime = options.max_lifetime.map(check_ttl).transpose()?;
+        let scopes = Scopes::new(&options.scopes)?;
+        let new = NewSession {
+            ttl: check_ttl(options.ttl.unwrap_or(defaults.token_ttl))?,
+            max_lifetime: max_lifetime.or(defaults.max_lifetime),
+            metadata: Some(metadata::encode(&options.metadata, &scopes)?),
+        };
+        Ok((new, limit))
+    }
+}
 
 /// A session that is about to begin.
 #[derive(Clone)]

@@ -6,45 +6,50 @@ pub use self::{
     builder::TokenManagerBuilder,
     event::Event,
     loader::LoadUser,
+    options::TokenOptions,
     replacement::{ReplaceOptions, Replacement},
-    types::{IssuedToken, RefreshedUsers, TokenInfo, TokenOptions},
+    types::{IssuedToken, RefreshedUsers, TokenInfo},
 };
-pub(crate) use self::{check::Late, users::AuthOutcome};
 use self::{
-    check::accept,
-    decoded_users::DecodedUsers,
-    format::Format,
-    load::SingleFlight,
-    login::Login,
-    renew::Renewals,
-    sessions::Sessions,
-    types::{check_ttl, encode_metadata},
-    undo::Undos,
+    check::accept, decoded_users::DecodedUsers, format::Format, load::SingleFlight, login::Login,
+    renew::Renewals, sessions::Sessions, types::check_ttl, undo::Undos,
+};
+pub(crate) use self::{
+    check::{Authenticated, Late},
+    renew::RenewalPolicy,
+    state::SessionState,
+    users::AuthOutcome,
 };
 use crate::{
     Error, ErrorKind, RefusalReason, SessionStore, Token, TokenId, User,
-    store::{NewSession, SessionLimit},
+    store::SessionLimit,
     token::{TokenIds, check_user_id},
 };
 
 mod admin;
 mod background;
 mod builder;
+mod change;
 mod check;
 mod decoded_users;
 mod ended;
 mod event;
 mod format;
+mod limit;
 mod listener;
 mod load;
 mod loader;
 mod login;
+pub(crate) mod metadata;
 mod observe;
+mod options;
 mod renew;
 mod replace;
 mod replacement;
+mod rotate;
 mod sessions;
 mod slot;
+mod state;
 #[cfg(feature = "tracing")]
 mod trace;
 mod types;
@@ -108,6 +113,7 @@ struct Inner<D> {
     loads: Option<SingleFlight<D>>,
     details: DecodedUsers<D>,
     token_ttl: Duration,
+    max_lifetime: Option<Duration>,
     user_ttl: Duration,
     limit: Option<SessionLimit>,
     revocation_poll: Duration,
@@ -168,18 +174,14 @@ impl<D> TokenManager<D> {
     ///
     /// # Errors
     ///
-    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for too
-    /// much metadata.
+    /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for
+    /// metadata, scopes or a limit that cannot be.
     pub async fn set_token_with(
         &self,
         user_id: &str,
         options: TokenOptions,
     ) -> Result<IssuedToken, Error> {
-        let mut new = NewSession {
-            ttl: check_ttl(options.ttl.unwrap_or(self.inner.token_ttl))?,
-            max_lifetime: options.max_lifetime.map(check_ttl).transpose()?,
-            metadata: encode_metadata(&options.metadata)?,
-        };
+        let (mut new, limit) = self.new_session(&options)?;
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let login = Login {
             sessions: self.inner.sessions.clone(),
@@ -187,7 +189,7 @@ impl<D> TokenManager<D> {
             user_id: user_id.into(),
             token_id: token.ids().session,
         };
-        let logging_in = login.run(new, self.inner.limit);
+        let logging_in = login.run(new, limit);
         let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
                 self.refused(Some((user_id, None)), RefusalReason::SessionLimit);
@@ -211,7 +213,8 @@ impl<D> TokenManager<D> {
             return Ok(None);
         };
         let checked = self.look_up_token(&token).wait().await?;
-        self.user_of(&token, None, checked, Late::IsReuse).await
+        let checking = self.authenticated(&token, None, checked, Late::IsReuse);
+        Ok(checking.await?.map(|authenticated| authenticated.user))
     }
 
     /// Sets the expiry of a live token to `ttl` from now, but never past its

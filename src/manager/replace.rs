@@ -1,25 +1,16 @@
-//! Changes of a session by its token: a refresh, and another token.
+//! Another token for a session.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
-
-use tokio::runtime::Handle;
+use std::sync::Arc;
 
 use super::{
-    Event, IssuedToken, TokenManager,
-    background::spawn,
+    IssuedToken, TokenManager,
+    change::{ATTEMPTS, changed_too_often},
     check::{Late, accept},
     replacement::{ReplaceOptions, Replacement},
-    sessions::{Change, Done, Sessions},
-    undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
+    rotate::Rotate,
+    state::SessionState,
 };
-use crate::{
-    Error, ErrorKind, TokenId,
-    store::{NewToken, SessionChange, Updated},
-    token::{ParsedToken, TokenIds},
-};
+use crate::{Error, store::NewToken, token::ParsedToken};
 
 impl<D> TokenManager<D> {
     /// Replaces a live token by a new one of the same session.
@@ -70,15 +61,17 @@ impl<D> TokenManager<D> {
         token: &str,
         options: ReplaceOptions,
     ) -> Result<Replacement, Error> {
-        let change = options.into_change()?;
+        options.check()?;
         let Some(token) = self.parse(token) else {
             return Ok(Replacement::NotLive);
         };
         let checked = self.look_up_token(&token).wait().await?;
         match accept(token.ids, checked) {
             Ok(checked) => {
-                let times = (checked.now, checked.session.ends_at);
-                self.replace(&token, times, change, Late::IsReuse).await
+                let session = SessionState::of(token.ids, checked);
+                let user_id = Arc::clone(&token.user_id);
+                self.replace(user_id, session, &options, Late::IsReuse)
+                    .await
             }
             Err(reason) => {
                 self.refuse(&token, reason).await?;
@@ -87,181 +80,53 @@ impl<D> TokenManager<D> {
         }
     }
 
-    /// Refreshes the session of a token that is its current one.
-    pub(crate) async fn refresh_session(
-        &self,
-        token: &ParsedToken,
-        ttl: Duration,
-        late: Late,
-    ) -> Result<bool, Error> {
-        let change = SessionChange {
-            if_token: Some(token.ids.token),
-            ..SessionChange::refresh(ttl)
-        };
-        let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-        let session = token.ids.session;
-        let work = sessions
-            .clone()
-            .refresh(Arc::clone(&user_id), session, change);
-        let refreshing = sessions.run_to_completion("update", user_id, Some(session), work);
-        let refreshed = refreshing.await?.is_some();
-        if !refreshed {
-            self.refuse_change(token, late).await?;
-        }
-        Ok(refreshed)
-    }
-
-    /// Replaces the token of a session that was checked at `issued_at` and ends at `ends_at`. `late` tells what it means
-    /// if the token is past its grace.
+    /// Replaces the token of a session. `late` tells what it means if the token is past its grace.
     pub(crate) async fn replace(
         &self,
-        token: &ParsedToken,
-        (issued_at, ends_at): (SystemTime, Option<SystemTime>),
-        (mut change, grace): (SessionChange, Duration),
+        user_id: Arc<str>,
+        mut session: SessionState,
+        options: &ReplaceOptions,
         late: Late,
     ) -> Result<Replacement, Error> {
-        let ids = token.ids;
+        let (ids, ends_at) = (session.ids, session.record.ends_at);
+        let grace = options.checked_grace()?;
         let format = &self.inner.format;
-        let new = format.mint_another(&token.user_id, &ids.session, ends_at)?;
-        change.if_token = Some(ids.token);
-        change.new_token = Some(NewToken::new(new.ids().token, grace));
-        let (sessions, user_id) = (&self.inner.sessions, Arc::clone(&token.user_id));
-        let rotate = Rotate {
-            sessions: sessions.clone(),
-            undos: Arc::clone(&self.inner.undos),
-            user_id: Arc::clone(&user_id),
-            ids,
-            new: new.ids().token,
-        };
-        let work = rotate.run(change);
-        let replacing = sessions.run_to_completion("update", user_id, Some(ids.session), work);
-        match replacing.await? {
-            Some(unclaimed) => {
+        let new = format.mint_another(&user_id, &ids.session, ends_at)?;
+        let sessions = &self.inner.sessions;
+        for _ in 0..ATTEMPTS {
+            let mut change = options.change(session.record.metadata.as_ref())?;
+            change.if_token = Some(ids.token);
+            change.new_token = Some(NewToken::new(new.ids().token, grace));
+            let rotate = Rotate {
+                sessions: sessions.clone(),
+                undos: Arc::clone(&self.inner.undos),
+                user_id: Arc::clone(&user_id),
+                ids,
+                new: new.ids().token,
+            };
+            let (work, id) = (rotate.run(change), Arc::clone(&user_id));
+            let replacing = sessions.run_to_completion("update", id, Some(ids.session), work);
+            if let Some(unclaimed) = replacing.await? {
                 let updated = unclaimed.claim();
                 let issued = IssuedToken {
                     token: new,
-                    issued_at,
+                    issued_at: session.now,
                     expires_at: updated.expires_at,
                     ends_at,
                     evicted: Vec::new(),
                 };
-                Ok(Replacement::Replaced {
-                    issued,
-                    ended: updated.ended,
-                })
+                let ended = updated.ended;
+                return Ok(Replacement::Replaced { issued, ended });
             }
-            None => {
-                let reason = self.refuse_change(token, late).await?;
-                Ok(Replacement::refused(reason))
-            }
-        }
-    }
-}
-
-/// A replacement of the token of a session by `new`.
-#[derive(Clone)]
-struct Rotate {
-    sessions: Sessions,
-    undos: Arc<Undos>,
-    user_id: Arc<str>,
-    ids: TokenIds,
-    new: TokenId,
-}
-
-impl Rotate {
-    /// Replaces the token. `None` if the session is not live or the token is not its current one. If the outcome is
-    /// unknown because of a fault, a panic or an abandoned call, the replacement is undone in the background.
-    async fn run(self, change: SessionChange) -> Result<Option<Unclaimed>, Error> {
-        let mut undo = UndoOnDrop::new(self);
-        let Rotate {
-            sessions,
-            user_id,
-            ids,
-            ..
-        } = &undo.write;
-        match sessions.store.update(user_id, &ids.session, &change).await {
-            Ok(Some(updated)) => {
-                let ended = Change::LoggedOutAll {
-                    kept: Some(ids.session),
-                    sessions: updated.ended,
-                };
-                let ended = change
-                    .end_others
-                    .then(|| sessions.done(Arc::clone(user_id), ended));
-                undo.fate = Fate::Done;
-                Ok(Some(Unclaimed {
-                    undo,
-                    _ended: ended,
-                    updated,
-                }))
-            }
-            Ok(None) => {
-                undo.fate = Fate::Settled;
-                Ok(None)
-            }
-            Err(error) => {
-                undo.failed(&error);
-                Err(error)
+            let token = ParsedToken {
+                user_id: Arc::clone(&user_id),
+                ids,
+            };
+            match self.why_unchanged(&token, late).await? {
+                Ok(checked) => session = SessionState::of(ids, checked),
+                Err(reason) => return Ok(Replacement::refused(reason)),
             }
         }
-    }
-}
-
-impl Undo for Rotate {
-    /// Makes the replaced token the current one again: nobody has the new one.
-    fn undo(self, runtime: &Handle, is_done: bool) {
-        let failed = {
-            let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
-            let session = self.ids.session;
-            move |error: &Error| {
-                let listener = &sessions.listener;
-                listener.failed("update", Some(&user_id), Some(&session), error);
-            }
-        };
-        let Some(permit) = self.undos.permit(is_done) else {
-            let message = "a replacement is not undone: too many others are being undone";
-            failed(&Error::new(ErrorKind::Unavailable, message));
-            return;
-        };
-        let change = SessionChange {
-            if_token: Some(self.new),
-            new_token: Some(NewToken::new(self.ids.token, Duration::ZERO)),
-            ..SessionChange::default()
-        };
-        spawn(runtime, async move {
-            let _permit = permit;
-            let store = &self.sessions.store;
-            let undo = || store.update(&self.user_id, &self.ids.session, &change);
-            until_undone(undo, failed).await;
-        });
-    }
-}
-
-/// A replacement whose new token its caller has not claimed yet.
-///
-/// The order of the fields is that of their drop: the undo begins before the hook hears of the sessions that have ended,
-/// because it may panic.
-struct Unclaimed {
-    undo: UndoOnDrop<Rotate>,
-    _ended: Option<Done>,
-    updated: Updated,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Updated {
-        let Rotate {
-            sessions,
-            user_id,
-            ids,
-            ..
-        } = &self.undo.write;
-        sessions.listener.tell(&Event::Replaced {
-            user_id,
-            token_id: &ids.session,
-            expires_at: self.updated.expires_at,
-        });
-        // Only now: it is also undone if the hook panics.
-        self.undo.fate = Fate::Settled;
-        self.updated
+        Err(changed_too_often())
     }
 }

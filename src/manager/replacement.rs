@@ -1,9 +1,13 @@
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::types::{IssuedToken, check_ttl, encode_metadata};
-use crate::{Error, RefusalReason, store::SessionChange};
+use super::{
+    metadata,
+    types::{IssuedToken, check_ttl},
+};
+use crate::{Error, RefusalReason, Scopes, store::SessionChange};
 
 /// The default grace of a replaced token.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -23,6 +27,7 @@ pub struct ReplaceOptions {
     ttl: Option<Duration>,
     grace: Duration,
     metadata: Map<String, Value>,
+    scopes: Option<Vec<String>>,
     authenticated: bool,
     end_others: bool,
 }
@@ -34,6 +39,7 @@ impl ReplaceOptions {
             ttl: None,
             grace: DEFAULT_GRACE,
             metadata: Map::new(),
+            scopes: None,
             authenticated: false,
             end_others: false,
         }
@@ -54,10 +60,20 @@ impl ReplaceOptions {
         self
     }
 
-    /// Adds an entry to new metadata of the session, which replaces all of the old one. All entries together have at
-    /// most 1024 bytes of JSON. Default: the session keeps its metadata.
+    /// Sets an entry of the metadata of the session; its other entries stay. All entries together have at most 1024 bytes
+    /// of JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the [scopes](crate::Scopes) of the session, in place of those that it has.
+    pub fn scopes<I>(mut self, scopes: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.scopes = Some(scopes.into_iter().map(Into::into).collect());
         self
     }
 
@@ -73,20 +89,40 @@ impl ReplaceOptions {
         self
     }
 
-    /// The change without its tokens, and the grace.
-    pub(crate) fn into_change(self) -> Result<(SessionChange, Duration), Error> {
-        let grace = match self.grace {
-            Duration::ZERO => Duration::ZERO,
-            grace => check_ttl(grace)?,
-        };
-        let change = SessionChange {
+    /// Refuses what cannot be, before a session is known.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.checked_grace()?;
+        self.change(None).map(drop)
+    }
+
+    /// The change of a session with this metadata, without its tokens.
+    pub(super) fn change(&self, current: Option<&Bytes>) -> Result<SessionChange, Error> {
+        let mut change = SessionChange {
             ttl: self.ttl.map(check_ttl).transpose()?,
-            metadata: encode_metadata(&self.metadata)?,
             authenticated: self.authenticated,
             end_others: self.end_others,
             ..SessionChange::default()
         };
-        Ok((change, grace))
+        if !self.metadata.is_empty() || self.scopes.is_some() {
+            let current = current.cloned().unwrap_or_default();
+            let scopes = match &self.scopes {
+                Some(scopes) => Scopes::new(scopes)?,
+                None => metadata::scopes(Some(&current)),
+            };
+            let mut entries = metadata::entries(Some(&current));
+            entries.extend(self.metadata.clone());
+            change.metadata = Some(metadata::replace(&current, &entries, &scopes)?);
+            change.if_metadata = Some(current);
+        }
+        Ok(change)
+    }
+
+    /// The grace of the replaced token.
+    pub(super) fn checked_grace(&self) -> Result<Duration, Error> {
+        match self.grace {
+            Duration::ZERO => Ok(Duration::ZERO),
+            grace => check_ttl(grace),
+        }
     }
 }
 

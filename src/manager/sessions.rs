@@ -17,15 +17,21 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// Refreshes a session. `None` if it is not live, or if a condition in `change` does not hold.
-    pub(super) async fn refresh(
+    /// Changes a session, and reports `event`. `false` if it is not live, or if a condition in `change` does not hold.
+    pub(super) async fn change(
         self,
         user_id: Arc<str>,
         token_id: TokenId,
         change: SessionChange,
-    ) -> Result<Option<Done>, Error> {
+        event: Option<Change>,
+    ) -> Result<bool, Error> {
         let updated = self.store.update(&user_id, &token_id, &change).await?;
-        Ok(updated.map(|_| self.done(user_id, Change::Refreshed(token_id))))
+        if updated.is_some()
+            && let Some(event) = event
+        {
+            drop(self.done(user_id, event));
+        }
+        Ok(updated.is_some())
     }
 
     async fn delete(
@@ -107,6 +113,7 @@ pub(super) struct Done {
 pub(super) enum Change {
     Evicted(TokenId),
     Refreshed(TokenId),
+    Authenticated(TokenId),
     LoggedOut(TokenId),
     Reused(TokenId),
     LoggedOutAll {
@@ -121,6 +128,7 @@ impl Drop for Done {
         self.listener.tell(&match &self.change {
             Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
             Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
+            Change::Authenticated(token_id) => Event::Authenticated { user_id, token_id },
             Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
             Change::Reused(token_id) => Event::Reused { user_id, token_id },
             Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {

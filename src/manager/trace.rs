@@ -62,6 +62,9 @@ pub(super) fn event(event: &Event<'_>) {
         Event::Refreshed { user_id, token_id } => {
             debug!(user.id = user_id, token.id = %token_id, "refreshed");
         }
+        Event::Authenticated { user_id, token_id } => {
+            info!(user.id = user_id, token.id = %token_id, "authenticated again");
+        }
         Event::Replaced {
             user_id, token_id, ..
         } => info!(user.id = user_id, token.id = %token_id, "token replaced"),

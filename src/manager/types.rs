@@ -1,63 +1,13 @@
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
+use super::metadata;
 use crate::{
-    Error, ErrorKind, Token, TokenId,
+    Error, ErrorKind, Scopes, Token, TokenId,
     store::{MAX_TTL, SessionRecord},
 };
-
-/// The maximum size of the metadata of a session, in bytes of JSON.
-const MAX_METADATA_LEN: usize = 1024;
-
-/// The options of a login, for [`TokenManager::set_token_with`](crate::TokenManager::set_token_with).
-///
-/// ```
-/// use std::time::Duration;
-/// use tower_bearer_session::TokenOptions;
-///
-/// let options = TokenOptions::new()
-///     .ttl(Duration::from_secs(3600))
-///     .max_lifetime(Duration::from_secs(30 * 24 * 3600))
-///     .metadata("device", "Pixel 12")
-///     .metadata("ip", "192.0.2.7");
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use]
-pub struct TokenOptions {
-    pub(super) ttl: Option<Duration>,
-    pub(super) max_lifetime: Option<Duration>,
-    pub(super) metadata: Map<String, Value>,
-}
-
-impl TokenOptions {
-    /// The defaults: the manager's token ttl, no absolute end, no metadata.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets the time to live: the token expires after it unless it is refreshed.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Sets the absolute lifetime: the token expires after it, however often it is refreshed.
-    pub fn max_lifetime(mut self, lifetime: Duration) -> Self {
-        self.max_lifetime = Some(lifetime);
-        self
-    }
-
-    /// Adds an entry to the metadata of the session, such as the name or address of a device.
-    ///
-    /// All entries together have at most 1024 bytes of JSON.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.metadata.insert(key.into(), value.into());
-        self
-    }
-}
 
 /// A new token, with its times by the store's clock, and the sessions that were evicted for it.
 #[derive(Clone, Debug)]
@@ -83,17 +33,20 @@ pub struct TokenInfo {
     id: TokenId,
     session: SessionRecord,
     metadata: Map<String, Value>,
+    scopes: Scopes,
+    last_seen_at: Option<SystemTime>,
 }
 
 impl TokenInfo {
     pub(super) fn new((id, mut session): (TokenId, SessionRecord)) -> Self {
         // The ids of its tokens are of no use to anybody.
         session.rotation = None;
-        // Metadata that is not a JSON object was not written by a manager; the session is listed all the same.
-        let metadata = session.metadata.as_deref().map(serde_json::from_slice);
+        let metadata = session.metadata.as_deref();
         Self {
             id,
-            metadata: metadata.and_then(Result::ok).unwrap_or_default(),
+            metadata: metadata::entries(metadata),
+            scopes: metadata::scopes(metadata),
+            last_seen_at: metadata::seen_at(metadata),
             session,
         }
     }
@@ -125,6 +78,12 @@ impl TokenInfo {
         self.session.authenticated_at
     }
 
+    /// When a request with the session came last, as noted by a layer with
+    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds.
+    pub fn last_seen_at(&self) -> Option<SystemTime> {
+        self.last_seen_at
+    }
+
     /// When the session expires unless it is refreshed.
     pub fn expires_at(&self) -> SystemTime {
         self.session.expires_at
@@ -135,19 +94,24 @@ impl TokenInfo {
         self.session.ends_at
     }
 
-    /// The metadata that the login set with [`TokenOptions::metadata`], or a replacement of its token.
+    /// The metadata that the login set with [`TokenOptions::metadata`], as changed since.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
+    }
+
+    /// The scopes that the login set with [`TokenOptions::scopes`], as changed since.
+    pub fn scopes(&self) -> &Scopes {
+        &self.scopes
     }
 }
 
 /// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if there
-/// is one), `metadata`, and `opaque: true` if [it is](TokenInfo::is_opaque).
+/// is one), `last_seen_at` (if it is known), `metadata`, `scope` (if there are any), and `opaque: true` if [it is](TokenInfo::is_opaque).
 ///
 /// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("TokenInfo", 8)?;
+        let mut object = serializer.serialize_struct("TokenInfo", 10)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("created_at", &numeric_date(self.created_at()))?;
         object.serialize_field("refreshed_at", &numeric_date(self.refreshed_at()))?;
@@ -157,7 +121,15 @@ impl Serialize for TokenInfo {
             Some(end) => object.serialize_field("ends_at", &numeric_date(end))?,
             None => object.skip_field("ends_at")?,
         }
+        match self.last_seen_at {
+            Some(time) => object.serialize_field("last_seen_at", &numeric_date(time))?,
+            None => object.skip_field("last_seen_at")?,
+        }
         object.serialize_field("metadata", &self.metadata)?;
+        match self.scopes.is_empty() {
+            true => object.skip_field("scope")?,
+            false => object.serialize_field("scope", &self.scopes)?,
+        }
         match self.is_opaque() {
             true => object.serialize_field("opaque", &true)?,
             false => object.skip_field("opaque")?,
@@ -208,28 +180,9 @@ pub(super) fn check_ttl(ttl: Duration) -> Result<Duration, Error> {
     Ok(Duration::from_millis(millis as u64))
 }
 
-pub(super) fn encode_metadata(metadata: &Map<String, Value>) -> Result<Option<Bytes>, Error> {
-    if metadata.is_empty() {
-        return Ok(None);
-    }
-    let text = serde_json::to_vec(metadata).map_err(|source| {
-        let message = "the metadata cannot be written as JSON";
-        Error::with_source(ErrorKind::InvalidInput, message, source)
-    })?;
-    if text.len() > MAX_METADATA_LEN {
-        return Err(Error::new(
-            ErrorKind::InvalidInput,
-            format!(
-                "the metadata has {} bytes of JSON; at most {MAX_METADATA_LEN} are allowed",
-                text.len()
-            ),
-        ));
-    }
-    Ok(Some(text.into()))
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use serde_json::json;
 
     use super::*;

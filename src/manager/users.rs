@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
-    check::{Late, accept, user},
+    check::{Authenticated, Late, accept},
     load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
@@ -23,9 +23,9 @@ const REFRESH_CONCURRENCY: usize = 8;
 
 /// The outcome of authenticating a token after its store lookup.
 pub(crate) enum AuthOutcome<D> {
-    Known(Result<Option<User<D>>, Error>),
+    Known(Result<Option<Authenticated<D>>, Error>),
     /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.
-    Waiting(BoxFuture<'static, Option<User<D>>>),
+    Waiting(BoxFuture<'static, Option<Authenticated<D>>>),
 }
 
 /// A pending load of the user of a live token.
@@ -81,10 +81,11 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             return Ok(None);
         };
         let checked = self.look_up_token(&token).wait().await;
-        match self.authenticate(&token, checked, Some(user_ttl)) {
-            AuthOutcome::Known(user) => user,
-            AuthOutcome::Waiting(user) => user.await,
-        }
+        let outcome = match self.authenticate(&token, checked, Some(user_ttl)) {
+            AuthOutcome::Known(outcome) => outcome,
+            AuthOutcome::Waiting(outcome) => outcome.await,
+        };
+        Ok(outcome?.map(|authenticated| authenticated.user))
     }
 
     /// Loads a user by the loader and replaces the cached copy; `None` (and nothing cached but that) if
@@ -180,10 +181,10 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             None => Slot::Vacant,
         };
         AuthOutcome::Known(Ok(match slot {
-            Slot::User(detail) => Some(user(token, Some(detail), &checked)),
+            Slot::User(detail) => Some(Authenticated::of(token, Some(detail), checked)),
             Slot::NoSuchUser => self.report_refusal(token, RefusalReason::NoSuchUser),
             Slot::Vacant => match &self.inner.loads {
-                None => Some(user(token, None, &checked)),
+                None => Some(Authenticated::of(token, None, checked)),
                 Some(loads) => {
                     let load = Load {
                         manager: self.clone(),
@@ -204,7 +205,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
 }
 
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
-    async fn run(self) -> Result<Option<User<D>>, Error> {
+    async fn run(self) -> Result<Option<Authenticated<D>>, Error> {
         let (manager, token) = (&self.manager, &self.token);
         let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
@@ -214,7 +215,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         // A logout during the load must win.
         let checked = manager.look_up_token(token).wait().await?;
         // The request presented its token before the load.
-        let user = manager.user_of(token, Some(detail), checked, Late::IsRefused);
-        user.await
+        let outcome = manager.authenticated(token, Some(detail), checked, Late::IsRefused);
+        outcome.await
     }
 }

@@ -1,29 +1,32 @@
 use http::Request;
 
 use super::{
-    Anonymous, Rejection, Session, mode::Mode, session::insert_auth_extensions,
+    Anonymous, Rejection, Session, mode::Mode, outcome::insert_auth_extensions,
     settings::PostProcess,
 };
-use crate::{Error, TokenManager, User, token::TokenIds};
+use crate::{
+    Error, TokenManager,
+    manager::{Authenticated, RenewalPolicy},
+};
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
     post: &mut PostProcess<R>,
     manager: &TokenManager<D>,
-    ids: TokenIds,
-    user: Result<Option<User<D>>, Error>,
+    outcome: Result<Option<Authenticated<D>>, Error>,
     request: &mut Request<ReqBody>,
 ) -> Result<(), Rejection>
 where
     D: Send + Sync + 'static,
 {
-    let outcome = match user.map_err(Rejection::from_check)? {
-        Some(user) => {
-            if let Some(below) = post.settings.refresh_below {
-                manager.renew_below(below, &user);
+    let outcome = match outcome.map_err(Rejection::from_check)? {
+        Some(authenticated) => {
+            let renewal = post.settings.renewal;
+            if renewal != RenewalPolicy::default() {
+                manager.renew(renewal, &authenticated);
             }
             let source = post.source().expect("a token comes by a source").clone();
-            Ok(Session::new(user, ids, manager.clone(), source))
+            Ok(Session::new(authenticated, manager.clone(), source))
         }
         None => {
             post.note_dead_token();

@@ -6,7 +6,10 @@ use axum_core::{
 };
 use http::request::Parts;
 
-use super::{Anonymous, Rejection, Session, reject::MissingLayer};
+use super::{
+    Anonymous, Rejection, Session,
+    outcome::{self, missing_layer, reason},
+};
 use crate::{Error, TokenManager, User};
 
 impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for Session<D> {
@@ -53,20 +56,18 @@ impl<S: Sync, D: Send + Sync + 'static> FromRequestParts<S> for TokenManager<D> 
     }
 }
 
-/// The session of a request, or the reason why the layer attached none.
 fn session<'a, D: Send + Sync + 'static>(
     parts: &'a Parts,
     extractor: &'static str,
 ) -> Result<&'a Session<D>, Rejection> {
-    let session = parts.extensions.get::<Session<D>>();
-    session.ok_or_else(|| reason::<D>(parts).unwrap_or_else(|| missing_layer::<D>(extractor)))
+    outcome::session(&parts.extensions, extractor)
 }
 
 /// The user of a request, attached by a layer with or without sessions, or the reason why there is none.
 fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> {
     let user = parts.extensions.get::<User<D>>();
     user.ok_or_else(|| {
-        let reason = reason::<D>(parts);
+        let reason = reason::<D>(&parts.extensions);
         #[cfg(feature = "jwt")]
         let reason = reason.or_else(|| {
             let unverified = parts.extensions.get::<super::Unverified<D>>();
@@ -74,15 +75,6 @@ fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> 
         });
         reason.unwrap_or_else(|| missing_layer::<D>("User"))
     })
-}
-
-fn reason<D: Send + Sync + 'static>(parts: &Parts) -> Option<Rejection> {
-    let anonymous = parts.extensions.get::<Anonymous<D>>();
-    anonymous.map(|anonymous| anonymous.reason().clone())
-}
-
-fn missing_layer<D>(extractor: &'static str) -> Rejection {
-    Rejection::MissingLayer(MissingLayer::new::<D>(extractor).logged())
 }
 
 pub(super) fn optional<T>(extracted: Result<T, Rejection>) -> Result<Option<T>, Rejection> {

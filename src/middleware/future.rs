@@ -17,8 +17,8 @@ use super::{
     settings::PostProcess,
 };
 use crate::{
-    Error, TokenManager, User,
-    manager::AuthOutcome,
+    Error, TokenManager,
+    manager::{AuthOutcome, Authenticated},
     store::{BoxFuture, Checked},
     token::ParsedToken,
 };
@@ -42,7 +42,7 @@ pin_project! {
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Waiting {
-            user: BoxFuture<'static, Option<User<D>>>,
+            outcome: BoxFuture<'static, Option<Authenticated<D>>>,
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Calling {
@@ -93,12 +93,12 @@ where
     }
 
     pub(super) fn wait(
-        user: BoxFuture<'static, Option<User<D>>>,
+        outcome: BoxFuture<'static, Option<Authenticated<D>>>,
         pending: Box<Pending<S, D, ReqBody, R>>,
     ) -> Self {
         let pending = Some(pending);
         Self {
-            state: State::Waiting { user, pending },
+            state: State::Waiting { outcome, pending },
         }
     }
 
@@ -132,19 +132,19 @@ where
                     let checked = ready!(check.as_mut().poll(cx));
                     let pending = pending.take().expect("polled after completion");
                     match (pending.authenticate)(&pending.manager, &pending.token, checked, None) {
-                        AuthOutcome::Known(user) => pending.resume(user),
-                        AuthOutcome::Waiting(user) => {
+                        AuthOutcome::Known(outcome) => pending.resume(outcome),
+                        AuthOutcome::Waiting(outcome) => {
                             let pending = Some(pending);
-                            State::Waiting { user, pending }
+                            State::Waiting { outcome, pending }
                         }
                     }
                 }
-                StateProj::Waiting { user, pending } => {
-                    let user = ready!(user.as_mut().poll(cx));
+                StateProj::Waiting { outcome, pending } => {
+                    let outcome = ready!(outcome.as_mut().poll(cx));
                     pending
                         .take()
                         .expect("polled after completion")
-                        .resume(user)
+                        .resume(outcome)
                 }
                 StateProj::Calling { future, post } => {
                     let response = ready!(future.poll(cx))?;
@@ -168,10 +168,9 @@ where
     /// Calls the inner service with the authenticated request, or refuses the request.
     fn resume(
         mut self,
-        user: Result<Option<User<D>>, Error>,
+        outcome: Result<Option<Authenticated<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future> {
-        let (manager, ids) = (&self.manager, self.token.ids);
-        match attach_session(&mut self.post, manager, ids, user, &mut self.request) {
+        match attach_session(&mut self.post, &self.manager, outcome, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
                 post: self.post,

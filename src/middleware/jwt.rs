@@ -12,20 +12,19 @@ use http::{Request, Response};
 use tower::{Layer, Service};
 
 #[cfg(feature = "axum")]
-use super::{MissingLayer, extract::optional, session::NoClaims};
+use super::{MissingLayer, extract::optional, outcome::NoClaims};
 use super::{
     Rejection, TokenSource,
     future::ResponseFuture,
     hook::{EitherBody, OnRejection, PlainResponse},
     mode::Mode,
-    session::insert_offline_auth_extensions,
+    outcome::insert_offline_auth_extensions,
     settings::Settings,
 };
 use crate::{
     Error, User,
     jwt::{JwtVerifier, VerifiedClaims},
-    token::TokenIds,
-    user::TokenState,
+    user::UserToken,
 };
 
 /// Middleware that requires a verified JWT, for services without a store.
@@ -186,16 +185,12 @@ where
 
 fn user<D>(claims: &VerifiedClaims) -> User<D> {
     let (now, expires_at) = (SystemTime::now(), claims.expires_at());
-    let state = TokenState {
-        ids: TokenIds::new(*claims.token_id(), None),
-        now,
+    let token = UserToken {
+        session: *claims.token_id(),
         remaining: expires_at.duration_since(now).unwrap_or_default(),
-        usable_until: None,
         expires_at,
-        refreshed_at: claims.issued_at().unwrap_or(now),
-        ends_at: Some(expires_at),
     };
-    User::new(claims.shared_user_id(), None, Some(state))
+    User::new(claims.shared_user_id(), None, Some(token))
 }
 
 /// The claims of the request's token, under a [`JwtLayer`].

@@ -106,7 +106,17 @@ impl<D, R> SessionLayer<D, R> {
     /// manager starts no other one for that session. A session in constant use is written once every `ttl - remaining`;
     /// if `remaining` is not less than the ttl, half of the ttl counts instead.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
-        self.settings.refresh_below = Some(remaining);
+        self.settings.renewal.below = Some(remaining);
+        self
+    }
+
+    /// Notes when a session was last used, for lists of devices
+    /// ([`TokenInfo::last_seen_at`](crate::TokenInfo::last_seen_at)): in the background, and at most once per `interval`
+    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Default: nothing is noted.
+    ///
+    /// A failed write is an [event](crate::Event::Failed), and the next request tries again.
+    pub fn note_last_seen(mut self, interval: Duration) -> Self {
+        self.settings.renewal.seen = Some(interval);
         self
     }
 
@@ -119,6 +129,15 @@ impl<D, R> SessionLayer<D, R> {
     pub fn realm(mut self, realm: &str) -> Result<Self, Error> {
         self.settings.responder.set_realm(realm)?;
         Ok(self)
+    }
+
+    /// Sets the `Retry-After` of the 503 that answers a fault, rounded up to whole seconds. Default: 1 second.
+    ///
+    /// It applies to faults in the check, and to those that extractors and handlers return.
+    pub fn retry_after(mut self, time: Duration) -> Self {
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.settings.responder.retry_after = Some(seconds.into());
+        self
     }
 
     /// Sets a hook that changes the responses to refused requests, including those of extractors and of errors that

@@ -67,9 +67,11 @@
 //! | extractor | for | under a required layer | under an optional layer |
 //! |---|---|---|---|
 //! | [`User<D>`](crate::User) | the user | always present | 401 (with the reason) without a live token |
-//! | [`Session<D>`] | the user, logout, refresh, waiting for the end of the session | always present | the same 401 |
+//! | [`Session<D>`] | the user; times, metadata and scopes of the session; logout, refresh, a new token, waiting for the end of the session | always present | the same 401 |
 //! | `Option` of either | pages for everybody | always `Some` | `None` without a live token |
 //! | [`TokenManager<D>`](crate::TokenManager) | logins and all other operations | always present | always present |
+//!
+//! The guards, such as [`RequireScope`], refuse sessions before a handler is called.
 //!
 //! Extensions are found by their type, so layer and handler must use the same `D`. Without a layer for that `D` the
 //! response is a 500, and the log names the missing type and the one that is present ([`MissingLayer`]).
@@ -113,20 +115,25 @@
 pub use self::cookie::{SameSite, SessionCookie, SetCookie};
 pub use self::{
     future::ResponseFuture,
+    guard::{
+        Guard, GuardFuture, RequirePredicate, RequireRecentAuthentication, RequireScope,
+        RequireSession,
+    },
     hook::{EitherBody, OnRejection, PlainResponse},
     layer::SessionLayer,
+    outcome::Anonymous,
     problem::ProblemJson,
     reject::{MissingLayer, Rejection},
     revoked::Revoked,
     service::SessionService,
-    session::{Anonymous, Session},
+    session::Session,
     source::{FindToken, RequestHead, TokenSource},
 };
 #[cfg(feature = "jwt")]
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 pub use self::{
     jwt::{JwtLayer, JwtService},
-    session::Unverified,
+    outcome::Unverified,
 };
 
 mod attach;
@@ -137,11 +144,13 @@ mod cookie;
 mod extract;
 mod future;
 mod grpc;
+mod guard;
 mod hook;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod layer;
 mod mode;
+mod outcome;
 mod problem;
 mod reject;
 mod respond;

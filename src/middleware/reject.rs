@@ -1,11 +1,11 @@
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use http::{
     HeaderValue, Response, StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Error, ErrorKind, RefusalReason};
+use crate::{Error, ErrorKind, RefusalReason, Scopes};
 
 /// The reason why a request was refused, which determines the HTTP response.
 ///
@@ -29,6 +29,19 @@ pub enum Rejection {
     InvalidRequest,
     /// An argument of an operation is invalid ([`ErrorKind::InvalidInput`]): 400, without a challenge.
     InvalidInput(Error),
+    /// The session lacks a scope that a [`RequireScope`](super::RequireScope) asks for: 403 `insufficient_scope`
+    /// (RFC 6750 §3.1), with the scope.
+    InsufficientScope(Scopes),
+    /// The user's last login is too old for a
+    /// [`RequireRecentAuthentication`](super::RequireRecentAuthentication): 401 `insufficient_user_authentication`
+    /// (RFC 9470 §3), with its maximum age.
+    StaleAuthentication {
+        /// The maximum age.
+        max_age: Duration,
+    },
+    /// The session is not one of those that a [`RequirePredicate`](super::RequirePredicate) asks for: 403, without a
+    /// challenge.
+    Forbidden,
     /// The user has reached the session limit ([`ErrorKind::SessionLimit`]): 409.
     SessionLimit(Error),
     /// The store or the user loader failed, so the token could not be checked: 503 with `Retry-After`.
@@ -47,6 +60,7 @@ pub struct MissingLayer(Box<Missing>);
 /// Boxed, so that results with a [`Rejection`] are small.
 #[derive(Clone, Debug)]
 struct Missing {
+    /// What the extractor, or the layer that asks, looks for.
     extractor: &'static str,
     /// `None` for an extractor without a user type.
     user_type: Option<&'static str>,
@@ -75,7 +89,10 @@ impl Rejection {
     /// The status of the response.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::MissingToken | Self::InvalidToken => StatusCode::UNAUTHORIZED,
+            Self::MissingToken | Self::InvalidToken | Self::StaleAuthentication { .. } => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::InsufficientScope(_) | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::InvalidRequest | Self::InvalidInput(_) => StatusCode::BAD_REQUEST,
             Self::SessionLimit(_) => StatusCode::CONFLICT,
             Self::Fault(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -89,6 +106,15 @@ impl Rejection {
             Self::MissingToken => Some(MISSING_TOKEN),
             Self::InvalidToken => Some(INVALID_TOKEN),
             Self::InvalidRequest => Some(INVALID_REQUEST),
+            Self::InsufficientScope(scopes) => challenge(format_args!(
+                r#"error="insufficient_scope", error_description="the session lacks a scope", scope="{scopes}""#
+            )),
+            Self::StaleAuthentication { max_age } => {
+                let max_age = max_age.as_secs();
+                challenge(format_args!(
+                    r#"error="insufficient_user_authentication", error_description="the last login is too old", max_age="{max_age}""#
+                ))
+            }
             _ => None,
         }
     }
@@ -96,11 +122,12 @@ impl Rejection {
     /// The [status code](https://grpc.io/docs/guides/status-codes/) for a gRPC client.
     pub fn grpc_status(&self) -> u16 {
         match self {
-            Self::MissingToken | Self::InvalidToken => 16, // UNAUTHENTICATED
+            Self::MissingToken | Self::InvalidToken | Self::StaleAuthentication { .. } => 16, // UNAUTHENTICATED
+            Self::InsufficientScope(_) | Self::Forbidden => 7, // PERMISSION_DENIED
             Self::InvalidRequest | Self::InvalidInput(_) => 3, // INVALID_ARGUMENT
-            Self::SessionLimit(_) => 8,                    // RESOURCE_EXHAUSTED
-            Self::Fault(_) => 14,                          // UNAVAILABLE
-            Self::Internal(_) | Self::MissingLayer(_) => 13, // INTERNAL
+            Self::SessionLimit(_) => 8,                        // RESOURCE_EXHAUSTED
+            Self::Fault(_) => 14,                              // UNAVAILABLE
+            Self::Internal(_) | Self::MissingLayer(_) => 13,   // INTERNAL
         }
     }
 
@@ -141,6 +168,13 @@ impl Rejection {
     }
 }
 
+/// A challenge with the default realm and these parameters.
+fn challenge(parameters: fmt::Arguments<'_>) -> Option<HeaderValue> {
+    let challenge = format!(r#"Bearer realm="api", {parameters}"#);
+    // Scopes are visible ASCII without quotes and backslashes.
+    HeaderValue::try_from(challenge).ok()
+}
+
 impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
         match error.kind() {
@@ -179,6 +213,9 @@ impl fmt::Display for Rejection {
             Self::MissingToken => f.write_str("a bearer token is required"),
             Self::InvalidToken => f.write_str("the bearer token is not valid or no longer valid"),
             Self::InvalidRequest => f.write_str("the request has more than one token"),
+            Self::InsufficientScope(scopes) => write!(f, "the session lacks the scope {scopes}"),
+            Self::StaleAuthentication { .. } => f.write_str("this needs a more recent login"),
+            Self::Forbidden => f.write_str("this session may not do that"),
             Self::InvalidInput(error) | Self::SessionLimit(error) => error.fmt(f),
             Self::Fault(_) => f.write_str("sessions are temporarily unavailable; try again"),
             Self::Internal(_) | Self::MissingLayer(_) => {
@@ -195,14 +232,13 @@ impl StdError for Rejection {
             Self::InvalidInput(error) | Self::SessionLimit(error) => error.source(),
             Self::Fault(error) | Self::Internal(error) => Some(error),
             Self::MissingLayer(missing) => Some(missing),
-            Self::MissingToken | Self::InvalidToken | Self::InvalidRequest => None,
+            _ => None,
         }
     }
 }
 
 impl MissingLayer {
-    /// Of an extractor with this name and user type.
-    #[cfg(feature = "axum")]
+    /// Of an extractor or guard with this name and user type.
     pub(super) fn new<D>(extractor: &'static str) -> Self {
         Self(Box::new(Missing {
             extractor,

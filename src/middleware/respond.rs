@@ -1,6 +1,6 @@
 use http::{
     HeaderValue, Method, Request, Response,
-    header::{CONTENT_LENGTH, WWW_AUTHENTICATE},
+    header::{CONTENT_LENGTH, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -18,12 +18,21 @@ use crate::{Error, ErrorKind};
 pub(super) struct Responder<R> {
     /// The name of the layer in error messages.
     layer: &'static str,
-    /// The challenges for a missing token, an invalid token and several tokens; `None` for the default realm.
-    challenges: Option<[HeaderValue; 3]>,
+    /// `None` for the default realm.
+    realm: Option<Box<Realm>>,
     /// Whether refused gRPC calls get gRPC responses.
     pub(super) grpc: bool,
     pub(super) cache: CachePolicy,
+    /// The `Retry-After` of a fault; `None` for the default.
+    pub(super) retry_after: Option<HeaderValue>,
     hook: R,
+}
+
+#[derive(Clone, Debug)]
+struct Realm {
+    name: Box<str>,
+    /// The challenges for a missing token, an invalid token and several tokens.
+    challenges: [HeaderValue; 3],
 }
 
 /// The properties of a request that its response depends on.
@@ -41,9 +50,10 @@ impl Responder<PlainResponse> {
     pub(super) fn new(layer: &'static str, cache: CachePolicy) -> Self {
         Self {
             layer,
-            challenges: None,
+            realm: None,
             grpc: false,
             cache,
+            retry_after: None,
             hook: PlainResponse,
         }
     }
@@ -53,9 +63,10 @@ impl<R> Responder<R> {
     pub(super) fn map_hook<T>(self, map: impl FnOnce(R) -> T) -> Responder<T> {
         Responder {
             layer: self.layer,
-            challenges: self.challenges,
+            realm: self.realm,
             grpc: self.grpc,
             cache: self.cache,
+            retry_after: self.retry_after,
             hook: map(self.hook),
         }
     }
@@ -72,11 +83,11 @@ impl<R> Responder<R> {
             Rejection::InvalidToken,
             Rejection::InvalidRequest,
         ];
-        self.challenges = Some(rejections.map(|rejection| {
-            let challenge = rejection.challenge();
-            let challenge = challenge.as_ref().and_then(|value| value.to_str().ok());
-            let challenge = challenge.unwrap_or_default().replacen("api", realm, 1);
-            HeaderValue::try_from(challenge).expect("a printable realm")
+        let challenges = rejections
+            .map(|rejection| challenge(&rejection, realm).expect("rejections with a challenge"));
+        self.realm = Some(Box::new(Realm {
+            name: realm.into(),
+            challenges,
         }));
         Ok(())
     }
@@ -185,7 +196,11 @@ impl<R> Responder<R> {
         } else {
             if let Some(challenge) = self.challenge(&rejection) {
                 let headers = response.headers_mut();
-                headers.insert(WWW_AUTHENTICATE, challenge.clone());
+                headers.insert(WWW_AUTHENTICATE, challenge);
+            }
+            if let (Rejection::Fault(_), Some(retry_after)) = (&rejection, &self.retry_after) {
+                let headers = response.headers_mut();
+                headers.insert(RETRY_AFTER, retry_after.clone());
             }
             response = self.hook.on_rejection(&rejection, response);
             // The hook may have changed the body; the server sets the length anew.
@@ -202,13 +217,21 @@ impl<R> Responder<R> {
     }
 
     /// The challenge with the configured realm; `None` for the default one.
-    fn challenge(&self, rejection: &Rejection) -> Option<&HeaderValue> {
-        let [missing, invalid, several] = self.challenges.as_ref()?;
+    fn challenge(&self, rejection: &Rejection) -> Option<HeaderValue> {
+        let realm = self.realm.as_ref()?;
+        let [missing, invalid, several] = &realm.challenges;
         match rejection {
-            Rejection::MissingToken => Some(missing),
-            Rejection::InvalidToken => Some(invalid),
-            Rejection::InvalidRequest => Some(several),
-            _ => None,
+            Rejection::MissingToken => Some(missing.clone()),
+            Rejection::InvalidToken => Some(invalid.clone()),
+            Rejection::InvalidRequest => Some(several.clone()),
+            other => challenge(other, &realm.name),
         }
     }
+}
+
+/// The challenge of a rejection, if it has one, with this realm in place of the default one.
+fn challenge(rejection: &Rejection, realm: &str) -> Option<HeaderValue> {
+    let challenge = rejection.challenge()?;
+    let challenge = challenge.to_str().ok()?.replacen("api", realm, 1);
+    HeaderValue::try_from(challenge).ok()
 }

@@ -14,7 +14,7 @@ use super::{
     future::{Pending, ResponseFuture},
     hook::{OnRejection, PlainResponse},
     mode::Mode,
-    session::insert_auth_extensions,
+    outcome::insert_auth_extensions,
     settings::{PostProcess, Settings},
 };
 use crate::{RefusalReason, TokenManager, manager::AuthOutcome, store::Lookup, token::ParsedToken};
@@ -75,14 +75,14 @@ where
                     }
                 };
                 match outcome {
-                    AuthOutcome::Known(user) => {
-                        match attach_session(&mut post, manager, token.ids, user, &mut request) {
+                    AuthOutcome::Known(outcome) => {
+                        match attach_session(&mut post, manager, outcome, &mut request) {
                             Ok(()) => ResponseFuture::call(self.inner.call(request), post),
                             Err(rejection) => ResponseFuture::refuse(rejection, post),
                         }
                     }
-                    AuthOutcome::Waiting(user) => {
-                        ResponseFuture::wait(user, self.pending(request, token, post))
+                    AuthOutcome::Waiting(outcome) => {
+                        ResponseFuture::wait(outcome, self.pending(request, token, post))
                     }
                 }
             }

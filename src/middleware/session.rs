@@ -1,37 +1,46 @@
-use std::{fmt, time::Duration};
-
-use http::Extensions;
-
-use super::{Rejection, Revoked, TokenSource};
-#[cfg(feature = "jwt")]
-use crate::jwt::VerifiedClaims;
-use crate::{
-    Error, ReplaceOptions, Replacement, TokenId, TokenManager, User,
-    manager::Late,
-    token::{ParsedToken, TokenIds},
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-/// The session of a request: its user, its handle, and the means to refresh and end it.
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::{Revoked, TokenSource};
+use crate::{
+    Error, RefusalReason, ReplaceOptions, Replacement, Scopes, TokenId, TokenManager, User,
+    manager::{Authenticated, Late, SessionState, metadata},
+    token::ParsedToken,
+};
+
+/// The session of a request: its user, what is known of it, and the means to change and end it.
 ///
 /// The layer attaches it to the extensions of each request with a live token. With feature `axum` it is an extractor.
 /// Cloning is cheap.
+///
+/// What it says of the session is as of the check of the request, by the store's clock; a change by this request or another
+/// one does not show in it.
 pub struct Session<D = serde_json::Value> {
     user: User<D>,
-    ids: TokenIds,
+    state: SessionState,
     manager: TokenManager<D>,
     source: TokenSource,
 }
 
 impl<D> Session<D> {
     pub(super) fn new(
-        user: User<D>,
-        ids: TokenIds,
+        authenticated: Authenticated<D>,
         manager: TokenManager<D>,
         source: TokenSource,
     ) -> Self {
+        let Authenticated {
+            user,
+            session: state,
+        } = authenticated;
         Self {
             user,
-            ids,
+            state,
             manager,
             source,
         }
@@ -44,7 +53,78 @@ impl<D> Session<D> {
 
     /// The public handle of this session.
     pub fn token_id(&self) -> &TokenId {
-        &self.ids.session
+        &self.state.ids.session
+    }
+
+    /// When the session started.
+    pub fn created_at(&self) -> SystemTime {
+        self.state.record.created_at
+    }
+
+    /// When the user last proved who they are: at the login, or when
+    /// [`mark_authenticated`](Self::mark_authenticated) or a [replacement](ReplaceOptions::authenticated) noted it.
+    pub fn authenticated_at(&self) -> SystemTime {
+        self.state.record.authenticated_at
+    }
+
+    /// When the token of the request expires unless the session is refreshed.
+    pub fn expires_at(&self) -> SystemTime {
+        self.state.expires_at()
+    }
+
+    /// The absolute end of the session, if it has one: no refresh moves it.
+    pub fn ends_at(&self) -> Option<SystemTime> {
+        self.state.record.ends_at
+    }
+
+    /// When a request with the session came last before this one, as noted by a layer with
+    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds.
+    pub fn last_seen_at(&self) -> Option<SystemTime> {
+        metadata::seen_at(self.state.record.metadata.as_deref())
+    }
+
+    /// The time since the session started.
+    ///
+    /// Never compare the times of a session with the system's clock, which may differ from the store's: use the ages.
+    pub fn age(&self) -> Duration {
+        self.state.since(self.created_at())
+    }
+
+    /// The time since the user last proved who they are, for routes that ask for a recent login (RFC 9470).
+    pub fn authentication_age(&self) -> Duration {
+        self.state.since(self.authenticated_at())
+    }
+
+    /// The metadata of the session, which the [login](crate::TokenOptions::metadata) set or a later change.
+    pub fn metadata(&self) -> Map<String, Value> {
+        metadata::entries(self.state.record.metadata.as_deref())
+    }
+
+    /// The metadata of the session as a type of your own.
+    ///
+    /// ```
+    /// #[derive(serde::Deserialize)]
+    /// struct Device {
+    ///     name: String,
+    ///     version: Option<u32>,
+    /// }
+    ///
+    /// # use tower_bearer_session::{Error, Session};
+    /// fn device_of(session: &Session) -> Result<Device, Error> {
+    ///     session.metadata_as()
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if the metadata are not of this type.
+    pub fn metadata_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        metadata::entries_as(self.state.record.metadata.as_deref())
+    }
+
+    /// The scopes of the session, which the [login](crate::TokenOptions::scopes) set or a later replacement.
+    pub fn scopes(&self) -> Scopes {
+        metadata::scopes(self.state.record.metadata.as_deref())
     }
 
     /// The manager behind the layer, for all other operations.
@@ -112,25 +192,53 @@ impl<D> Session<D> {
     ///
     /// Those of [`TokenManager::replace_token`].
     pub async fn replace_token(&self, options: ReplaceOptions) -> Result<Replacement, Error> {
-        let change = options.into_change()?;
-        let checked = self
-            .user
-            .token()
-            .expect("the user of a session has a token");
-        let token = self.parsed();
-        let replacing = self.manager.replace(
-            &token,
-            (checked.now, checked.ends_at),
-            change,
-            Late::IsRefused,
-        );
+        let (user_id, state) = (Arc::clone(self.user.shared_id()), self.state.clone());
+        let replacing = self
+            .manager
+            .replace(user_id, state, &options, Late::IsRefused);
         replacing.await
+    }
+
+    /// Changes the metadata of this session, as [`TokenManager::update_token_metadata`] does, in one round trip unless
+    /// there are concurrent changes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TokenManager::update_token_metadata`].
+    pub async fn update_metadata(
+        &self,
+        update: impl FnMut(&mut Map<String, Value>) + Send,
+    ) -> Result<Option<Map<String, Value>>, Error> {
+        let user_id = Arc::clone(self.user.shared_id());
+        let current = self.state.record.metadata.clone().unwrap_or_default();
+        let manager = &self.manager;
+        manager
+            .change_metadata(user_id, *self.token_id(), current, update)
+            .await
+    }
+
+    /// Notes that the user has just proved again who they are, for example by their password.
+    ///
+    /// Returns `false` if the session has already ended, or if the token of the request was replaced. Better
+    /// [replace the token](ReplaceOptions::authenticated) where the client can take a new one: that ends what somebody
+    /// who has copied the old one could do.
+    pub async fn mark_authenticated(&self) -> Result<bool, Error> {
+        let token = self.parsed();
+        self.manager
+            .authenticate_again(&token, Late::IsRefused)
+            .await
+    }
+
+    /// Reports that a guard refused this session.
+    pub(super) fn report_refusal(&self, reason: RefusalReason) {
+        let claim = (self.user.id(), Some(self.token_id()));
+        self.manager.refused(Some(claim), reason);
     }
 
     fn parsed(&self) -> ParsedToken {
         ParsedToken {
-            user_id: self.user.id().into(),
-            ids: self.ids,
+            user_id: Arc::clone(self.user.shared_id()),
+            ids: self.state.ids,
         }
     }
 }
@@ -166,7 +274,7 @@ impl<D: Send + Sync + 'static> Session<D> {
         let session = self.clone();
         Revoked::new(async move {
             let (manager, user_id) = (&session.manager, session.user.id());
-            manager.until_ended(user_id, session.ids).await;
+            manager.until_ended(user_id, session.state.ids).await;
         })
     }
 }
@@ -175,7 +283,7 @@ impl<D> Clone for Session<D> {
     fn clone(&self) -> Self {
         Self {
             user: self.user.clone(),
-            ids: self.ids,
+            state: self.state.clone(),
             manager: self.manager.clone(),
             source: self.source.clone(),
         }
@@ -189,138 +297,5 @@ impl<D> fmt::Debug for Session<D> {
             .field("manager", &self.manager)
             .field("source", &self.source)
             .finish_non_exhaustive()
-    }
-}
-
-/// The extension of a request without a live token, in place of a [`Session`], under an
-/// [optional](super::SessionLayer::optional) layer.
-pub struct Anonymous<D = serde_json::Value> {
-    reason: Rejection,
-    manager: TokenManager<D>,
-}
-
-impl<D> Anonymous<D> {
-    pub(super) fn new(reason: Rejection, manager: TokenManager<D>) -> Self {
-        Self { reason, manager }
-    }
-
-    /// The rejection with which a required layer would have refused the request.
-    pub fn reason(&self) -> &Rejection {
-        &self.reason
-    }
-
-    /// The manager behind the layer, for logins.
-    pub fn manager(&self) -> &TokenManager<D> {
-        &self.manager
-    }
-}
-
-impl<D> Clone for Anonymous<D> {
-    fn clone(&self) -> Self {
-        Self::new(self.reason.clone(), self.manager.clone())
-    }
-}
-
-impl<D> fmt::Debug for Anonymous<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Anonymous")
-            .field("reason", &self.reason)
-            .field("manager", &self.manager)
-            .finish()
-    }
-}
-
-/// The extension of a request without a verified token, under a [`JwtLayer`](super::JwtLayer) in optional mode.
-#[cfg(feature = "jwt")]
-pub struct Unverified<D = serde_json::Value> {
-    reason: Rejection,
-    user_type: std::marker::PhantomData<fn() -> D>,
-}
-
-#[cfg(feature = "jwt")]
-impl<D> Unverified<D> {
-    /// The rejection with which a required layer would have refused the request.
-    pub fn reason(&self) -> &Rejection {
-        &self.reason
-    }
-}
-
-#[cfg(feature = "jwt")]
-impl<D> Clone for Unverified<D> {
-    fn clone(&self) -> Self {
-        Self {
-            reason: self.reason.clone(),
-            user_type: self.user_type,
-        }
-    }
-}
-
-#[cfg(feature = "jwt")]
-impl<D> fmt::Debug for Unverified<D> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unverified")
-            .field("reason", &self.reason)
-            .finish()
-    }
-}
-
-/// The reason why a request has no verified claims, for the extractor of claims, which does not know the `D` of
-/// [`Unverified`].
-#[cfg(all(feature = "axum", feature = "jwt"))]
-#[derive(Clone)]
-pub(super) struct NoClaims(pub(super) Rejection);
-
-/// Attaches the outcome of a layer to a request, and removes that of an outer layer.
-pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
-    extensions: &mut Extensions,
-    outcome: Result<Session<D>, Anonymous<D>>,
-) {
-    #[cfg(feature = "jwt")]
-    {
-        extensions.remove::<Unverified<D>>();
-        extensions.remove::<VerifiedClaims>();
-        #[cfg(feature = "axum")]
-        extensions.remove::<NoClaims>();
-    }
-    match outcome {
-        Ok(session) => {
-            extensions.remove::<Anonymous<D>>();
-            extensions.insert(session.user.clone());
-            extensions.insert(session);
-        }
-        Err(anonymous) => {
-            extensions.remove::<User<D>>();
-            extensions.remove::<Session<D>>();
-            extensions.insert(anonymous);
-        }
-    }
-}
-
-/// Attaches the outcome of a layer without sessions to a request, and removes that of an outer layer.
-#[cfg(feature = "jwt")]
-pub(super) fn insert_offline_auth_extensions<D: Send + Sync + 'static>(
-    extensions: &mut Extensions,
-    outcome: Result<(User<D>, VerifiedClaims), Rejection>,
-) {
-    extensions.remove::<Anonymous<D>>();
-    extensions.remove::<Session<D>>();
-    match outcome {
-        Ok((user, claims)) => {
-            extensions.remove::<Unverified<D>>();
-            #[cfg(feature = "axum")]
-            extensions.remove::<NoClaims>();
-            extensions.insert(user);
-            extensions.insert(claims);
-        }
-        Err(reason) => {
-            extensions.remove::<User<D>>();
-            extensions.remove::<VerifiedClaims>();
-            #[cfg(feature = "axum")]
-            extensions.insert(NoClaims(reason.clone()));
-            extensions.insert(Unverified::<D> {
-                reason,
-                user_type: std::marker::PhantomData,
-            });
-        }
     }
 }

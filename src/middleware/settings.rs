@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use http::{Request, Response};
 
@@ -10,14 +10,14 @@ use super::{
     respond::{Responder, ResponseFixups},
     source::TokenSources,
 };
+use crate::manager::RenewalPolicy;
 
 /// The configuration of a layer, without the manager or verifier that checks its tokens.
 #[derive(Clone, Debug)]
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
     pub(super) sources: TokenSources,
-    /// Sessions with less than this time left are renewed.
-    pub(super) refresh_below: Option<Duration>,
+    pub(super) renewal: RenewalPolicy,
     pub(super) responder: Responder<R>,
 }
 
@@ -30,7 +30,7 @@ impl Settings<PlainResponse> {
         Self {
             mode,
             sources,
-            refresh_below: None,
+            renewal: RenewalPolicy::default(),
             responder: Responder::new(layer, cache),
         }
     }
@@ -55,7 +55,7 @@ impl<R> Settings<R> {
         Settings {
             mode: self.mode,
             sources: self.sources,
-            refresh_below: self.refresh_below,
+            renewal: self.renewal,
             responder: self.responder.map_hook(map),
         }
     }
@@ -87,7 +87,7 @@ impl<R> Settings<R> {
             .field("checker", checker)
             .field("mode", &self.mode)
             .field("token_sources", &self.sources.list())
-            .field("refresh_below", &self.refresh_below)
+            .field("refresh_below", &self.renewal.below)
             .finish_non_exhaustive()
     }
 }

@@ -1,18 +1,19 @@
 //! A tonic client, with the example `grpc` and with a server whose store fails.
 
-use tonic::{Code, Request, transport::Endpoint};
+use tonic::{Code, Request, service::Routes, transport::Endpoint};
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use http::header::CONTENT_TYPE;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio_stream::wrappers::TcpListenerStream;
 use tower_bearer_session::{
-    ErrorKind, MemoryStore, SessionLayer, TokenManager,
+    ErrorKind, MemoryStore, Session, SessionLayer, TokenManager,
+    middleware::{RequirePredicate, RequireRecentAuthentication, RequireScope},
     test_util::{Faults, bearer},
 };
 
@@ -66,12 +67,21 @@ async fn a_tonic_client_gets_codes() {
 
 /// A health service under the layer, on a store that may fail.
 async fn serve(manager: &TokenManager) -> SocketAddr {
+    serve_guarded(manager, |routes| routes).await
+}
+
+/// The same, with a guard around the service.
+async fn serve_guarded(
+    manager: &TokenManager,
+    guard: impl FnOnce(axum::Router) -> axum::Router,
+) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
+    let routes = guard(Routes::new(health).into_axum_router());
     let server = tonic::transport::Server::builder()
         .layer(SessionLayer::new(manager.clone()).grpc())
-        .add_service(health)
+        .add_routes(routes.into())
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
     address
@@ -108,6 +118,48 @@ async fn a_failing_store_is_unavailable() {
     }
     faults.heal();
     assert_eq!(codes().await, [Code::Ok; 2]);
+}
+
+/// A guard's refusal is a gRPC status, too.
+#[tokio::test]
+async fn a_guard_refuses_with_codes() {
+    let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    let authorization = bearer(&manager, "al").await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let is = |answer: bool| RequirePredicate::new(move |_: &Session| answer);
+    let scope = RequireScope::new("write").unwrap();
+    let recent = RequireRecentAuthentication::new(Duration::ZERO);
+    for (address, code) in [
+        (
+            serve_guarded(&manager, |routes| routes.layer(is(true))).await,
+            Code::Ok,
+        ),
+        (
+            serve_guarded(&manager, |routes| routes.layer(is(false))).await,
+            Code::PermissionDenied,
+        ),
+        (
+            serve_guarded(&manager, |routes| routes.layer(scope)).await,
+            Code::PermissionDenied,
+        ),
+        (
+            serve_guarded(&manager, |routes| routes.layer(recent)).await,
+            Code::Unauthenticated,
+        ),
+    ] {
+        assert_eq!(code_of(address, &authorization).await, code);
+    }
+}
+
+/// The code of a unary call.
+async fn code_of(address: SocketAddr, authorization: &http::HeaderValue) -> Code {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+    let mut request = Request::new(HealthCheckRequest::default());
+    let value = authorization.to_str().unwrap().parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    let answer = client.check(request).await;
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
 /// On the wire a refusal is *Trailers-Only*: one HEADERS frame that ends the stream, as all gRPC clients expect.

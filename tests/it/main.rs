@@ -27,6 +27,7 @@ mod mysql_store;
 mod redis_store;
 mod rotation;
 mod service;
+mod session;
 mod streams;
 mod test_util;
 mod versions;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tower_bearer_session::{
-    MemoryStore, ReplaceOptions, Replacement, Token, TokenManager, TokenOptions,
+    ErrorKind, MemoryStore, ReplaceOptions, Replacement, Token, TokenManager, TokenOptions,
     jwt::{JwtConfig, JwtVerifier, SigningKey, VerifiedClaims},
 };
 
@@ -141,4 +141,50 @@ async fn a_foreign_sid_names_no_session() {
         assert!(manager.check_token(&token).await.unwrap().is_none());
         assert_eq!(verified.token_id().as_str().len(), 22, "{sid}");
     }
+}
+
+/// It has no key, and must not issue tokens of another format in place of JWTs.
+#[tokio::test]
+async fn a_manager_that_only_verifies_replaces_no_token() {
+    let store = MemoryStore::new();
+    let opaque: TokenManager = TokenManager::new(store.clone());
+    let key = SigningKey::hs256("k", &[7; 32]).unwrap();
+    let config = JwtConfig::verify_only([key.verifying_key().clone()])
+        .issuer("login")
+        .audience("shop");
+    let verifying = manager(&store, config.accept_opaque());
+    let endless = opaque.set_token("al", HOUR).await.unwrap();
+    let options = TokenOptions::new().ttl(HOUR).max_lifetime(DAY);
+    let ending = opaque.set_token_with("al", options).await.unwrap().token;
+    for token in [endless, ending] {
+        let replacing = verifying.replace_token(token.expose_secret(), ReplaceOptions::new());
+        assert_eq!(replacing.await.unwrap_err().kind(), ErrorKind::Config);
+        assert!(is_live(&verifying, &token).await);
+    }
+}
+
+/// A user who can log in can also replace the token, although that makes it longer.
+#[tokio::test]
+async fn a_first_token_leaves_room_for_those_that_follow() {
+    let store = MemoryStore::new();
+    let lens: Vec<usize> = (2750..2950).collect();
+    let mut outcomes = Vec::new();
+    for len in lens {
+        let manager = manager(&store, config().audience("a".repeat(len)));
+        match manager.set_token("al", HOUR).await {
+            Ok(token) => {
+                let new = replaced(&manager, &token, ReplaceOptions::new()).await;
+                assert!(is_live(&manager, &new).await);
+                outcomes.push(true);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidInput);
+                outcomes.push(false);
+            }
+        }
+    }
+    assert!(
+        outcomes.contains(&true) && outcomes.contains(&false),
+        "{outcomes:?}"
+    );
 }

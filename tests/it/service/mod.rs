@@ -3,9 +3,12 @@
 mod bounds;
 mod caching;
 mod cookies;
+mod defaults;
 mod failures;
+mod guards;
 mod headers;
 mod hooks;
+mod last_seen;
 mod nested;
 mod observed;
 mod readiness;

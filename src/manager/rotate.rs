@@ -1,0 +1,125 @@
+//! Replacements of the token of a session, which are undone if the new token does not reach the caller.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use super::{
+    Event,
+    background::spawn,
+    sessions::{Change, Done, Sessions},
+    undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
+};
+use crate::{
+    Error, ErrorKind, TokenId,
+    store::{NewToken, SessionChange, Updated},
+    token::TokenIds,
+};
+
+/// A replacement of the token of a session by `new`.
+#[derive(Clone)]
+pub(super) struct Rotate {
+    pub(super) sessions: Sessions,
+    pub(super) undos: Arc<Undos>,
+    pub(super) user_id: Arc<str>,
+    pub(super) ids: TokenIds,
+    pub(super) new: TokenId,
+}
+
+impl Rotate {
+    /// Replaces the token. `None` if the session is not live or the token is not its current one. If the outcome is
+    /// unknown because of a fault, a panic or an abandoned call, the replacement is undone in the background.
+    pub(super) async fn run(self, change: SessionChange) -> Result<Option<Unclaimed>, Error> {
+        let mut undo = UndoOnDrop::new(self);
+        let Rotate {
+            sessions,
+            user_id,
+            ids,
+            ..
+        } = &undo.write;
+        match sessions.store.update(user_id, &ids.session, &change).await {
+            Ok(Some(updated)) => {
+                let ended = Change::LoggedOutAll {
+                    kept: Some(ids.session),
+                    sessions: updated.ended,
+                };
+                let ended = change
+                    .end_others
+                    .then(|| sessions.done(Arc::clone(user_id), ended));
+                undo.fate = Fate::Done;
+                Ok(Some(Unclaimed {
+                    undo,
+                    _ended: ended,
+                    updated,
+                }))
+            }
+            Ok(None) => {
+                undo.fate = Fate::Settled;
+                Ok(None)
+            }
+            Err(error) => {
+                undo.failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Undo for Rotate {
+    /// Makes the replaced token the current one again: nobody has the new one.
+    fn undo(self, runtime: &Handle, is_done: bool) {
+        let failed = {
+            let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
+            let session = self.ids.session;
+            move |error: &Error| {
+                let listener = &sessions.listener;
+                listener.failed("update", Some(&user_id), Some(&session), error);
+            }
+        };
+        let Some(permit) = self.undos.permit(is_done) else {
+            let message = "a replacement is not undone: too many others are being undone";
+            failed(&Error::new(ErrorKind::Unavailable, message));
+            return;
+        };
+        let change = SessionChange {
+            if_token: Some(self.new),
+            new_token: Some(NewToken::new(self.ids.token, Duration::ZERO)),
+            ..SessionChange::default()
+        };
+        spawn(runtime, async move {
+            let _permit = permit;
+            let store = &self.sessions.store;
+            let undo = || store.update(&self.user_id, &self.ids.session, &change);
+            until_undone(undo, failed).await;
+        });
+    }
+}
+
+/// A replacement whose new token its caller has not claimed yet.
+///
+/// The order of the fields is that of their drop: the undo begins before the hook hears of the sessions that have ended,
+/// because it may panic.
+pub(super) struct Unclaimed {
+    undo: UndoOnDrop<Rotate>,
+    _ended: Option<Done>,
+    updated: Updated,
+}
+
+impl Unclaimed {
+    pub(super) fn claim(mut self) -> Updated {
+        let Rotate {
+            sessions,
+            user_id,
+            ids,
+            ..
+        } = &self.undo.write;
+        sessions.listener.tell(&Event::Replaced {
+            user_id,
+            token_id: &ids.session,
+            expires_at: self.updated.expires_at,
+        });
+        // Only now: it is also undone if the hook panics.
+        self.undo.fate = Fate::Settled;
+        self.updated
+    }
+}
