@@ -170,7 +170,8 @@ where
         mut self,
         outcome: Result<Option<Authenticated<D>>, Error>,
     ) -> State<S, D, ReqBody, R, S::Future> {
-        match attach_session(&mut self.post, &self.manager, outcome, &mut self.request) {
+        let manager = &self.manager;
+        match attach_session(&mut self.post, manager, outcome, &mut self.request) {
             Ok(()) => State::Calling {
                 future: self.service.call(self.request),
                 post: self.post,

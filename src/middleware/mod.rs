@@ -159,3 +159,4 @@ mod service;
 mod session;
 mod settings;
 mod source;
+mod token_response;

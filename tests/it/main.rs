@@ -16,6 +16,8 @@ mod round_trips;
 mod security;
 mod stores;
 
+mod account;
+mod browser;
 mod examples;
 mod faults;
 mod grpc;

@@ -1,7 +1,5 @@
 //! Streams that end with their session: the example `websocket`, with a WebSocket client and with a browser.
 
-mod browser;
-
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -17,8 +15,7 @@ use tokio_tungstenite::{
     },
 };
 
-use self::browser::Browser;
-use crate::examples::Example;
+use crate::{browser::Browser, examples::Example};
 
 /// How long anything may take, on however busy a machine.
 const LONG_TIMEOUT: Duration = Duration::from_secs(60);

@@ -16,7 +16,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 use crate::examples::command;
 
 /// A browser with one page; killed on drop.
-pub(super) struct Browser {
+pub(crate) struct Browser {
     process: Child,
     devtools: WebSocketStream<MaybeTlsStream<TcpStream>>,
     calls: u64,
@@ -26,7 +26,7 @@ pub(super) struct Browser {
 
 impl Browser {
     /// Opens a page.
-    pub(super) async fn open(url: &str) -> Self {
+    pub(crate) async fn open(url: &str) -> Self {
         let program = Path::new("/usr/bin/chromium");
         assert!(
             program.exists(),
@@ -86,7 +86,7 @@ impl Browser {
     }
 
     /// Runs the body of an async function in the page; returns the text that it returns.
-    pub(super) async fn run(&mut self, body: &str) -> String {
+    pub(crate) async fn run(&mut self, body: &str) -> String {
         let expression = format!("(async () => {{ {body} }})()");
         let evaluate = json!({"expression": expression, "awaitPromise": true});
         let mut answer = self.call("Runtime.evaluate", evaluate).await;
@@ -97,7 +97,7 @@ impl Browser {
     }
 
     /// The cookies that the browser would send to a URL, with their attributes.
-    pub(super) async fn cookies(&mut self, url: &str) -> Vec<Value> {
+    pub(crate) async fn cookies(&mut self, url: &str) -> Vec<Value> {
         let mut answer = self
             .call("Network.getCookies", json!({"urls": [url]}))
             .await;
