@@ -205,7 +205,8 @@ impl SessionCookie {
     /// Puts a token into the cookie: after a login, and after a
     /// [replacement](crate::TokenManager::replace_token) of the token that was there.
     ///
-    /// The value is marked as [sensitive](HeaderValue::set_sensitive), so that it is not logged.
+    /// The value is marked as [sensitive](HeaderValue::set_sensitive), so that it is not logged. Browsers ignore a cookie
+    /// whose name and value have more than 4096 bytes, which only a JWT can reach.
     pub fn set(&self, issued: &IssuedToken) -> SetCookie {
         let mut cookie = self.with_value(issued.token.expose_secret());
         if self.0.persistent {

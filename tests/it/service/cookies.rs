@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use http::{
@@ -13,9 +14,12 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use tokio::runtime::Runtime;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, MemoryStore, Session, SessionLayer, TokenManager, TokenOptions, User,
+    ErrorKind, MemoryStore, Rejection, Session, SessionLayer, TokenManager, TokenOptions, User,
     jwt::{JwtConfig, SigningKey},
-    middleware::{JwtLayer, RequestHead, SameSite, SessionCookie, TokenSource},
+    middleware::{
+        JwtLayer, RequestHead, RequireRecentAuthentication, RequireScope, SameSite, SessionCookie,
+        TokenSource,
+    },
 };
 use tower_http::csrf::CsrfLayer;
 
@@ -331,6 +335,40 @@ async fn a_layer_without_sessions_clears_no_cookie() {
         let response = layer.layer(inner).oneshot(request).await.unwrap();
         assert_eq!(response.status(), status);
         assert!(!response.headers().contains_key(SET_COOKIE));
+    }
+}
+
+/// A guard, an extractor or a handler that refuses a live session says nothing of its token.
+#[tokio::test]
+async fn a_refusal_of_a_live_session_clears_no_cookie() {
+    let (token, layers) = logged_in(&Spy::default(), "al").await;
+    // So that the login is not of this very moment.
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let refuse = service_fn(async |_: Request<()>| {
+        let refusal = Response::<String>::from(Rejection::InvalidToken);
+        Ok::<_, Infallible>(refusal)
+    });
+    let scope = RequireScope::new("orders:write").unwrap();
+    let recent = RequireRecentAuthentication::new(Duration::ZERO);
+    let scope = scope.user_type::<Profile>().layer(refuse);
+    let recent = recent.user_type::<Profile>().layer(refuse);
+    for layer in layers {
+        let layer = layer.token_sources([cookie().source()]);
+        let ask = || with_cookies([format!("__Host-session={}", token.expose_secret())]);
+        for (response, status) in [
+            (layer.layer(scope.clone()).oneshot(ask()).await, 403),
+            (layer.layer(recent.clone()).oneshot(ask()).await, 401),
+            (layer.layer(refuse).oneshot(ask()).await, 401),
+        ] {
+            let response = response.unwrap();
+            assert_eq!(response.status(), status);
+            assert!(!response.headers().contains_key(SET_COOKIE), "{status}");
+        }
+        // Whatever refuses a request with a dead token, its cookie is cleared.
+        let dead = layer
+            .layer(scope.clone())
+            .oneshot(with_cookies(["__Host-session=x"]));
+        assert_eq!(cookies_of(dead.await.unwrap().headers()).len(), 1);
     }
 }
 
