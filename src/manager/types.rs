@@ -94,12 +94,12 @@ impl TokenInfo {
         self.session.ends_at
     }
 
-    /// The metadata that the login set with [`TokenOptions::metadata`], as changed since.
+    /// The metadata that the login set with [`TokenOptions::metadata`](crate::TokenOptions::metadata), as changed since.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
 
-    /// The scopes that the login set with [`TokenOptions::scopes`], as changed since.
+    /// The scopes that the login set with [`TokenOptions::scopes`](crate::TokenOptions::scopes), as changed since.
     pub fn scopes(&self) -> &Scopes {
         &self.scopes
     }

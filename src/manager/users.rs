@@ -22,6 +22,10 @@ use crate::{
 const REFRESH_CONCURRENCY: usize = 8;
 
 /// The outcome of authenticating a token after its store lookup.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a box would cost an allocation per request"
+)]
 pub(crate) enum AuthOutcome<D> {
     Known(Result<Option<Authenticated<D>>, Error>),
     /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.

@@ -45,7 +45,7 @@ async fn replace(
 /// The new token, if the replacement issued one.
 fn issued(replacement: Replacement) -> Option<Token> {
     match replacement {
-        Replacement::Replaced { token, .. } => Some(token),
+        Replacement::Replaced { issued, .. } => Some(issued.token),
         _ => None,
     }
 }
@@ -88,13 +88,13 @@ async fn logins_before_the_others_end_die_and_those_after_it_live(backend: &impl
         phase.store(DURING, SeqCst);
         let replacement = replace(&managers[round % 2], &kept, graceful().end_others()).await;
         phase.store(AFTER, SeqCst);
-        let Replacement::Replaced { token, ended, .. } = replacement else {
+        let Replacement::Replaced { issued, ended, .. } = replacement else {
             panic!("the token is live: {replacement:?}");
         };
         assert!(ended >= TASKS as u64);
 
         let mut live = HashSet::from([*kept.id()]);
-        for token in [&kept, &token] {
+        for token in [&kept, &issued.token] {
             assert!(is_valid(&managers[1], token).await);
         }
         for (token, began, returned) in logins.join_all().await.concat() {
@@ -216,8 +216,8 @@ async fn a_replacement_does_not_bring_back_what_a_limit_evicted(backend: &impl B
                         let token = tokens.lock().unwrap().last().unwrap().clone();
                         match replace(&manager, &token, options.clone()).await {
                             Replacement::NotLive => {}
-                            Replacement::Replaced { token, .. } if !is_late => {
-                                tokens.lock().unwrap().push(token);
+                            Replacement::Replaced { issued, .. } if !is_late => {
+                                tokens.lock().unwrap().push(issued.token);
                                 replaced += 1;
                             }
                             Replacement::AlreadyReplaced if !is_late => {}
@@ -238,7 +238,7 @@ async fn a_replacement_does_not_bring_back_what_a_limit_evicted(backend: &impl B
         replacements.join_all().await;
         let tokens = tokens.lock().unwrap().clone();
         for token in &tokens {
-            assert!(!is_valid(&managers[0], token).await);
+            assert!(!is_valid(&managers[0], &issued.token).await);
         }
         let evicted: Vec<_> = login.evicted.iter().map(|evicted| *evicted.id()).collect();
         assert_eq!(evicted, [*first.id()]);
@@ -263,7 +263,7 @@ async fn of_a_thief_and_the_owner_at_once_one_gets_a_token(backend: &impl Backen
         let mut new = Vec::new();
         for replacement in replacements.await {
             match replacement {
-                Replacement::Replaced { token, .. } => new.push(token),
+                Replacement::Replaced { issued, .. } => new.push(issued.token),
                 // The latter if the machine was so busy that the grace was over.
                 Replacement::AlreadyReplaced | Replacement::Reused => {}
                 other => panic!("{other:?}"),
@@ -301,11 +301,11 @@ async fn without_a_grace_a_thief_and_the_owner_at_once_both_lose_the_session(
         let mut replacements = replacements.await;
         let is_replaced = |one: &Replacement| matches!(one, Replacement::Replaced { .. });
         replacements.sort_by_key(is_replaced);
-        let [second, Replacement::Replaced { token, .. }] = &replacements[..] else {
+        let [second, Replacement::Replaced { issued, .. }] = &replacements[..] else {
             panic!("{replacements:?}");
         };
         assert!(matches!(second, Replacement::Reused), "{second:?}");
-        assert!(!is_valid(&managers[0], token).await);
+        assert!(!is_valid(&managers[0], &issued.token).await);
         assert!(ids(&managers[1], &user_id).await.is_empty());
     }
 }
