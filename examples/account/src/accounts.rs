@@ -1,6 +1,9 @@
 //! Stands for a database of users.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +15,7 @@ pub(crate) struct Profile {
 }
 
 /// A real one has hashes in place of the passwords.
-pub(crate) struct Accounts(HashMap<String, (Profile, String)>);
+pub(crate) struct Accounts(Mutex<HashMap<String, (Profile, String)>>);
 
 impl Accounts {
     pub(crate) fn new() -> Self {
@@ -21,29 +24,36 @@ impl Accounts {
             let profile = Profile { name, is_admin };
             (id.to_owned(), (profile, password.to_owned()))
         };
-        Self(HashMap::from([
+        Self(Mutex::new(HashMap::from([
             account("alice", "Alice Liddell", false, "wonderland"),
             account("queen", "The Queen of Hearts", true, "off with their heads"),
-        ]))
+        ])))
     }
 
     pub(crate) fn profile(&self, id: &str) -> Option<Profile> {
-        self.0.get(id).map(|(profile, _)| profile.clone())
+        self.lock().get(id).map(|(profile, _)| profile.clone())
     }
 
     pub(crate) fn check(&self, id: &str, password: &str) -> bool {
-        self.0.get(id).is_some_and(|(_, right)| right == password)
+        let accounts = self.lock();
+        accounts.get(id).is_some_and(|(_, right)| right == password)
     }
 
-    pub(crate) fn change_password(&mut self, id: &str, old: &str, new: String) -> bool {
-        let is_right = self.check(id, old);
-        if is_right && let Some((_, password)) = self.0.get_mut(id) {
-            *password = new;
+    pub(crate) fn change_password(&self, id: &str, old: &str, new: String) -> bool {
+        match self.lock().get_mut(id) {
+            Some((_, password)) if password == old => {
+                *password = new;
+                true
+            }
+            _ => false,
         }
-        is_right
     }
 
-    pub(crate) fn close(&mut self, id: &str) {
-        self.0.remove(id);
+    pub(crate) fn close(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Profile, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,12 +3,7 @@
 //! Run `cargo run -p example-account` and open the address that it prints in a browser. `PORT` sets the port,
 //! `RECENT_SECONDS` how recent a login must be to close the account.
 
-use std::{
-    env,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{env, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -38,18 +33,18 @@ mod accounts;
 /// What the handlers share.
 #[derive(Clone, FromRef)]
 struct App {
-    accounts: Arc<Mutex<Accounts>>,
+    accounts: Arc<Accounts>,
     cookie: SessionCookie,
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = env::var("RECENT_SECONDS").map_or(Ok(300), |seconds| seconds.parse())?;
-    let accounts = Arc::new(Mutex::new(Accounts::new()));
+    let accounts = Arc::new(Accounts::new());
     let users = Arc::clone(&accounts);
     let manager = TokenManager::builder(MemoryStore::new())
         .load_user(move |id: String| {
-            let profile = users.lock().unwrap().profile(&id);
+            let profile = users.profile(&id);
             async { Ok::<_, std::io::Error>(profile) }
         })
         .max_lifetime(Duration::from_secs(30 * 24 * 3600))
@@ -150,7 +145,7 @@ async fn start_session(
         password,
         scopes,
     } = credentials;
-    if !app.accounts.lock().unwrap().check(&user, &password) {
+    if !app.accounts.check(&user, &password) {
         return Ok(None);
     }
     // Behind a proxy it would be `forwarded_address`.
@@ -238,7 +233,7 @@ async fn change_password(
 ) -> Result<Response, Error> {
     let Passwords { old, new } = passwords;
     let id = session.user().id();
-    if !app.accounts.lock().unwrap().change_password(id, &old, new) {
+    if !app.accounts.change_password(id, &old, new) {
         return Ok(wrong_password());
     }
     let options = ReplaceOptions::new().authenticated().end_others();
@@ -256,12 +251,7 @@ async fn authenticate(
     session: Session<Profile>,
     Json(Password { password }): Json<Password>,
 ) -> Result<Response, Error> {
-    if !app
-        .accounts
-        .lock()
-        .unwrap()
-        .check(session.user().id(), &password)
-    {
+    if !app.accounts.check(session.user().id(), &password) {
         return Ok(wrong_password());
     }
     let options = ReplaceOptions::new().authenticated();
@@ -306,7 +296,7 @@ async fn close_account(
     session: Session<Profile>,
 ) -> Result<impl IntoResponse, Error> {
     let (manager, id) = (session.manager(), session.user().id());
-    app.accounts.lock().unwrap().close(id);
+    app.accounts.close(id);
     manager.delete_user_tokens(id).await?;
     manager.delete_user(id).await?;
     Ok((app.cookie.clear(), StatusCode::NO_CONTENT))

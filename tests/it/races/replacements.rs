@@ -238,7 +238,7 @@ async fn a_replacement_does_not_bring_back_what_a_limit_evicted(backend: &impl B
         replacements.join_all().await;
         let tokens = tokens.lock().unwrap().clone();
         for token in &tokens {
-            assert!(!is_valid(&managers[0], &issued.token).await);
+            assert!(!is_valid(&managers[0], token).await);
         }
         let evicted: Vec<_> = login.evicted.iter().map(|evicted| *evicted.id()).collect();
         assert_eq!(evicted, [*first.id()]);
