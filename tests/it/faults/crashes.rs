@@ -56,6 +56,15 @@ impl Scene {
         }
     }
 
+    async fn restart(&self) {
+        self.redis.restart().await;
+        // It answers before it has read its file.
+        eventually("the server has loaded its data", async || {
+            RedisStore::connect(self.redis.url()).await.is_ok()
+        })
+        .await;
+    }
+
     /// Whether the update is done; panics if it is half done.
     async fn is_done(&self) -> bool {
         let store = patient_store(&self.redis.url()).await;
@@ -96,7 +105,7 @@ async fn what_is_left_of_an_append_only_file_has_all_of_an_update_or_nothing() {
         // Each command of the update takes more bytes than that.
         for end in (before..all.len()).step_by(9).chain([all.len()]) {
             fs::write(&file, &all[..end]).unwrap();
-            scene.redis.restart().await;
+            scene.restart().await;
             done.push(scene.is_done().await);
             scene.redis.kill();
         }
@@ -121,7 +130,7 @@ async fn a_server_that_is_killed_at_any_moment_has_done_all_or_nothing() {
         sleep(Duration::from_micros(200) * round).await;
         scene.redis.kill();
         let updated = updating.await.unwrap();
-        scene.redis.restart().await;
+        scene.restart().await;
         let is_done = scene.is_done().await;
         println!("round {round}: {updated:?}, done: {is_done}");
         if let Ok(updated) = updated {
