@@ -54,7 +54,8 @@ impl ReplaceOptions {
     /// Sets for how long the replaced token can still be used. Default: 10 seconds.
     ///
     /// It is for requests in flight, and for clients that send several at once: until then the replaced token has full
-    /// access. With zero, these requests are taken for reuse, which ends the session.
+    /// access. With zero, these requests are taken for reuse, which ends the session. The grace also ends when the session
+    /// has been given 16 further tokens.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self

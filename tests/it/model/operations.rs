@@ -49,6 +49,7 @@ pub(super) struct Change {
     pub(super) end_others: bool,
     pub(super) if_token: Condition,
     pub(super) if_version: Condition,
+    pub(super) if_metadata: Condition,
 }
 
 /// A condition that may hold for a session or not.
@@ -106,24 +107,28 @@ pub(super) fn operations(
             1 => Just(Condition::Fails),
         ]
     };
+    let conditions = (condition(), condition(), condition());
     let change = (
         option::of(ttl()),
         option::of(metadata(0..40)),
         any::<bool>(),
         option::of(prop_oneof![Just(Duration::ZERO), ttl()]),
         prop::bool::weighted(0.25),
-        condition(),
-        condition(),
+        conditions,
     )
         .prop_map(
-            |(ttl, metadata, authenticated, new_token, end_others, if_token, if_version)| Change {
-                ttl,
-                metadata,
-                authenticated,
-                new_token,
-                end_others,
-                if_token,
-                if_version,
+            |(ttl, metadata, authenticated, new_token, end_others, conditions)| {
+                let (if_token, if_version, if_metadata) = conditions;
+                Change {
+                    ttl,
+                    metadata,
+                    authenticated,
+                    new_token,
+                    end_others,
+                    if_token,
+                    if_version,
+                    if_metadata,
+                }
             },
         );
     let mode = prop_oneof![

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tower_bearer_session::{
     SessionStore, TokenId,
     store::{
@@ -69,7 +70,11 @@ impl Model {
         let is_met = asked.if_token.is_none_or(|token| token == current)
             && asked
                 .if_version
-                .is_none_or(|version| version == known.version());
+                .is_none_or(|version| version == known.version())
+            && asked
+                .if_metadata
+                .as_ref()
+                .is_none_or(|metadata| *metadata == known.metadata.clone().unwrap_or_default());
         if !is_met && !is_repeated {
             assert_eq!(updated, None);
             return;
@@ -209,6 +214,15 @@ impl Model {
             Condition::None => None,
             Condition::Holds => Some(version.unwrap_or(unknown)),
             Condition::Fails => Some(unknown),
+        };
+        let metadata = known.and_then(|session| session.metadata.clone());
+        let metadata = metadata.unwrap_or_default();
+        order.if_metadata = match change.if_metadata {
+            Condition::None => None,
+            Condition::Holds => Some(metadata),
+            // Of none, or of more.
+            Condition::Fails if change.authenticated && !metadata.is_empty() => Some(Bytes::new()),
+            Condition::Fails => Some([&metadata[..], b"x"].concat().into()),
         };
         order
     }
