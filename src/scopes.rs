@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
@@ -8,8 +8,36 @@ use crate::{Error, ErrorKind};
 ///
 /// A login sets them with [`TokenOptions::scopes`](crate::TokenOptions::scopes). They are case-sensitive, and their
 /// order does not matter. The text form, and that in JSON, is the scopes with a space between two of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Scopes(Box<str>);
+
+impl PartialEq for Scopes {
+    fn eq(&self, other: &Self) -> bool {
+        let set = |scopes: &Self| {
+            scopes
+                .iter()
+                .map(ToOwned::to_owned)
+                .collect::<BTreeSet<_>>()
+        };
+        set(self) == set(other)
+    }
+}
+
+impl Eq for Scopes {}
+
+impl FromStr for Scopes {
+    type Err = Error;
+
+    /// Parses the text form: scopes with a space between two of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if one of them is not a scope.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let scopes: Vec<_> = text.split(' ').filter(|scope| !scope.is_empty()).collect();
+        Self::new(&scopes)
+    }
+}
 
 impl Scopes {
     /// Joins scopes.
@@ -85,6 +113,11 @@ mod tests {
             assert!(!scopes.contains(other), "{other:?}");
         }
         assert!(Scopes::default().is_empty() && !scopes.is_empty());
+        assert_eq!(
+            "profile  orders:write profile".parse::<Scopes>().unwrap(),
+            scopes
+        );
+        assert_ne!("profile".parse::<Scopes>().unwrap(), scopes);
     }
 
     #[test]

@@ -25,9 +25,8 @@ impl<D> TokenManager<D> {
     /// Changes the metadata of a live session, and returns the new metadata; `None` if the session is not live.
     ///
     /// `update` gets the current metadata. It is called again if another change came in between, at most 16 times: so
-    /// no change is lost. If the reply to a write is lost and another change follows, it may also be called with metadata
-    /// that have its change already. The scopes are not among the metadata: [a replacement](Self::replace_token) changes
-    /// them.
+    /// no change is lost. If the store's reply to a write is lost, it may also be called with metadata that already have
+    /// its change. The scopes are not among the metadata: [a replacement](Self::replace_token) changes them.
     ///
     /// It takes two round trips, unless there are concurrent changes.
     ///
@@ -76,7 +75,7 @@ impl<D> TokenManager<D> {
             update(&mut entries);
             let wanted = metadata::replace(&current, &entries, &metadata::scopes(Some(&current)))?;
             let change = SessionChange {
-                metadata: Some(wanted.clone()),
+                metadata: Some(wanted),
                 if_metadata: Some(current),
                 ..SessionChange::default()
             };
@@ -87,10 +86,6 @@ impl<D> TokenManager<D> {
                 return Ok(None);
             };
             current = checked.session.metadata.unwrap_or_default();
-            // By an attempt whose reply was lost.
-            if current == wanted {
-                return Ok(Some(entries));
-            }
         }
         Err(changed_too_often())
     }

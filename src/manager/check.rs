@@ -37,6 +37,9 @@ pub(crate) struct Authenticated<D> {
     pub(crate) session: SessionState,
 }
 
+/// The user and the session of a token, or the reason why it is refused.
+pub(crate) type Verdict<D> = Result<Authenticated<D>, RefusalReason>;
+
 impl<D> Authenticated<D> {
     /// Those of a token, by the check of its session.
     pub(super) fn of(token: &ParsedToken, detail: Option<Arc<D>>, checked: Checked) -> Self {
@@ -67,19 +70,20 @@ impl<D> TokenManager<D> {
         self.look_up(&token.user_id, &token.ids.session)
     }
 
-    /// Authenticates a token by the check of its session; `None` if the token is refused.
+    /// Authenticates a token by the check of its session.
     pub(super) async fn authenticated(
         &self,
         token: &ParsedToken,
         detail: Option<Arc<D>>,
         checked: Option<Checked>,
         late: Late,
-    ) -> Result<Option<Authenticated<D>>, Error> {
+    ) -> Result<Verdict<D>, Error> {
         match accept(token.ids, checked) {
-            Ok(checked) => Ok(Some(Authenticated::of(token, detail, checked))),
+            Ok(checked) => Ok(Ok(Authenticated::of(token, detail, checked))),
             Err(reason) => {
-                self.refuse(token, late.reason(reason)).await?;
-                Ok(None)
+                let reason = late.reason(reason);
+                self.refuse(token, reason).await?;
+                Ok(Err(reason))
             }
         }
     }

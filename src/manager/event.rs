@@ -41,7 +41,9 @@ pub enum Event<'a> {
         /// The handle of the session.
         token_id: &'a TokenId,
     },
-    /// The user of a session [proved again](crate::Session::mark_authenticated) who they are.
+    /// The user of a session proved again who they are: by
+    /// [`mark_authenticated`](crate::Session::mark_authenticated) or, after its [`Replaced`](Self::Replaced), by a
+    /// [replacement](crate::ReplaceOptions::authenticated).
     #[non_exhaustive]
     Authenticated {
         /// The user.

@@ -92,7 +92,12 @@ fn encode_with(
     if !scopes.is_empty() {
         object.insert(SCOPE.to_owned(), scopes.as_str().into());
     }
-    let len = Value::from(object.clone()).to_string().len();
+    let text = Value::from(object.clone()).to_string();
+    if decode(Some(text.as_bytes())) != object {
+        let message = "the metadata cannot be read back from JSON: they are nested too deeply";
+        return Err(Error::new(ErrorKind::InvalidInput, message));
+    }
+    let len = text.len();
     if len > MAX_METADATA_LEN {
         let message =
             format!("the metadata has {len} bytes of JSON; at most {MAX_METADATA_LEN} are allowed");

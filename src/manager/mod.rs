@@ -15,7 +15,7 @@ use self::{
     renew::Renewals, sessions::Sessions, types::check_ttl, undo::Undos,
 };
 pub(crate) use self::{
-    check::{Authenticated, Late},
+    check::{Authenticated, Late, Verdict},
     renew::RenewalPolicy,
     state::SessionState,
     users::AuthOutcome,
@@ -214,7 +214,7 @@ impl<D> TokenManager<D> {
         };
         let checked = self.look_up_token(&token).wait().await?;
         let checking = self.authenticated(&token, None, checked, Late::IsReuse);
-        Ok(checking.await?.map(|authenticated| authenticated.user))
+        Ok(checking.await?.ok().map(|authenticated| authenticated.user))
     }
 
     /// Sets the expiry of a live token to `ttl` from now, but never past its

@@ -7,7 +7,7 @@ use super::{
     change::{ATTEMPTS, changed_too_often},
     check::{Late, accept},
     replacement::{ReplaceOptions, Replacement},
-    rotate::Rotate,
+    rotate::{Gain, Rotate},
     state::SessionState,
 };
 use crate::{Error, store::NewToken, token::ParsedToken};
@@ -32,7 +32,8 @@ impl<D> TokenManager<D> {
     ///
     /// A replacement is undone in the background, as a [login](Self::set_token) is, if the new token does not reach the
     /// caller: when the future is dropped before it is ready, and after a fault that leaves open whether the store has
-    /// done it. The token is then the current one again. (A response that is lost on its way to the client cannot be
+    /// done it. The token is then the current one again; but if the session has gained an authentication, metadata or
+    /// scopes by the replacement, it is ended, because whoever has copied the old token must not gain them. (A response that is lost on its way to the client cannot be
     /// noticed: that client has to log in again after the grace.) Other sessions that it has ended stay ended.
     ///
     /// ```
@@ -95,6 +96,7 @@ impl<D> TokenManager<D> {
         let sessions = &self.inner.sessions;
         for _ in 0..ATTEMPTS {
             let mut change = options.change(session.record.metadata.as_ref())?;
+            let change_ttl = change.ttl;
             change.if_token = Some(ids.token);
             change.new_token = Some(NewToken::new(new.ids().token, grace));
             let rotate = Rotate {
@@ -103,15 +105,25 @@ impl<D> TokenManager<D> {
                 user_id: Arc::clone(&user_id),
                 ids,
                 new: new.ids().token,
+                gain: Gain {
+                    authenticated: change.authenticated,
+                    metadata: change.metadata.is_some(),
+                },
             };
             let (work, id) = (rotate.run(change), Arc::clone(&user_id));
             let replacing = sessions.run_to_completion("update", id, Some(ids.session), work);
             if let Some(unclaimed) = replacing.await? {
                 let updated = unclaimed.claim();
+                let expires_at = updated.expires_at;
+                // The handler may have taken long since the check.
+                let issued_at = match change_ttl {
+                    Some(ttl) if Some(expires_at) != ends_at => expires_at - ttl,
+                    _ => session.now,
+                };
                 let issued = IssuedToken {
                     token: new,
-                    issued_at: session.now,
-                    expires_at: updated.expires_at,
+                    issued_at,
+                    expires_at,
                     ends_at,
                     evicted: Vec::new(),
                 };

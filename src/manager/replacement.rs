@@ -85,6 +85,8 @@ impl ReplaceOptions {
     }
 
     /// Also ends all other sessions of the user, in the same atomic step.
+    ///
+    /// With any outcome but [`Replaced`](Replacement::Replaced) no other session was ended. After an error it is unknown.
     pub fn end_others(mut self) -> Self {
         self.end_others = true;
         self

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, TokenId,
-    store::{NewToken, SessionChange, Updated},
+    store::{Checked, Lookup, NewToken, SessionChange, Updated},
     token::TokenIds,
 };
 
@@ -24,6 +24,15 @@ pub(super) struct Rotate {
     pub(super) user_id: Arc<str>,
     pub(super) ids: TokenIds,
     pub(super) new: TokenId,
+    /// Whether the replacement notes an authentication, or changes metadata or scopes.
+    pub(super) gain: Gain,
+}
+
+/// What a session gets by a replacement, besides another token.
+#[derive(Clone, Copy)]
+pub(super) struct Gain {
+    pub(super) authenticated: bool,
+    pub(super) metadata: bool,
 }
 
 impl Rotate {
@@ -65,8 +74,22 @@ impl Rotate {
     }
 }
 
+impl Rotate {
+    /// Ends the session if the replacement was done; returns whether it was.
+    async fn end(&self) -> Result<bool, Error> {
+        let (store, user_id, session) = (&self.sessions.store, &self.user_id, &self.ids.session);
+        let checked = Lookup::begin(store, user_id, *session).wait().await?;
+        let is_done = |checked: Checked| *checked.session.current_token(session) == self.new;
+        if !checked.is_some_and(is_done) {
+            return Ok(false);
+        }
+        store.delete(user_id, session).await
+    }
+}
+
 impl Undo for Rotate {
-    /// Makes the replaced token the current one again: nobody has the new one.
+    /// Makes the replaced token the current one again: nobody has the new one. If the session has gained anything by the
+    /// replacement, it is ended: whoever has only the old token must not have that.
     fn undo(self, runtime: &Handle, is_done: bool) {
         let failed = {
             let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
@@ -88,6 +111,13 @@ impl Undo for Rotate {
         };
         spawn(runtime, async move {
             let _permit = permit;
+            if self.gain.authenticated || self.gain.metadata {
+                if until_undone(|| self.end(), failed).await == Some(true) {
+                    let ended = Change::LoggedOut(self.ids.session);
+                    drop(self.sessions.done(Arc::clone(&self.user_id), ended));
+                }
+                return;
+            }
             let store = &self.sessions.store;
             let undo = || store.update(&self.user_id, &self.ids.session, &change);
             until_undone(undo, failed).await;
@@ -111,13 +141,19 @@ impl Unclaimed {
             sessions,
             user_id,
             ids,
+            gain,
             ..
         } = &self.undo.write;
+        let token_id = &ids.session;
         sessions.listener.tell(&Event::Replaced {
             user_id,
-            token_id: &ids.session,
+            token_id,
             expires_at: self.updated.expires_at,
         });
+        if gain.authenticated {
+            let event = Event::Authenticated { user_id, token_id };
+            sessions.listener.tell(&event);
+        }
         // Only now: it is also undone if the hook panics.
         self.undo.fate = Fate::Settled;
         self.updated

@@ -160,14 +160,14 @@ impl<D> TokenManager<D> {
         sessions.end_all(user_id.into(), kept.copied()).await
     }
 
-    /// Reports that a token was refused, and returns `None` for its user.
+    /// Reports that a token was refused, and returns the reason.
     pub(super) fn report_refusal<T>(
         &self,
         token: &ParsedToken,
         reason: RefusalReason,
-    ) -> Option<T> {
+    ) -> Result<T, RefusalReason> {
         self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
-        None
+        Err(reason)
     }
 
     /// Reports a refusal; `claim` is the user id and the token id in the token.

@@ -42,6 +42,11 @@ impl SessionState {
         self.usable_until.map_or(end, |until| until.min(end))
     }
 
+    /// Whether the token is the current one of the session, and not a replaced one in its grace.
+    pub(crate) fn is_current(&self) -> bool {
+        self.usable_until.is_none()
+    }
+
     /// The time from then to the check.
     pub(crate) fn since(&self, time: SystemTime) -> Duration {
         self.now.duration_since(time).unwrap_or_default()

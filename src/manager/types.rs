@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::{Serialize, Serializer, de::DeserializeOwned, ser::SerializeStruct};
 use serde_json::{Map, Value};
 
 use super::metadata;
@@ -15,8 +15,8 @@ use crate::{
 pub struct IssuedToken {
     /// The token, to send to the client.
     pub token: Token,
-    /// When the token was issued. For a [replacement](crate::TokenManager::replace_token), it is the moment of the check
-    /// that came before it.
+    /// When the token was issued. For a [replacement](crate::TokenManager::replace_token) that keeps the expiry or cuts it
+    /// at the absolute end, it is the moment of the check before it: in a handler, that of the request.
     pub issued_at: SystemTime,
     /// When the token expires unless it is refreshed.
     pub expires_at: SystemTime,
@@ -73,7 +73,8 @@ impl TokenInfo {
     }
 
     /// When the user last proved who they are: at the login, or when a
-    /// [replacement](crate::ReplaceOptions::authenticated) noted it.
+    /// [replacement](crate::ReplaceOptions::authenticated) or
+    /// [`mark_authenticated`](crate::Session::mark_authenticated) noted it.
     pub fn authenticated_at(&self) -> SystemTime {
         self.session.authenticated_at
     }
@@ -97,6 +98,15 @@ impl TokenInfo {
     /// The metadata that the login set with [`TokenOptions::metadata`](crate::TokenOptions::metadata), as changed since.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
+    }
+
+    /// The metadata as a type of your own; see [`Session::metadata_as`](crate::Session::metadata_as).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Serialize`] if the metadata are not of this type.
+    pub fn metadata_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        metadata::entries_as(self.session.metadata.as_deref())
     }
 
     /// The scopes that the login set with [`TokenOptions::scopes`](crate::TokenOptions::scopes), as changed since.

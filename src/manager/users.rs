@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
-    check::{Authenticated, Late, accept},
+    check::{Authenticated, Late, Verdict, accept},
     load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
@@ -27,9 +27,9 @@ const REFRESH_CONCURRENCY: usize = 8;
     reason = "a box would cost an allocation per request"
 )]
 pub(crate) enum AuthOutcome<D> {
-    Known(Result<Option<Authenticated<D>>, Error>),
+    Known(Result<Verdict<D>, Error>),
     /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.
-    Waiting(BoxFuture<'static, Option<Authenticated<D>>>),
+    Waiting(BoxFuture<'static, Verdict<D>>),
 }
 
 /// A pending load of the user of a live token.
@@ -89,7 +89,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             AuthOutcome::Known(outcome) => outcome,
             AuthOutcome::Waiting(outcome) => outcome.await,
         };
-        Ok(outcome?.map(|authenticated| authenticated.user))
+        Ok(outcome?.ok().map(|authenticated| authenticated.user))
     }
 
     /// Loads a user by the loader and replaces the cached copy; `None` (and nothing cached but that) if
@@ -174,7 +174,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                 let (manager, token) = (self.clone(), token.clone());
                 return AuthOutcome::Waiting(Box::pin(async move {
                     manager.refuse(&token, reason).await?;
-                    Ok(None)
+                    Ok(Err(reason))
                 }));
             }
             Ok(Err(reason)) => return AuthOutcome::Known(Ok(self.report_refusal(token, reason))),
@@ -185,10 +185,10 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
             None => Slot::Vacant,
         };
         AuthOutcome::Known(Ok(match slot {
-            Slot::User(detail) => Some(Authenticated::of(token, Some(detail), checked)),
+            Slot::User(detail) => Ok(Authenticated::of(token, Some(detail), checked)),
             Slot::NoSuchUser => self.report_refusal(token, RefusalReason::NoSuchUser),
             Slot::Vacant => match &self.inner.loads {
-                None => Some(Authenticated::of(token, None, checked)),
+                None => Ok(Authenticated::of(token, None, checked)),
                 Some(loads) => {
                     let load = Load {
                         manager: self.clone(),
@@ -209,7 +209,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
 }
 
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
-    async fn run(self) -> Result<Option<Authenticated<D>>, Error> {
+    async fn run(self) -> Result<Verdict<D>, Error> {
         let (manager, token) = (&self.manager, &self.token);
         let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);

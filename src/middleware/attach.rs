@@ -5,22 +5,22 @@ use super::{
     settings::PostProcess,
 };
 use crate::{
-    Error, TokenManager,
-    manager::{Authenticated, RenewalPolicy},
+    Error, RefusalReason, TokenManager,
+    manager::{RenewalPolicy, Verdict},
 };
 
 /// Attaches the session to the request, or returns the rejection.
 pub(super) fn attach_session<D, R, ReqBody>(
     post: &mut PostProcess<R>,
     manager: &TokenManager<D>,
-    outcome: Result<Option<Authenticated<D>>, Error>,
+    outcome: Result<Verdict<D>, Error>,
     request: &mut Request<ReqBody>,
 ) -> Result<(), Rejection>
 where
     D: Send + Sync + 'static,
 {
     let outcome = match outcome.map_err(Rejection::from_check)? {
-        Some(authenticated) => {
+        Ok(authenticated) => {
             let renewal = post.settings.renewal;
             if renewal != RenewalPolicy::default() {
                 manager.renew(renewal, &authenticated);
@@ -28,8 +28,11 @@ where
             let source = post.source().expect("a token comes by a source").clone();
             Ok(Session::new(authenticated, manager.clone(), source))
         }
-        None => {
-            post.note_dead_token();
+        Err(reason) => {
+            // A user whom the loader does not find may be there later, and a replaced token may have a successor.
+            if matches!(reason, RefusalReason::NotLive | RefusalReason::Reused) {
+                post.note_dead_token();
+            }
             if post.settings.mode == Mode::Required {
                 return Err(Rejection::InvalidToken);
             }

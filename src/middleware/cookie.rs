@@ -193,6 +193,7 @@ impl SessionCookie {
     /// so if
     ///
     /// - the token could not be checked, because the store or the user loader failed,
+    /// - the loader did not find the user of a live session, or a JWT is not verified,
     /// - the request has another token, or several cookies of this name that differ,
     /// - the response already sets this cookie,
     /// - the response is a gRPC one, or the handler lets shared caches store it (`public` or `s-maxage`).
@@ -204,6 +205,10 @@ impl SessionCookie {
 
     /// Puts a token into the cookie: after a login, and after a
     /// [replacement](crate::TokenManager::replace_token) of the token that was there.
+    ///
+    /// The token comes from [`TokenManager::set_token_with`](crate::TokenManager::set_token_with) or a replacement. A
+    /// login of a browser that has a session already starts another one: log the old one out if it should not stay in
+    /// the list of devices.
     ///
     /// The value is marked as [sensitive](HeaderValue::set_sensitive), so that it is not logged. Browsers ignore a cookie
     /// whose name and value have more than 4096 bytes, which only a JWT can reach.

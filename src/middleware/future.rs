@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Error, TokenManager,
-    manager::{AuthOutcome, Authenticated},
+    manager::{AuthOutcome, Verdict},
     store::{BoxFuture, Checked},
     token::ParsedToken,
 };
@@ -42,7 +42,7 @@ pin_project! {
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Waiting {
-            outcome: BoxFuture<'static, Option<Authenticated<D>>>,
+            outcome: BoxFuture<'static, Verdict<D>>,
             pending: Option<Box<Pending<S, D, ReqBody, R>>>,
         },
         Calling {
@@ -93,7 +93,7 @@ where
     }
 
     pub(super) fn wait(
-        outcome: BoxFuture<'static, Option<Authenticated<D>>>,
+        outcome: BoxFuture<'static, Verdict<D>>,
         pending: Box<Pending<S, D, ReqBody, R>>,
     ) -> Self {
         let pending = Some(pending);
@@ -166,10 +166,7 @@ where
     D: Send + Sync + 'static,
 {
     /// Calls the inner service with the authenticated request, or refuses the request.
-    fn resume(
-        mut self,
-        outcome: Result<Option<Authenticated<D>>, Error>,
-    ) -> State<S, D, ReqBody, R, S::Future> {
+    fn resume(mut self, outcome: Result<Verdict<D>, Error>) -> State<S, D, ReqBody, R, S::Future> {
         let manager = &self.manager;
         match attach_session(&mut self.post, manager, outcome, &mut self.request) {
             Ok(()) => State::Calling {

@@ -18,7 +18,7 @@ use super::{Rejection, reject::TEXT};
 /// `text/plain; charset=utf-8` unless it sets a `Content-Type`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot make responses from those with the body `{B}`",
-    note = "a body without `Default`, such as hyper's `Incoming`, needs `.either_body()` on the layer"
+    note = "a body without `Default`, such as hyper's `Incoming`, needs `.either_body()` on the layer, and so does one that is not `From<String>`, such as `BoxBody`, under `ProblemJson`"
 )]
 pub trait OnRejection<B> {
     /// The body of the layer's responses, usually `B` itself.

@@ -111,8 +111,9 @@ impl<D, R> SessionLayer<D, R> {
     }
 
     /// Notes when a session was last used, for lists of devices
-    /// ([`TokenInfo::last_seen_at`](crate::TokenInfo::last_seen_at)): in the background, and at most once per `interval`
-    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Default: nothing is noted.
+    /// ([`TokenInfo::last_seen_at`](crate::TokenInfo::last_seen_at)): in the background, and about once per `interval`
+    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Times are noted in whole seconds.
+    /// Default: nothing is noted.
     ///
     /// A failed write is an [event](crate::Event::Failed), and the next request tries again.
     pub fn note_last_seen(mut self, interval: Duration) -> Self {

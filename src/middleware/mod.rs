@@ -35,7 +35,7 @@
 //! A layer that reads a `SessionCookie` (feature `cookie`) clears the cookie if its token is dead.
 //!
 //! gRPC clients need [`SessionLayer::grpc`]. They then get a *Trailers-Only* response with status 16
-//! (`UNAUTHENTICATED`) for 401, 3 (`INVALID_ARGUMENT`) for 400, 8 (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`)
+//! (`UNAUTHENTICATED`) for 401, 7 (`PERMISSION_DENIED`) for 403, 3 (`INVALID_ARGUMENT`) for 400, 8 (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`)
 //! for 503 and 13 (`INTERNAL`) for 500. A `tonic::Request` has the extensions of its HTTP request.
 //!
 //! # Caches

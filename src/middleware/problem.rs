@@ -7,7 +7,8 @@ use super::{OnRejection, Rejection, hook::remove_representation};
 /// ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)).
 ///
 /// It is for [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection), and works with every body that is
-/// `From<String>` and `Default`: axum's `Body`, `Full<Bytes>`, `String`.
+/// `From<String>` and `Default`: axum's `Body`, `Full<Bytes>`, `String`. For others, such as `BoxBody`, set
+/// [`either_body`](super::SessionLayer::either_body) on the layer as well.
 ///
 /// ```
 /// # use axum::{Router, routing::get};

@@ -16,8 +16,9 @@ use crate::{Error, ErrorKind, RefusalReason, Scopes};
 /// `Display` is for the client and names neither causes nor types. [`source`](std::error::Error::source) and `Debug`
 /// have them, for the log.
 ///
-/// Without axum, a handler returns `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]. The layer
-/// treats these like the rejections of extractors.
+/// Without axum, a handler returns `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]; with a body
+/// that is not `From<String>`, `Response::<String>::from(error).map(…)`. The layer treats these like the rejections of
+/// extractors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -276,6 +277,10 @@ impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let extractor = self.0.extractor;
         match self.0.user_type {
+            Some(wanted) if extractor.starts_with("Require") => write!(
+                f,
+                "`{extractor}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or set its `user_type`"
+            ),
             Some(wanted) => write!(
                 f,
                 "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"

@@ -220,13 +220,18 @@ impl<D> Session<D> {
     /// Notes that the user has just proved again who they are, for example by their password.
     ///
     /// Returns `false` if the session has already ended, or if the token of the request was replaced. Better
-    /// [replace the token](ReplaceOptions::authenticated) where the client can take a new one: that ends what somebody
-    /// who has copied the old one could do.
+    /// [replace the token](ReplaceOptions::authenticated) where the client can take a new one: then somebody who has
+    /// copied the old one gains nothing.
     pub async fn mark_authenticated(&self) -> Result<bool, Error> {
         let token = self.parsed();
         self.manager
             .authenticate_again(&token, Late::IsRefused)
             .await
+    }
+
+    /// Whether the token of the request is the current one of the session.
+    pub(super) fn has_current_token(&self) -> bool {
+        self.state.is_current()
     }
 
     /// Reports that a guard refused this session.

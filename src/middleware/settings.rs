@@ -142,8 +142,9 @@ impl<R> PostProcess<R> {
     fn clear_dead_cookie<B>(&self, mut response: Response<B>) -> Response<B> {
         if self.token_is_dead
             && !self.fixups.grpc
-            && !is_shared(response.headers())
             && let Some(source) = self.source()
+            && source.is_cookie()
+            && !is_shared(response.headers())
         {
             source.clear_cookie(response.headers_mut());
         }

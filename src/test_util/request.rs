@@ -1,6 +1,6 @@
 #[cfg(feature = "cookie")]
 use http::header::COOKIE;
-use http::{HeaderValue, Request, header::AUTHORIZATION, request::Builder};
+use http::{HeaderMap, HeaderValue, Request, header::AUTHORIZATION, request::Builder};
 
 #[cfg(feature = "cookie")]
 use crate::middleware::SessionCookie;
@@ -47,12 +47,19 @@ pub trait LoggedIn: Sized {
     /// # Panics
     ///
     /// If the manager cannot log the user in.
-    fn logged_in_with<D>(
-        self,
+    #[allow(async_fn_in_trait, reason = "tests need no bounds on the future")]
+    async fn logged_in_with<D>(
+        mut self,
         manager: &TokenManager<D>,
         user_id: &str,
         options: TokenOptions,
-    ) -> impl Future<Output = Self>;
+    ) -> Self {
+        let token = log_in(manager, user_id, options).await;
+        if let Some(headers) = self.header_fields() {
+            headers.insert(AUTHORIZATION, bearer_value(&token));
+        }
+        self
+    }
 
     /// Starts a session of this user with these options, and sends its token in this cookie, beside other cookies of the
     /// request.
@@ -62,31 +69,7 @@ pub trait LoggedIn: Sized {
     /// If the manager cannot log the user in.
     #[cfg(feature = "cookie")]
     #[cfg_attr(docsrs, doc(cfg(feature = "cookie")))]
-    fn logged_in_by_cookie<D>(
-        self,
-        manager: &TokenManager<D>,
-        user_id: &str,
-        options: TokenOptions,
-        cookie: &SessionCookie,
-    ) -> impl Future<Output = Self>;
-}
-
-impl LoggedIn for Builder {
-    async fn logged_in_with<D>(
-        mut self,
-        manager: &TokenManager<D>,
-        user_id: &str,
-        options: TokenOptions,
-    ) -> Self {
-        let token = log_in(manager, user_id, options).await;
-        // A builder without headers has an error, which `body` returns.
-        if let Some(headers) = self.headers_mut() {
-            headers.insert(AUTHORIZATION, bearer_value(&token));
-        }
-        self
-    }
-
-    #[cfg(feature = "cookie")]
+    #[allow(async_fn_in_trait, reason = "tests need no bounds on the future")]
     async fn logged_in_by_cookie<D>(
         mut self,
         manager: &TokenManager<D>,
@@ -95,37 +78,25 @@ impl LoggedIn for Builder {
         cookie: &SessionCookie,
     ) -> Self {
         let token = log_in(manager, user_id, options).await;
-        if let Some(headers) = self.headers_mut() {
+        if let Some(headers) = self.header_fields() {
             add_cookie(headers, cookie, &token);
         }
         self
     }
+
+    /// The header fields; `None` for a builder with an error, which `body` returns.
+    fn header_fields(&mut self) -> Option<&mut HeaderMap>;
+}
+
+impl LoggedIn for Builder {
+    fn header_fields(&mut self) -> Option<&mut HeaderMap> {
+        self.headers_mut()
+    }
 }
 
 impl<B> LoggedIn for Request<B> {
-    async fn logged_in_with<D>(
-        mut self,
-        manager: &TokenManager<D>,
-        user_id: &str,
-        options: TokenOptions,
-    ) -> Self {
-        let token = log_in(manager, user_id, options).await;
-        self.headers_mut()
-            .insert(AUTHORIZATION, bearer_value(&token));
-        self
-    }
-
-    #[cfg(feature = "cookie")]
-    async fn logged_in_by_cookie<D>(
-        mut self,
-        manager: &TokenManager<D>,
-        user_id: &str,
-        options: TokenOptions,
-        cookie: &SessionCookie,
-    ) -> Self {
-        let token = log_in(manager, user_id, options).await;
-        add_cookie(self.headers_mut(), cookie, &token);
-        self
+    fn header_fields(&mut self) -> Option<&mut HeaderMap> {
+        Some(self.headers_mut())
     }
 }
 
@@ -166,7 +137,7 @@ fn bearer_value(token: &Token) -> HeaderValue {
 
 /// Adds a cookie to those of the request: HTTP/1.1 clients send one field with all of them.
 #[cfg(feature = "cookie")]
-fn add_cookie(headers: &mut http::HeaderMap, cookie: &SessionCookie, token: &Token) {
+fn add_cookie(headers: &mut HeaderMap, cookie: &SessionCookie, token: &Token) {
     let others = headers.get(COOKIE).and_then(|value| value.to_str().ok());
     let others = others.map_or_else(String::new, |others| format!("{others}; "));
     let value = format!("{others}{}={}", cookie.name(), token.expose_secret());

@@ -1,5 +1,7 @@
 //! The example `account`: everything over HTTP, and its page in a browser.
 
+use std::time::Duration;
+
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header::WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
@@ -200,7 +202,7 @@ async fn routes_are_for_those_who_may() {
         if me["seconds_since_login"].as_u64() > Some(1) {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let refused = account.ask(Method::DELETE, "/account", &alice, None).await;
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
@@ -247,7 +249,8 @@ async fn other_sites_cannot_use_the_cookie() {
 async fn the_page_works_in_a_browser() {
     let account = Account::start(&[]);
     let base = &account.example.bases[0];
-    let mut browser = Browser::open(&format!("{base}/")).await;
+    let page = format!("{base}/");
+    let mut browser = Browser::open(&page).await;
     let until = |condition: &str| {
         format!(
             "while (!({condition})) await new Promise(requestAnimationFrame); return document.body.innerText"
@@ -273,7 +276,7 @@ async fn the_page_works_in_a_browser() {
 
     // Another device, which the page ends.
     let other = account.log_in("wonderland").await;
-    browser.run("location.reload(); return ''").await;
+    browser.go(&page).await;
     browser
         .run(&until(
             "document.querySelectorAll('#devices li').length === 2",
@@ -294,11 +297,15 @@ async fn the_page_works_in_a_browser() {
     account
         .ask(Method::POST, "/logout-everywhere", &script, None)
         .await;
-    browser.run("location.reload(); return ''").await;
-    browser
-        .run(&until(
-            "document.readyState === 'complete' && !document.getElementById('login').hidden",
-        ))
-        .await;
-    assert_eq!(browser.cookies(base).await, [] as [Value; 0]);
+    browser.go(&page).await;
+    let cleared = async {
+        while !browser.cookies(base).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let cleared = tokio::time::timeout(Duration::from_secs(60), cleared).await;
+    cleared.expect("the page asks who is logged in, which clears the cookie");
+    let login = until("!document.getElementById('login').hidden");
+    let text = browser.run(&login).await;
+    assert!(text.contains("Log in"), "{text}");
 }

@@ -79,10 +79,15 @@ impl Browser {
         let target = json!({"targetId": target["targetId"], "flatten": true});
         let attached = browser.call("Target.attachToTarget", target).await;
         browser.page = attached["sessionId"].clone();
-        browser.call("Page.navigate", json!({"url": url})).await;
-        let loaded = "while (document.readyState !== 'complete') await new Promise(requestAnimationFrame); return ''";
-        browser.run(loaded).await;
+        browser.go(url).await;
         browser
+    }
+
+    /// Goes to a page, also anew to the one that is open.
+    pub(crate) async fn go(&mut self, url: &str) {
+        self.call("Page.navigate", json!({"url": url})).await;
+        let loaded = "while (document.readyState !== 'complete') await new Promise(requestAnimationFrame); return ''";
+        self.run(loaded).await;
     }
 
     /// Runs the body of an async function in the page; returns the text that it returns.

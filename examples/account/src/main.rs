@@ -115,7 +115,7 @@ fn is_admin(session: &Session<Profile>) -> bool {
 /// Checks the origin of all requests except those with a token in `Authorization`, which browsers never add by themselves.
 async fn check_origin(State(csrf): State<CsrfLayer>, request: Request, next: Next) -> Response {
     let session = request.extensions().get::<Session<Profile>>();
-    if session.is_some_and(|session| !session.source().is_cookie()) {
+    if session.is_some_and(|session| *session.source() == TokenSource::authorization()) {
         return next.run(request).await;
     }
     match csrf.layer(next).oneshot(request).await {
@@ -237,7 +237,13 @@ async fn change_password(
         return Ok(wrong_password());
     }
     let options = ReplaceOptions::new().authenticated().end_others();
-    replace_token(&app, &session, options).await
+    let response = replace_token(&app, &session, options).await?;
+    if !response.status().is_success() {
+        // Somebody else has the new token of this session: another tab, or a thief.
+        session.log_out_everywhere().await?;
+        return Ok((app.cookie.clear(), StatusCode::UNAUTHORIZED).into_response());
+    }
+    Ok(response)
 }
 
 #[derive(Deserialize)]

@@ -61,7 +61,8 @@ pub struct RequireScope {
 /// Others are refused with 401 `insufficient_user_authentication` and `max_age`
 /// ([RFC 9470 §3](https://www.rfc-editor.org/rfc/rfc9470#section-3)): the client asks for the password again, and the
 /// service calls [`Session::replace_token`] with [`authenticated`](crate::ReplaceOptions::authenticated), or
-/// [`Session::mark_authenticated`].
+/// [`Session::mark_authenticated`]. A replaced token is refused in its grace, too: whoever has copied it must not pass
+/// because its owner has authenticated.
 ///
 /// ```
 /// use std::time::Duration;
@@ -84,7 +85,8 @@ pub struct RequireRecentAuthentication {
 
 /// Lets only sessions through for which a predicate holds.
 ///
-/// Others are refused with 403.
+/// Others are refused with 403. The [detail](crate::User::detail) of the user may come from the cache: after a change of
+/// a role, call [`TokenManager::delete_user`](crate::TokenManager::delete_user).
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -117,7 +119,8 @@ type Find = for<'a> fn(&'a Extensions, &'static str) -> Result<&'a dyn AnySessio
 /// A [`Session`] of any user type.
 trait AnySession {
     fn scopes(&self) -> Scopes;
-    fn authentication_age(&self) -> Duration;
+    /// `None` for a replaced token in its grace: the user may have authenticated with the new one.
+    fn authentication_age(&self) -> Option<Duration>;
     /// Reports that the session was refused, and returns the rejection.
     fn refuse(&self, reason: RefusalReason, rejection: Rejection) -> Rejection;
 }
@@ -127,8 +130,8 @@ impl<D> AnySession for Session<D> {
         self.scopes()
     }
 
-    fn authentication_age(&self) -> Duration {
-        self.authentication_age()
+    fn authentication_age(&self) -> Option<Duration> {
+        self.has_current_token().then(|| self.authentication_age())
     }
 
     fn refuse(&self, reason: RefusalReason, rejection: Rejection) -> Rejection {
@@ -257,7 +260,10 @@ impl<S> Layer<S> for RequireRecentAuthentication {
         let Self { find, max_age } = *self;
         let check = move |extensions: &Extensions| {
             let session = find(extensions, "RequireRecentAuthentication")?;
-            if session.authentication_age() <= max_age {
+            if session
+                .authentication_age()
+                .is_some_and(|age| age <= max_age)
+            {
                 return Ok(());
             }
             let rejection = Rejection::StaleAuthentication { max_age };

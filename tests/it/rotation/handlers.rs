@@ -160,6 +160,37 @@ async fn a_replacement_whose_token_reaches_nobody_is_undone() {
     }
 }
 
+/// A session that has gained something by such a replacement is ended: whoever has copied the old token must not have it.
+/// If the replacement was not done, the session stays.
+#[tokio::test(start_paused = true)]
+async fn nobody_gains_by_a_replacement_that_is_undone() {
+    for options in [
+        ReplaceOptions::new().authenticated(),
+        ReplaceOptions::new().scopes(["admin"]),
+        ReplaceOptions::new().metadata("role", "admin"),
+    ] {
+        let faults = Faults::new();
+        let manager: TokenManager = TokenManager::new(faults.wrap(MemoryStore::new()));
+        let token = manager.set_token("al", DAY).await.unwrap();
+        let replace = || manager.replace_token(token.expose_secret(), options.clone());
+        faults
+            .on(Operation::Update)
+            .fail_next(1, ErrorKind::Unavailable);
+        assert_eq!(replace().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(call(&manager, &token, None).await.status(), 200);
+
+        let moment = Duration::from_secs(1);
+        faults.on(Operation::Update).delay(20 * moment);
+        let dropped = tokio::time::timeout(10 * moment, replace()).await;
+        dropped.unwrap_err();
+        tokio::time::sleep(HOUR).await;
+        faults.heal();
+        assert_eq!(call(&manager, &token, None).await.status(), 401);
+        assert_eq!(manager.list_user_tokens("al").await.unwrap(), []);
+    }
+}
+
 /// A handle of a request that has lasted longer than the grace: the token was presented before.
 #[tokio::test(start_paused = true)]
 async fn an_old_handle_is_no_reuse() {

@@ -38,6 +38,7 @@ impl Log {
     fn note(&self, event: &Event<'_>) {
         let name = match event {
             Event::Replaced { .. } => "replaced",
+            Event::Authenticated { .. } => "authenticated",
             Event::Reused { .. } => "reused",
             Event::Refused { reason, .. } => reason.as_str(),
             Event::LoggedOut { .. } => "logged out",
@@ -113,6 +114,7 @@ async fn a_session_stays_when_its_token_is_replaced(backend: &impl Backend) {
         .ttl(2 * HOUR)
         .metadata("device", "pad");
     token = replaced(&manager, &token, options.authenticated()).await;
+    assert_eq!(log.take(), ["replaced", "authenticated"]);
     let after = manager.list_user_tokens("al").await.unwrap();
     assert_eq!(after[0].metadata()["device"], "pad");
     assert_eq!(after[0].expires_at(), after[0].refreshed_at() + 2 * HOUR);

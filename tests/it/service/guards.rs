@@ -158,8 +158,16 @@ async fn an_old_login_is_asked_for_again() {
         )
     );
     let again = ReplaceOptions::new().authenticated();
-    replace(&manager, &token, again).await;
-    assert_eq!(ask(&layer, guarded(), Some(&token)).await.status(), 200);
+    let replaced = manager.replace_token(token.expose_secret(), again).await;
+    let Ok(Replacement::Replaced { issued, .. }) = replaced else {
+        panic!("the token is current");
+    };
+    let new = issued.token;
+    assert_eq!(ask(&layer, guarded(), Some(&new)).await.status(), 200);
+    // Whoever has copied the old token gains nothing, although it works in its grace.
+    assert_eq!(ask(&layer, guarded(), Some(&token)).await.status(), 401);
+    let session = RequireSession::new().layer(Inner);
+    assert_eq!(ask(&layer, session, Some(&token)).await.status(), 200);
 }
 
 #[tokio::test]

@@ -167,6 +167,32 @@ async fn the_time_stays_until_the_next_one() {
     }
 }
 
+/// The note does not overwrite what the handler of the same request has changed.
+#[tokio::test(start_paused = true)]
+async fn a_change_by_the_handler_stands() {
+    let seen = Seen::new(|layer| layer);
+    let token = seen.manager.set_token("al", None).await.unwrap();
+    let inner = service_fn(async |request: Request<()>| {
+        let session: &Session = request.extensions().get().unwrap();
+        let changed = session.update_metadata(|metadata| {
+            metadata.insert("name".into(), "phone".into());
+        });
+        changed.await.unwrap().unwrap();
+        Ok::<_, Infallible>(Response::new(()))
+    });
+    let service = seen.layer.layer(inner);
+    service.oneshot(request([bearer(&token)])).await.unwrap();
+    for _ in 0..10 {
+        yield_now().await;
+    }
+    assert_eq!(seen.info().await.metadata()["name"], "phone");
+    // If it lost, the next request notes the time.
+    seen.ask(&token).await;
+    let info = seen.info().await;
+    assert_eq!(info.metadata()["name"], "phone");
+    assert!(info.last_seen_at().is_some());
+}
+
 /// A request with a replaced token, in its grace, notes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_replaced_token_notes_nothing() {

@@ -14,6 +14,7 @@ use crate::stores::{Backend, HOUR, on_every_store};
 on_every_store!(
     a_change_of_the_metadata_keeps_the_rest,
     concurrent_changes_of_the_metadata_all_count,
+    equal_changes_of_the_metadata_all_count,
     a_replacement_and_a_change_of_the_metadata_both_count,
     the_metadata_of_an_ended_session_do_not_change,
 );
@@ -77,6 +78,33 @@ async fn concurrent_changes_of_the_metadata_all_count(backend: &impl Backend) {
     }
     let session = session_of(&manager, &token).await.unwrap();
     assert_eq!(session.metadata().len(), 2 * TASKS);
+}
+
+/// Each task sees what the one before it has written, although all of them would write the same.
+async fn equal_changes_of_the_metadata_all_count(backend: &impl Backend) {
+    const TASKS: u64 = 6;
+    let manager = manager(backend).await;
+    let token = Arc::new(manager.set_token("al", HOUR).await.unwrap());
+    let stale = session_of(&manager, &token).await.unwrap();
+    let count = |metadata: &mut serde_json::Map<String, Value>| {
+        let tries = metadata.get("tries").and_then(Value::as_u64);
+        metadata.insert("tries".into(), json!(tries.unwrap_or_default() + 1));
+    };
+    let tasks = (0..TASKS).map(|_| {
+        let (manager, token) = (manager.clone(), Arc::clone(&token));
+        tokio::spawn(async move {
+            let changed = manager.update_token_metadata("al", token.id(), count);
+            changed.await.unwrap().unwrap();
+        })
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    // The handle does not know of them.
+    let changed = stale.update_metadata(count).await.unwrap().unwrap();
+    assert_eq!(changed["tries"], TASKS + 1);
+    let session = session_of(&manager, &token).await.unwrap();
+    assert_eq!(session.metadata()["tries"], TASKS + 1);
 }
 
 /// Each of both is on condition of what the other one changes.
@@ -145,7 +173,14 @@ async fn metadata_that_cannot_be_change_nothing() {
         metadata.insert("scope".into(), json!("admin"));
     });
     assert_eq!(scope.await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    // It can be written, but not be read back.
+    let deep = (0..127).fold(json!(1), |inner, _| json!([inner]));
+    let nested = session.update_metadata(|metadata| {
+        metadata.insert("name".into(), deep.clone());
+    });
+    assert_eq!(nested.await.unwrap_err().kind(), ErrorKind::InvalidInput);
     for options in [
+        ReplaceOptions::new().metadata("name", deep.clone()),
         ReplaceOptions::new().metadata("name", "x".repeat(1024)),
         ReplaceOptions::new().metadata("rest", "x".repeat(1000)),
         ReplaceOptions::new().metadata("scope", "admin"),

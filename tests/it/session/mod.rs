@@ -1,10 +1,14 @@
 //! What a handler learns of the session of its request, and changes of it, on every store.
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{Request, Response, header::AUTHORIZATION};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Session, SessionLayer, Token, TokenManager, TokenOptions};
+use tower_bearer_session::{Event, Session, SessionLayer, Token, TokenManager, TokenOptions};
 
 use crate::stores::{Backend, DAY, HOUR, on_every_store};
 
@@ -103,11 +107,24 @@ async fn a_handler_knows_the_metadata_of_its_session(backend: &impl Backend) {
 }
 
 async fn a_session_is_authenticated_again(backend: &impl Backend) {
-    let manager = manager(backend).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&told);
+    let builder = backend.manager_builder().await.on_event(move |event| {
+        if let Event::Authenticated {
+            user_id, token_id, ..
+        } = event
+        {
+            let told = (user_id.to_string(), **token_id);
+            log.lock().unwrap().push(told);
+        }
+    });
+    let manager: TokenManager = builder.build().unwrap();
     let token = manager.set_token("al", HOUR).await.unwrap();
     let before = session_of(&manager, &token).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(before.mark_authenticated().await.unwrap());
+    let expected = ("al".to_owned(), *token.id());
+    assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [expected]);
     let after = session_of(&manager, &token).await.unwrap();
     assert!(before.created_at() < after.authenticated_at());
     assert!(after.authentication_age() < after.age());
