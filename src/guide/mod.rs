@@ -12,6 +12,7 @@
 //! | [`security`], [`threat_model`] | how tokens are kept secret; attackers, guarantees, limits |
 //! | `testing` | tests of services and of stores |
 //! | [`performance`] | what a check costs |
+//! | [`comparison`] | the same job with tower-sessions and axum-login |
 //!
 //! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` with `redis`, `testing` with
 //! `test-util`, and the others with the feature of their name.
@@ -80,3 +81,6 @@ pub mod testing {}
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}
+
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
