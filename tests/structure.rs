@@ -13,10 +13,11 @@ use syn::{
 };
 
 /// The rooms of the crate, from the ground up: each may import from those before it, and from itself.
-const ROOMS: [&str; 10] = [
+const ROOMS: [&str; 11] = [
     "error",
     "jitter",
     "refusal",
+    "scopes",
     "token",
     "store",
     "user",
