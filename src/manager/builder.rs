@@ -177,7 +177,8 @@ impl<D> TokenManagerBuilder<D> {
 
     /// Calls `hook` for each [`Event`] of this manager, for audit logs and metrics. Default: no hook.
     ///
-    /// Several hooks are called one after the other, in the order in which they were added. A hook is called as soon as the store has done its part. It must be quick, and must not block or panic. A
+    /// Several hooks are called one after the other, in the order in which they were added. A hook is called as soon as
+    /// the store has done its part. It must be quick, and must not block or panic. A
     /// panic of the hook unwinds the task that calls it; if that task is already unwinding, the panic is caught, so
     /// that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
     /// calls, of background work, and [failures](Event::Failed) come from tasks of the manager, in the caller's
@@ -204,7 +205,8 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), which is 1,000. Default: no limit.
+    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), which is
+    /// 1,000. Default: no limit.
     ///
     /// The limit holds under any number of concurrent logins, across all services that set it. A login can have a
     /// [limit of its own](super::TokenOptions::session_limit).

@@ -24,8 +24,7 @@ pub(super) fn changed_too_often() -> Error {
 impl<D> TokenManager<D> {
     /// Changes the metadata of a live session, and returns the new metadata; `None` if the session is not live.
     ///
-    /// `update` gets the current metadata. It is called again if another change came in between, at most 16 times: so
-    /// no change is lost. If the store's reply to a write is lost, it may also be called with metadata that already have
+    /// `update` gets the current metadata. It is called again if another change came in between: so no change is lost. If the store's reply to a write is lost, it may also be called with metadata that already have
     /// its change. The scopes are not among the metadata: [a replacement](Self::replace_token) changes them.
     ///
     /// It takes two round trips, unless there are concurrent changes.

@@ -33,8 +33,8 @@ impl<D> TokenManager<D> {
     /// A replacement is undone in the background, as a [login](Self::set_token) is, if the new token does not reach the
     /// caller: when the future is dropped before it is ready, and after a fault that leaves open whether the store has
     /// done it. The token is then the current one again; but if the session has gained an authentication, metadata or
-    /// scopes by the replacement, it is ended, because whoever has copied the old token must not gain them. (A response that is lost on its way to the client cannot be
-    /// noticed: that client has to log in again after the grace.) Other sessions that it has ended stay ended.
+    /// scopes by the replacement, it is ended, because whoever has copied the old token must not gain them. (A response that
+    /// is lost on its way to the client cannot be noticed: that client has to log in again after the grace.) Other sessions that it has ended stay ended.
     ///
     /// ```
     /// # use tower_bearer_session::{Error, MemoryStore, ReplaceOptions, Replacement, TokenManager};

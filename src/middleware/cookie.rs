@@ -175,8 +175,7 @@ impl SessionCookie {
     /// Leaves out the prefix of the name and `Secure`. **For development over plain HTTP only**: over HTTP, everybody on
     /// the network can read and set the cookie.
     ///
-    /// Chromium and Firefox accept the default cookie at `http://localhost`, too. Safari does not, and no browser does so
-    /// at other addresses.
+    /// Chromium accepts the default cookie from `http://127.0.0.1`, too, and needs no such setting there.
     pub fn insecure_for_development(self) -> Self {
         self.with(|attributes| attributes.secure = false)
     }
