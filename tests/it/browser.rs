@@ -21,6 +21,8 @@ pub(crate) struct Browser {
     devtools: WebSocketStream<MaybeTlsStream<TcpStream>>,
     calls: u64,
     page: Value,
+    /// What came while a call waited for its answer, since the last page was loaded.
+    events: Vec<Value>,
     _profile: TempDir,
 }
 
@@ -71,6 +73,7 @@ impl Browser {
             devtools,
             calls: 0,
             page: Value::Null,
+            events: Vec::new(),
             _profile: profile,
         };
         let target = browser
@@ -79,15 +82,26 @@ impl Browser {
         let target = json!({"targetId": target["targetId"], "flatten": true});
         let attached = browser.call("Target.attachToTarget", target).await;
         browser.page = attached["sessionId"].clone();
+        browser.call("Page.enable", json!({})).await;
+        let events = json!({"enabled": true});
+        browser.call("Page.setLifecycleEventsEnabled", events).await;
         browser.go(url).await;
         browser
     }
 
-    /// Goes to a page, also anew to the one that is open.
+    /// Goes to a page, also anew to the one that is open; returns when it has loaded.
     pub(crate) async fn go(&mut self, url: &str) {
-        self.call("Page.navigate", json!({"url": url})).await;
-        let loaded = "while (document.readyState !== 'complete') await new Promise(requestAnimationFrame); return ''";
-        self.run(loaded).await;
+        // The answer comes before the new document replaces the old one: scripts would still run in the old one.
+        let document = self.call("Page.navigate", json!({"url": url})).await["loaderId"].take();
+        let is_loaded = |event: &Value| {
+            event["method"] == "Page.lifecycleEvent"
+                && event["params"]["name"] == "load"
+                && event["params"]["loaderId"] == document
+        };
+        while !self.events.drain(..).any(|event| is_loaded(&event)) {
+            let event = self.receive().await;
+            self.events.push(event);
+        }
     }
 
     /// Runs the body of an async function in the page; returns the text that it returns.
@@ -121,14 +135,18 @@ impl Browser {
         let call = Message::text(call.to_string());
         self.devtools.send(call).await.unwrap();
         loop {
-            let message = self.devtools.next().await.unwrap().unwrap();
-            let mut message: Value = serde_json::from_slice(&message.into_data()).unwrap();
-            // The rest are events.
+            let mut message = self.receive().await;
             if message["id"] == self.calls {
                 assert!(message["error"].is_null(), "{method}: {message}");
                 return message["result"].take();
             }
+            self.events.push(message);
         }
+    }
+
+    async fn receive(&mut self) -> Value {
+        let message = self.devtools.next().await.unwrap().unwrap();
+        serde_json::from_slice(&message.into_data()).unwrap()
     }
 }
 
