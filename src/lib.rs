@@ -55,8 +55,8 @@ pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, 
 pub use self::{
     error::{Error, ErrorKind},
     manager::{
-        Event, IssuedToken, LoadUser, RefreshedUsers, ReplaceOptions, Replacement, TokenInfo,
-        TokenManager, TokenManagerBuilder, TokenOptions,
+        Event, EventKind, IssuedToken, LoadUser, RefreshedUsers, ReplaceOptions, Replacement,
+        TokenInfo, TokenManager, TokenManagerBuilder, TokenOptions,
     },
     middleware::{Anonymous, Rejection, Session, SessionLayer},
     refusal::RefusalReason,

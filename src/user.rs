@@ -24,6 +24,7 @@ pub(crate) struct UserToken {
 }
 
 impl<D> User<D> {
+    #[inline]
     pub(crate) fn new(id: Arc<str>, detail: Option<Arc<D>>, token: Option<UserToken>) -> Self {
         Self { id, detail, token }
     }

@@ -56,7 +56,7 @@ impl<D> TokenManager<D> {
     /// Ends all sessions of all users, one user after the other.
     ///
     /// It is not atomic: each user is logged out as by [`delete_user_tokens`](Self::delete_user_tokens), and reported
-    /// by [`Event::LoggedOutAll`](crate::Event::LoggedOutAll). When the call has returned `Ok`, every session that was
+    /// by [`EventKind::LoggedOutAll`](crate::EventKind::LoggedOutAll). When the call has returned `Ok`, every session that was
     /// created before the call has ended. Sessions that are created during the call may live on. Cached users stay.
     ///
     /// Returns how many sessions were removed, which may include some that had already expired.
@@ -86,7 +86,7 @@ impl<D> TokenManager<D> {
         let mut ended = 0;
         loop {
             for user_id in user_ids.by_ref().take(LOGOUT_CONCURRENCY - running.len()) {
-                let sessions = self.inner.sessions.clone();
+                let sessions = self.sessions();
                 spawn_in(&mut running, async move {
                     sessions.end_all(user_id, None).await
                 });

@@ -178,21 +178,21 @@ impl<D> TokenManagerBuilder<D> {
     /// Calls `hook` for each [`Event`] of this manager, for audit logs and metrics. Default: no hook.
     ///
     /// Several hooks are called one after the other, in the order in which they were added. A hook is called as soon as
-    /// the store has done its part. It must be quick, and must not block or panic. A
-    /// panic of the hook unwinds the task that calls it; if that task is already unwinding, the panic is caught, so
-    /// that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
-    /// calls, of background work, and [failures](Event::Failed) come from tasks of the manager, in the caller's
+    /// the store has done its part. It must be quick, and must not block or panic. After a panic, the other hooks are
+    /// called all the same, and then the panic unwinds the task that caused the event; if that task is already
+    /// unwinding, the panic is dropped, so that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
+    /// calls, of background work, and [failures](crate::EventKind::Failed) come from tasks of the manager, in the caller's
     /// `tracing` span.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
-    /// use tower_bearer_session::{Event, MemoryStore, TokenManager};
+    /// use tower_bearer_session::{Event, EventKind, MemoryStore, TokenManager};
     ///
     /// let refused = Arc::new(AtomicU64::new(0));
     /// let counter = Arc::clone(&refused);
     /// let manager: TokenManager = TokenManager::builder(MemoryStore::new())
     ///     .on_event(move |event: &Event<'_>| {
-    ///         if let Event::Refused { .. } = event {
+    ///         if let EventKind::Refused { .. } = event.kind() {
     ///             counter.fetch_add(1, Ordering::Relaxed);
     ///         }
     ///     })
@@ -290,6 +290,7 @@ impl<D> TokenManagerBuilder<D> {
                 renewals: Renewals::default(),
                 undos: Arc::new(Undos::new()),
             }),
+            context: None,
         })
     }
 }

@@ -5,7 +5,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{TokenManager, check::Late, metadata, sessions::Change};
+use super::{
+    TokenManager,
+    check::Late,
+    metadata,
+    sessions::{Change, Subject},
+};
 use crate::{
     Error, ErrorKind, TokenId,
     store::SessionChange,
@@ -93,11 +98,12 @@ impl<D> TokenManager<D> {
     pub(crate) async fn refresh_session(
         &self,
         token: &ParsedToken,
+        metadata: Option<Bytes>,
         ttl: Duration,
         late: Late,
     ) -> Result<bool, Error> {
         let change = SessionChange::refresh(ttl);
-        self.change_by_token(token, change, Change::Refreshed, late)
+        self.change_by_token(token, metadata, change, Change::Refreshed, late)
             .await
     }
 
@@ -105,30 +111,34 @@ impl<D> TokenManager<D> {
     pub(crate) async fn authenticate_again(
         &self,
         token: &ParsedToken,
+        metadata: Option<Bytes>,
         late: Late,
     ) -> Result<bool, Error> {
         let change = SessionChange {
             authenticated: true,
             ..SessionChange::default()
         };
-        self.change_by_token(token, change, Change::Authenticated, late)
+        self.change_by_token(token, metadata, change, Change::Authenticated, late)
             .await
     }
 
-    /// Changes the session of a token that is its current one. `late` tells what it means if the token is past its grace.
+    /// Changes the session of a token that is its current one, and reports it with the metadata, if they are known.
+    /// `late` tells what it means if the token is past its grace.
     async fn change_by_token(
         &self,
         token: &ParsedToken,
+        metadata: Option<Bytes>,
         mut change: SessionChange,
-        event: fn(TokenId) -> Change,
+        event: fn(Subject) -> Change,
         late: Late,
     ) -> Result<bool, Error> {
-        let session = token.ids.session;
+        let token_id = token.ids.session;
         change.if_token = Some(token.ids.token);
         for _ in 0..ATTEMPTS {
-            let event = Some(event(session));
+            let metadata = metadata.clone();
+            let event = Some(event(Subject { token_id, metadata }));
             if self
-                .change_session(&token.user_id, session, change.clone(), event)
+                .change_session(&token.user_id, token_id, change.clone(), event)
                 .await?
             {
                 return Ok(true);
@@ -148,7 +158,7 @@ impl<D> TokenManager<D> {
         change: SessionChange,
         event: Option<Change>,
     ) -> Result<bool, Error> {
-        let sessions = &self.inner.sessions;
+        let sessions = self.sessions();
         let work = sessions
             .clone()
             .change(Arc::clone(user_id), session, change, event);

@@ -2,7 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{TokenManager, sessions::Change, state::SessionState};
+use bytes::Bytes;
+
+use super::{
+    TokenManager,
+    sessions::{Change, Subject},
+    state::SessionState,
+};
 use crate::{
     Error, RefusalReason, TokenId, User,
     store::{Checked, Lookup, TokenStatus},
@@ -18,16 +24,36 @@ pub(crate) enum Late {
     IsRefused,
 }
 
-/// The check of a session, if the token can be used, or else the reason why it is refused.
+/// A refusal of a token by the check of its session.
+pub(super) struct Refused {
+    pub(super) reason: RefusalReason,
+    /// The metadata of the session, if there is one.
+    pub(super) metadata: Option<Bytes>,
+}
+
+/// The check of a session, if the token can be used, or else the refusal.
 ///
 /// The session of a reused token [has to be ended](TokenManager::refuse).
-pub(super) fn accept(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, RefusalReason> {
-    let checked = checked.ok_or(RefusalReason::NotLive)?;
+#[inline]
+pub(super) fn accept(ids: TokenIds, checked: Option<Checked>) -> Result<Checked, Refused> {
+    let Some(checked) = checked else {
+        return Err(RefusalReason::NotLive.into());
+    };
     let session = &checked.session;
-    match session.token_status(&ids.session, &ids.token, checked.now) {
-        TokenStatus::Current | TokenStatus::InGrace => Ok(checked),
-        TokenStatus::Reused => Err(RefusalReason::Reused),
-        TokenStatus::Unknown => Err(RefusalReason::NotLive),
+    let reason = match session.token_status(&ids.session, &ids.token, checked.now) {
+        TokenStatus::Current | TokenStatus::InGrace => return Ok(checked),
+        TokenStatus::Reused => RefusalReason::Reused,
+        // The client need not know more of the session than its id.
+        TokenStatus::Unknown => return Err(RefusalReason::NotLive.into()),
+    };
+    let metadata = checked.session.metadata;
+    Err(Refused { reason, metadata })
+}
+
+impl From<RefusalReason> for Refused {
+    fn from(reason: RefusalReason) -> Self {
+        let metadata = None;
+        Self { reason, metadata }
     }
 }
 
@@ -42,6 +68,7 @@ pub(crate) type Verdict<D> = Result<Authenticated<D>, RefusalReason>;
 
 impl<D> Authenticated<D> {
     /// Those of a token, by the check of its session.
+    #[inline]
     pub(super) fn of(token: &ParsedToken, detail: Option<Arc<D>>, checked: Checked) -> Self {
         let session = SessionState::of(token.ids, checked);
         let user = User::new(Arc::clone(&token.user_id), detail, Some(session.token()));
@@ -58,7 +85,7 @@ impl<D> TokenManager<D> {
     /// [`parse`](Self::parse) with the reason, which it reports.
     pub(crate) fn try_parse(&self, token: &str) -> Result<ParsedToken, RefusalReason> {
         let parsed = self.inner.format.parse(token);
-        parsed.inspect_err(|reason| self.refused(None, *reason))
+        parsed.inspect_err(|reason| self.refused(None, *reason, None))
     }
 
     /// Begins the lookup of a session and its user.
@@ -80,27 +107,30 @@ impl<D> TokenManager<D> {
     ) -> Result<Verdict<D>, Error> {
         match accept(token.ids, checked) {
             Ok(checked) => Ok(Ok(Authenticated::of(token, detail, checked))),
-            Err(reason) => {
-                let reason = late.reason(reason);
-                self.refuse(token, reason).await?;
-                Ok(Err(reason))
-            }
+            Err(refused) => Ok(Err(self.refuse(token, late.apply(refused)).await?)),
         }
     }
 
-    /// Reports that a token was refused. The session of a reused token is ended first.
+    /// Reports that a token was refused, and returns the reason. The session of a reused token is ended first.
     pub(super) async fn refuse(
         &self,
         token: &ParsedToken,
-        reason: RefusalReason,
-    ) -> Result<(), Error> {
+        refused: Refused,
+    ) -> Result<RefusalReason, Error> {
+        let Refused { reason, metadata } = refused;
+        let (user_id, token_id) = (&token.user_id, token.ids.session);
         if reason == RefusalReason::Reused {
-            let (user_id, session) = (Arc::clone(&token.user_id), token.ids.session);
-            let change = Change::Reused(session);
-            self.inner.sessions.end(user_id, session, change).await?;
+            let metadata = metadata.clone();
+            let change = Change::Reused(Subject { token_id, metadata });
+            let sessions = self.sessions();
+            sessions.end(Arc::clone(user_id), token_id, change).await?;
         }
-        self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
-        Ok(())
+        self.refused(
+            Some((user_id, Some(&token_id))),
+            reason,
+            metadata.as_deref(),
+        );
+        Ok(reason)
     }
 
     /// Finds out why the session of a token was not changed. If that is because of the token, the token is refused; if
@@ -111,26 +141,28 @@ impl<D> TokenManager<D> {
         late: Late,
     ) -> Result<Result<Checked, RefusalReason>, Error> {
         let checked = self.look_up_token(token).wait().await?;
-        let reason = match accept(token.ids, checked) {
-            Err(reason) => late.reason(reason),
-            Ok(checked)
-                if checked.session.current_token(&token.ids.session) != &token.ids.token =>
+        let refused = match accept(token.ids, checked) {
+            Err(refused) => late.apply(refused),
+            Ok(Checked { session, .. })
+                if session.current_token(&token.ids.session) != &token.ids.token =>
             {
-                RefusalReason::Replaced
+                Refused {
+                    reason: RefusalReason::Replaced,
+                    metadata: session.metadata,
+                }
             }
             // A replacement of the token was undone in between, or the metadata was changed.
             Ok(checked) => return Ok(Ok(checked)),
         };
-        self.refuse(token, reason).await?;
-        Ok(Err(reason))
+        Ok(Err(self.refuse(token, refused).await?))
     }
 }
 
 impl Late {
-    fn reason(self, reason: RefusalReason) -> RefusalReason {
-        match reason {
-            RefusalReason::Reused if self == Self::IsRefused => RefusalReason::Replaced,
-            reason => reason,
+    fn apply(self, mut refused: Refused) -> Refused {
+        if refused.reason == RefusalReason::Reused && self == Self::IsRefused {
+            refused.reason = RefusalReason::Replaced;
         }
+        refused
     }
 }

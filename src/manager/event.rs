@@ -1,14 +1,33 @@
-use std::time::SystemTime;
+use std::{
+    any::Any,
+    fmt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use serde::{Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
+use serde_json::{Map, Value};
+
+use super::metadata;
 use crate::{Error, RefusalReason, TokenId};
 
 /// An event in the life of the sessions of a manager, for
 /// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
 ///
 /// An event contains no token: a [`TokenId`] grants no access.
+#[derive(Clone, Copy)]
+pub struct Event<'a> {
+    kind: EventKind<'a>,
+    metadata: Option<&'a [u8]>,
+    context: Option<&'a EventContext>,
+}
+
+/// What the application says of the cause of events, such as the request during which they happen.
+pub(crate) struct EventContext(Box<dyn Any + Send + Sync>);
+
+/// What happened, with its particulars: the [kind](Event::kind) of an [`Event`].
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum EventKind<'a> {
     /// A session started, and its token was returned to the caller.
     ///
     /// A login that was [undone](crate::TokenManager::set_token) is not reported.
@@ -116,4 +135,150 @@ pub enum Event<'a> {
         /// The error that the callers got.
         error: &'a Error,
     },
+}
+
+impl EventContext {
+    pub(crate) fn new(value: impl Any + Send + Sync) -> Self {
+        Self(Box::new(value))
+    }
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn new(
+        kind: EventKind<'a>,
+        metadata: Option<&'a [u8]>,
+        context: Option<&'a EventContext>,
+    ) -> Self {
+        Self {
+            kind,
+            metadata,
+            context,
+        }
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> EventKind<'a> {
+        self.kind
+    }
+
+    /// The name of the [kind](Self::kind), for logs and metrics: `logged_in`, `evicted`, `refreshed`, `authenticated`,
+    /// `replaced`, `reused`, `logged_out`, `logged_out_all`, `refused` or `failed`.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            EventKind::LoggedIn { .. } => "logged_in",
+            EventKind::Evicted { .. } => "evicted",
+            EventKind::Refreshed { .. } => "refreshed",
+            EventKind::Authenticated { .. } => "authenticated",
+            EventKind::Replaced { .. } => "replaced",
+            EventKind::Reused { .. } => "reused",
+            EventKind::LoggedOut { .. } => "logged_out",
+            EventKind::LoggedOutAll { .. } => "logged_out_all",
+            EventKind::Refused { .. } => "refused",
+            EventKind::Failed { .. } => "failed",
+        }
+    }
+
+    /// The user, if the event is about one. In [`Refused`](EventKind::Refused) it may be an unverified claim of the client.
+    pub fn user_id(&self) -> Option<&'a str> {
+        match self.kind {
+            EventKind::LoggedIn { user_id, .. }
+            | EventKind::Evicted { user_id, .. }
+            | EventKind::Refreshed { user_id, .. }
+            | EventKind::Authenticated { user_id, .. }
+            | EventKind::Replaced { user_id, .. }
+            | EventKind::Reused { user_id, .. }
+            | EventKind::LoggedOut { user_id, .. }
+            | EventKind::LoggedOutAll { user_id, .. } => Some(user_id),
+            EventKind::Refused { user_id, .. } | EventKind::Failed { user_id, .. } => user_id,
+        }
+    }
+
+    /// The handle of the session, if the event is about one; unverified like the [user](Self::user_id).
+    pub fn token_id(&self) -> Option<&'a TokenId> {
+        match self.kind {
+            EventKind::LoggedIn { token_id, .. }
+            | EventKind::Evicted { token_id, .. }
+            | EventKind::Refreshed { token_id, .. }
+            | EventKind::Authenticated { token_id, .. }
+            | EventKind::Replaced { token_id, .. }
+            | EventKind::Reused { token_id, .. }
+            | EventKind::LoggedOut { token_id, .. } => Some(token_id),
+            EventKind::LoggedOutAll { .. } => None,
+            EventKind::Refused { token_id, .. } | EventKind::Failed { token_id, .. } => token_id,
+        }
+    }
+
+    /// The [metadata](crate::TokenOptions::metadata) of the session, if the operation has read the session: a login, an
+    /// eviction, a replacement, a call on a [`Session`](crate::Session), a renewal, or a refusal of a token whose session
+    /// was live. Otherwise `None`: to end or refresh a session, the manager need not read it.
+    pub fn metadata(&self) -> Option<Map<String, Value>> {
+        self.metadata
+            .map(|metadata| metadata::entries(Some(metadata)))
+    }
+
+    /// The [metadata](Self::metadata) as a type of your own; `None` also if they are not of this type.
+    pub fn metadata_as<T: DeserializeOwned>(&self) -> Option<T> {
+        metadata::entries_as(Some(self.metadata?)).ok()
+    }
+
+    /// The context of the request during which it happened, as
+    /// [`SessionLayer::event_context`](crate::SessionLayer::event_context) made it, or that of
+    /// [`TokenManager::with_event_context`](crate::TokenManager::with_event_context). `None` if there is none of this
+    /// type.
+    ///
+    /// [Failures](EventKind::Failed) of the store have no context: one call may serve several requests.
+    pub fn context<T: Any>(&self) -> Option<&'a T> {
+        self.context?.0.downcast_ref()
+    }
+}
+
+/// `Debug` shows neither metadata nor context, which may be secrets of the application.
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Event");
+        debug.field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// Serializes as an object for audit logs: `event` (the [name](Event::name)) and, as far as they are known, `user_id`,
+/// `token_id`, `metadata`, and the particulars of the [kind](EventKind) under their names; `error` is the text of the
+/// error. Times are in seconds since the Unix epoch (the NumericDate of RFC 7519). The
+/// [context](Event::context) is not part of it.
+impl Serialize for Event<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(None)?;
+        object.serialize_entry("event", self.name())?;
+        if let Some(user_id) = self.user_id() {
+            object.serialize_entry("user_id", user_id)?;
+        }
+        if let Some(token_id) = self.token_id() {
+            object.serialize_entry("token_id", token_id)?;
+        }
+        match self.kind {
+            EventKind::LoggedIn { expires_at, .. } | EventKind::Replaced { expires_at, .. } => {
+                let since = expires_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+                object.serialize_entry("expires_at", &since.as_secs())?;
+            }
+            EventKind::LoggedOutAll { kept, sessions, .. } => {
+                if let Some(kept) = kept {
+                    object.serialize_entry("kept", kept)?;
+                }
+                object.serialize_entry("sessions", &sessions)?;
+            }
+            EventKind::Refused { reason, .. } => {
+                object.serialize_entry("reason", reason.as_str())?;
+            }
+            EventKind::Failed {
+                operation, error, ..
+            } => {
+                object.serialize_entry("operation", operation)?;
+                object.serialize_entry("error", &error.to_string())?;
+            }
+            _ => {}
+        }
+        if let Some(metadata) = self.metadata() {
+            object.serialize_entry("metadata", &metadata)?;
+        }
+        object.end()
+    }
 }

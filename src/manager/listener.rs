@@ -1,36 +1,52 @@
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, OnceLock},
     thread,
 };
 
-use super::event::Event;
+use super::event::{Event, EventContext, EventKind};
 use crate::{Error, TokenId};
 
 /// Receives the events of one manager and of its store.
 ///
 /// The hooks are set when the manager is built, after the store got a clone of the listener.
 #[derive(Clone, Default)]
-pub(super) struct Listener(Arc<OnceLock<Vec<Box<Hook>>>>);
+pub(super) struct Listener {
+    hooks: Arc<OnceLock<Vec<Box<Hook>>>>,
+    context: Option<Arc<EventContext>>,
+}
 
 pub(super) type Hook = dyn Fn(&Event<'_>) + Send + Sync;
 
 impl Listener {
     /// Sets the hooks.
     pub(super) fn set(&self, hooks: Vec<Box<Hook>>) {
-        let _the_first_ones_stay = self.0.set(hooks);
+        let _the_first_ones_stay = self.hooks.set(hooks);
     }
 
-    pub(super) fn tell(&self, event: &Event<'_>) {
+    /// The listener for events with this context.
+    pub(super) fn with_context(&self, context: Option<Arc<EventContext>>) -> Self {
+        let hooks = Arc::clone(&self.hooks);
+        Self { hooks, context }
+    }
+
+    /// Tells all hooks of an event. `metadata` is that of its session, if it is known.
+    pub(super) fn tell(&self, kind: EventKind<'_>, metadata: Option<&[u8]>) {
+        let event = Event::new(kind, metadata, self.context.as_deref());
         #[cfg(feature = "tracing")]
-        super::trace::event(event);
-        for hook in self.0.get().into_iter().flatten() {
-            if thread::panicking() {
-                // A second panic would abort the process.
-                let _panic = catch_unwind(AssertUnwindSafe(|| hook(event)));
-            } else {
-                hook(event);
+        super::trace::event(&event);
+        let mut panic = None;
+        for hook in self.hooks.get().into_iter().flatten() {
+            // A panic keeps the event from no other hook.
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&event))) {
+                panic.get_or_insert(payload);
             }
+        }
+        // A second panic would abort the process.
+        if let Some(panic) = panic
+            && !thread::panicking()
+        {
+            resume_unwind(panic);
         }
     }
 
@@ -42,12 +58,13 @@ impl Listener {
         token_id: Option<&TokenId>,
         error: &Error,
     ) {
-        self.tell(&Event::Failed {
+        let kind = EventKind::Failed {
             operation,
             user_id,
             token_id,
             error,
-        });
+        };
+        self.tell(kind, None);
     }
 }
 
@@ -79,5 +96,19 @@ mod tests {
         }));
         let panic = unwind.unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&"the first panic"));
+    }
+
+    #[test]
+    fn a_hook_that_panics_keeps_the_event_from_no_other() {
+        let told = Arc::new(OnceLock::new());
+        let (listener, later) = (Listener::default(), Arc::clone(&told));
+        listener.set(vec![
+            Box::new(|_| panic!("the hook panics, as it was told")),
+            Box::new(move |event| later.set(event.name()).unwrap()),
+        ]);
+        let error = Error::new(ErrorKind::LoadUser, "x");
+        let telling = || listener.failed("load_user", Some("al"), None, &error);
+        catch_unwind(AssertUnwindSafe(telling)).unwrap_err();
+        assert_eq!(told.get(), Some(&"failed"));
     }
 }

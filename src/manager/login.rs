@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::{
-    Event, TokenManager, TokenOptions,
+    TokenManager, TokenOptions,
     background::spawn,
+    event::EventKind,
     limit::session_limit,
     metadata,
-    sessions::{Change, Done, Sessions},
+    sessions::{Change, Done, Sessions, Subject},
     types::check_ttl,
     undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
 };
@@ -85,8 +86,10 @@ impl Login {
         } = &undo.write;
         match sessions.store.create(user_id, token_id, &new, limit).await {
             Ok(created) => {
-                let evictions = created.evicted.iter().map(|(evicted, _)| {
-                    sessions.done(Arc::clone(user_id), Change::Evicted(*evicted))
+                let evictions = created.evicted.iter().map(|(token_id, session)| {
+                    let (token_id, metadata) = (*token_id, session.metadata.clone());
+                    let change = Change::Evicted(Subject { token_id, metadata });
+                    sessions.done(Arc::clone(user_id), change)
                 });
                 let evictions = evictions.collect();
                 undo.fate = Fate::Done;
@@ -140,8 +143,8 @@ impl Undo for Login {
 
 /// A created session that its caller has not claimed yet.
 ///
-/// The order of the fields is that of their drop: the undo begins before the hook hears of the evictions, because it
-/// may panic.
+/// The order of the fields is that of their drop: the undo begins before the hooks hear of the evictions, because
+/// they may panic.
 struct Unclaimed {
     undo: UndoOnDrop<Login>,
     evictions: Vec<Done>,
@@ -157,12 +160,14 @@ impl Unclaimed {
         } = self;
         drop(evictions);
         let login = &undo.write;
-        login.sessions.listener.tell(&Event::LoggedIn {
+        let kind = EventKind::LoggedIn {
             user_id: &login.user_id,
             token_id: &login.token_id,
             expires_at: created.session.expires_at,
-        });
-        // Only now: the session is also ended if the hook panics.
+        };
+        let metadata = created.session.metadata.as_deref();
+        login.sessions.listener.tell(kind, metadata);
+        // Only now: the session is also ended if a hook panics.
         undo.fate = Fate::Settled;
         created
     }

@@ -1,10 +1,10 @@
 //! [`TokenManager`]: issues, checks, refreshes and revokes tokens.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 pub use self::{
     builder::TokenManagerBuilder,
-    event::Event,
+    event::{Event, EventKind},
     loader::LoadUser,
     options::TokenOptions,
     replacement::{ReplaceOptions, Replacement},
@@ -16,6 +16,7 @@ use self::{
 };
 pub(crate) use self::{
     check::{Authenticated, Late, Verdict},
+    event::EventContext,
     renew::RenewalPolicy,
     state::SessionState,
     users::AuthOutcome,
@@ -73,8 +74,8 @@ mod users;
 ///
 /// # Dropped calls
 ///
-/// A refresh or logout whose future is dropped is still completed, and reported to
-/// [`on_event`](TokenManagerBuilder::on_event). A login whose future is dropped is [undone](Self::set_token). The tokio
+/// A refresh, another change of a session (its metadata, its authentication) or a logout whose future is dropped is still
+/// completed, if the store was asked, and reported to [`on_event`](TokenManagerBuilder::on_event). A login whose future is dropped is [undone](Self::set_token). The tokio
 /// runtime of the caller does this in the background, until it shuts down. Such a call is abandoned if the store has
 /// not answered 60 seconds after the future was dropped; an abandoned call is reported as a failure, and an abandoned
 /// login is undone.
@@ -105,6 +106,8 @@ mod users;
 #[doc(alias = "TokenManage")]
 pub struct TokenManager<D = serde_json::Value> {
     inner: Arc<Inner<D>>,
+    /// The context of the events that this handle causes.
+    context: Option<Arc<EventContext>>,
 }
 
 struct Inner<D> {
@@ -184,15 +187,17 @@ impl<D> TokenManager<D> {
         let (mut new, limit) = self.new_session(&options)?;
         let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
         let login = Login {
-            sessions: self.inner.sessions.clone(),
+            sessions: self.sessions(),
             undos: Arc::clone(&self.inner.undos),
             user_id: user_id.into(),
             token_id: token.ids().session,
         };
+        let metadata = new.metadata.clone();
         let logging_in = login.run(new, limit);
         let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
-                self.refused(Some((user_id, None)), RefusalReason::SessionLimit);
+                let metadata = metadata.as_deref();
+                self.refused(Some((user_id, None)), RefusalReason::SessionLimit, metadata);
             }
         })?;
         Ok(IssuedToken {
@@ -228,7 +233,7 @@ impl<D> TokenManager<D> {
     ) -> Result<bool, Error> {
         let ttl = self.token_ttl(ttl)?;
         match self.parse(token) {
-            Some(token) => self.refresh_session(&token, ttl, Late::IsReuse).await,
+            Some(token) => self.refresh_session(&token, None, ttl, Late::IsReuse).await,
             None => Ok(false),
         }
     }
@@ -245,15 +250,19 @@ impl<D> TokenManager<D> {
             return Ok(false);
         };
         let TokenIds { session, token: id } = token.ids;
+        let mut metadata = None;
         // Whoever has the first token knows a secret of the session. Others only name the session, which is no secret.
         if id != session {
             let checked = self.look_up_token(&token).wait().await?;
-            if let Err(reason) = accept(token.ids, checked) {
-                self.refuse(&token, reason).await?;
-                return Ok(reason == RefusalReason::Reused);
+            match accept(token.ids, checked) {
+                Ok(checked) => metadata = checked.session.metadata,
+                Err(refused) => {
+                    let reason = self.refuse(&token, refused).await?;
+                    return Ok(reason == RefusalReason::Reused);
+                }
             }
         }
-        self.delete_session(&token.user_id, &session).await
+        self.delete_session(token.user_id, session, metadata).await
     }
 
     /// Lists the live sessions of a user, oldest first, by their public handles.
@@ -273,7 +282,7 @@ impl<D> TokenManager<D> {
         token_id: &TokenId,
     ) -> Result<bool, Error> {
         check_user_id(user_id)?;
-        self.delete_session(user_id, token_id).await
+        self.delete_session(user_id.into(), *token_id, None).await
     }
 
     /// Ends all sessions of a user except one, in one atomic step, like
@@ -306,6 +315,35 @@ impl<D> TokenManager<D> {
         self.inner.sessions.store.ping().await
     }
 
+    /// Returns a handle of this manager whose [events](Event) have this [context](Event::context): for logins, logouts
+    /// and other calls on behalf of somebody, outside of requests.
+    ///
+    /// In a request, [`SessionLayer::event_context`](crate::SessionLayer::event_context) does this.
+    ///
+    /// ```
+    /// use tower_bearer_session::{Event, MemoryStore, TokenManager};
+    ///
+    /// struct Job(&'static str);
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_bearer_session::Error> {
+    /// let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+    ///     .on_event(|event: &Event<'_>| assert_eq!(event.context::<Job>().unwrap().0, "nightly"))
+    ///     .build()?;
+    /// manager.with_event_context(Job("nightly")).delete_user_tokens("alice").await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn with_event_context(&self, context: impl Any + Send + Sync) -> Self {
+        self.in_context(EventContext::new(context))
+    }
+
+    /// [`with_event_context`](Self::with_event_context) with a context whose type has been erased.
+    pub(crate) fn in_context(&self, context: EventContext) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: Some(Arc::new(context)),
+        }
+    }
+
     /// The time to live that a caller asked for, checked.
     pub(crate) fn token_ttl(&self, ttl: impl Into<Option<Duration>>) -> Result<Duration, Error> {
         check_ttl(ttl.into().unwrap_or(self.inner.token_ttl))
@@ -316,6 +354,7 @@ impl<D> Clone for TokenManager<D> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
+            context: self.context.clone(),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     background::{spawn, timeout},
     check::Authenticated,
     metadata,
-    sessions::Change,
+    sessions::{Change, Subject},
     state::SessionState,
 };
 use crate::{Error, ErrorKind, TokenId, store::SessionChange, token::TokenIds};
@@ -45,6 +46,7 @@ struct Renewal<D> {
     manager: TokenManager<D>,
     user_id: Arc<str>,
     token_id: TokenId,
+    metadata: Option<Bytes>,
     change: SessionChange,
 }
 
@@ -88,6 +90,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
             manager: self.clone(),
             user_id: user.id().into(),
             token_id: session,
+            metadata: state.record.metadata.clone(),
             change,
         };
         spawn(&runtime, renewal.run());
@@ -104,9 +107,12 @@ fn due(session: &SessionState, below: Duration) -> Option<Duration> {
 
 impl<D> Renewal<D> {
     async fn run(self) {
-        let sessions = &self.manager.inner.sessions;
+        let sessions = self.manager.sessions();
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
-        let event = change.ttl.map(|_| Change::Refreshed(self.token_id));
+        let event = change.ttl.map(|_| {
+            let (token_id, metadata) = (self.token_id, self.metadata.clone());
+            Change::Refreshed(Subject { token_id, metadata })
+        });
         let renewing = sessions
             .clone()
             .change(user_id, self.token_id, change, event);

@@ -22,7 +22,7 @@ impl<D> TokenManager<D> {
     ///
     /// The replaced token can be used for its [grace](ReplaceOptions::grace), by requests in flight, but can be neither
     /// refreshed nor replaced again. **If a request presents it after that, the session is ended**, and
-    /// [reported](crate::Event::Reused): of the two who have had the token, one has stolen it, and it is not known which
+    /// [reported](crate::EventKind::Reused): of the two who have had the token, one has stolen it, and it is not known which
     /// (RFC 9700 §4.14.2). A session keeps its first token and the 16 latest replaced ones; any other is refused as
     /// unknown.
     ///
@@ -74,10 +74,7 @@ impl<D> TokenManager<D> {
                 self.replace(user_id, session, &options, Late::IsReuse)
                     .await
             }
-            Err(reason) => {
-                self.refuse(&token, reason).await?;
-                Ok(Replacement::refused(reason))
-            }
+            Err(refused) => Ok(Replacement::refused(self.refuse(&token, refused).await?)),
         }
     }
 
@@ -93,7 +90,7 @@ impl<D> TokenManager<D> {
         let grace = options.checked_grace()?;
         let format = &self.inner.format;
         let new = format.mint_another(&user_id, &ids.session, ends_at)?;
-        let sessions = &self.inner.sessions;
+        let sessions = self.sessions();
         for _ in 0..ATTEMPTS {
             let mut change = options.change(session.record.metadata.as_ref())?;
             let change_ttl = change.ttl;
@@ -105,6 +102,7 @@ impl<D> TokenManager<D> {
                 user_id: Arc::clone(&user_id),
                 ids,
                 new: new.ids().token,
+                metadata: session.record.metadata.clone(),
                 gain: Gain {
                     authenticated: change.authenticated,
                     metadata: change.metadata.is_some(),

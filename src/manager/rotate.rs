@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::{
-    Event,
     background::spawn,
-    sessions::{Change, Done, Sessions},
+    event::EventKind,
+    sessions::{Change, Done, Sessions, Subject},
     undo::{Fate, Undo, UndoOnDrop, Undos, until_undone},
 };
 use crate::{
@@ -24,6 +25,8 @@ pub(super) struct Rotate {
     pub(super) user_id: Arc<str>,
     pub(super) ids: TokenIds,
     pub(super) new: TokenId,
+    /// The metadata of the session before it.
+    pub(super) metadata: Option<Bytes>,
     /// Whether the replacement notes an authentication, or changes metadata or scopes.
     pub(super) gain: Gain,
 }
@@ -58,7 +61,7 @@ impl Rotate {
                 undo.fate = Fate::Done;
                 Ok(Some(Unclaimed {
                     undo,
-                    _ended: ended,
+                    ended,
                     updated,
                 }))
             }
@@ -113,7 +116,10 @@ impl Undo for Rotate {
             let _permit = permit;
             if self.gain.authenticated || self.gain.metadata {
                 if until_undone(|| self.end(), failed).await == Some(true) {
-                    let ended = Change::LoggedOut(self.ids.session);
+                    let ended = Change::LoggedOut(Subject {
+                        token_id: self.ids.session,
+                        metadata: self.metadata,
+                    });
                     drop(self.sessions.done(Arc::clone(&self.user_id), ended));
                 }
                 return;
@@ -127,11 +133,11 @@ impl Undo for Rotate {
 
 /// A replacement whose new token its caller has not claimed yet.
 ///
-/// The order of the fields is that of their drop: the undo begins before the hook hears of the sessions that have ended,
-/// because it may panic.
+/// The order of the fields is that of their drop: the undo begins before the hooks hear of the sessions that have ended,
+/// because they may panic.
 pub(super) struct Unclaimed {
     undo: UndoOnDrop<Rotate>,
-    _ended: Option<Done>,
+    ended: Option<Done>,
     updated: Updated,
 }
 
@@ -141,20 +147,23 @@ impl Unclaimed {
             sessions,
             user_id,
             ids,
+            metadata,
             gain,
             ..
         } = &self.undo.write;
-        let token_id = &ids.session;
-        sessions.listener.tell(&Event::Replaced {
+        let (token_id, metadata) = (&ids.session, metadata.as_deref());
+        let kind = EventKind::Replaced {
             user_id,
             token_id,
             expires_at: self.updated.expires_at,
-        });
+        };
+        sessions.listener.tell(kind, metadata);
         if gain.authenticated {
-            let event = Event::Authenticated { user_id, token_id };
-            sessions.listener.tell(&event);
+            let kind = EventKind::Authenticated { user_id, token_id };
+            sessions.listener.tell(kind, metadata);
         }
-        // Only now: it is also undone if the hook panics.
+        drop(self.ended.take());
+        // Only now: it is also undone if a hook panics.
         self.undo.fate = Fate::Settled;
         self.updated
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Event, TokenManager, background, listener::Listener};
+use bytes::Bytes;
+
+use super::{TokenManager, background, event::EventKind, listener::Listener};
 use crate::{
     Error, RefusalReason, TokenId,
     store::{ErasedStore, SessionChange},
@@ -111,43 +113,75 @@ pub(super) struct Done {
 }
 
 pub(super) enum Change {
-    Evicted(TokenId),
-    Refreshed(TokenId),
-    Authenticated(TokenId),
-    LoggedOut(TokenId),
-    Reused(TokenId),
+    Evicted(Subject),
+    Refreshed(Subject),
+    Authenticated(Subject),
+    LoggedOut(Subject),
+    Reused(Subject),
     LoggedOutAll {
         kept: Option<TokenId>,
         sessions: u64,
     },
 }
 
+/// The session that a change is about, with its metadata if they are known.
+pub(super) struct Subject {
+    pub(super) token_id: TokenId,
+    pub(super) metadata: Option<Bytes>,
+}
+
 impl Drop for Done {
     fn drop(&mut self) {
         let user_id = &*self.user_id;
-        self.listener.tell(&match &self.change {
-            Change::Evicted(token_id) => Event::Evicted { user_id, token_id },
-            Change::Refreshed(token_id) => Event::Refreshed { user_id, token_id },
-            Change::Authenticated(token_id) => Event::Authenticated { user_id, token_id },
-            Change::LoggedOut(token_id) => Event::LoggedOut { user_id, token_id },
-            Change::Reused(token_id) => Event::Reused { user_id, token_id },
-            Change::LoggedOutAll { kept, sessions } => Event::LoggedOutAll {
-                user_id,
-                kept: kept.as_ref(),
-                sessions: *sessions,
-            },
-        });
+        let (kind, metadata) = match &self.change {
+            Change::Evicted(Subject { token_id, metadata }) => {
+                (EventKind::Evicted { user_id, token_id }, metadata)
+            }
+            Change::Refreshed(Subject { token_id, metadata }) => {
+                (EventKind::Refreshed { user_id, token_id }, metadata)
+            }
+            Change::Authenticated(Subject { token_id, metadata }) => {
+                (EventKind::Authenticated { user_id, token_id }, metadata)
+            }
+            Change::LoggedOut(Subject { token_id, metadata }) => {
+                (EventKind::LoggedOut { user_id, token_id }, metadata)
+            }
+            Change::Reused(Subject { token_id, metadata }) => {
+                (EventKind::Reused { user_id, token_id }, metadata)
+            }
+            Change::LoggedOutAll { kept, sessions } => {
+                let (kept, sessions) = (kept.as_ref(), *sessions);
+                let kind = EventKind::LoggedOutAll {
+                    user_id,
+                    kept,
+                    sessions,
+                };
+                (kind, &None)
+            }
+        };
+        self.listener.tell(kind, metadata.as_deref());
     }
 }
 
 impl<D> TokenManager<D> {
-    pub(super) async fn delete_session(
+    /// The store and the listener for events with the context of this handle.
+    pub(super) fn sessions(&self) -> Sessions {
+        let Sessions { store, listener } = &self.inner.sessions;
+        Sessions {
+            store: Arc::clone(store),
+            listener: listener.with_context(self.context.clone()),
+        }
+    }
+
+    /// Ends a session of a user, whose metadata may be known.
+    pub(crate) async fn delete_session(
         &self,
-        user_id: &str,
-        token_id: &TokenId,
+        user_id: Arc<str>,
+        token_id: TokenId,
+        metadata: Option<Bytes>,
     ) -> Result<bool, Error> {
-        let (sessions, change) = (&self.inner.sessions, Change::LoggedOut(*token_id));
-        sessions.end(user_id.into(), *token_id, change).await
+        let change = Change::LoggedOut(Subject { token_id, metadata });
+        self.sessions().end(user_id, token_id, change).await
     }
 
     pub(super) async fn delete_all_but(
@@ -156,7 +190,7 @@ impl<D> TokenManager<D> {
         kept: Option<&TokenId>,
     ) -> Result<u64, Error> {
         check_user_id(user_id)?;
-        let sessions = &self.inner.sessions;
+        let sessions = self.sessions();
         sessions.end_all(user_id.into(), kept.copied()).await
     }
 
@@ -165,18 +199,34 @@ impl<D> TokenManager<D> {
         &self,
         token: &ParsedToken,
         reason: RefusalReason,
+        metadata: Option<&[u8]>,
     ) -> Result<T, RefusalReason> {
-        self.refused(Some((&token.user_id, Some(&token.ids.session))), reason);
+        self.refused(
+            Some((&token.user_id, Some(&token.ids.session))),
+            reason,
+            metadata,
+        );
         Err(reason)
     }
 
-    /// Reports a refusal; `claim` is the user id and the token id in the token.
-    pub(crate) fn refused(&self, claim: Option<(&str, Option<&TokenId>)>, reason: RefusalReason) {
+    /// Reports a refusal; `claim` is the user id and the token id in the token, and `metadata` that of its session if it
+    /// is live.
+    pub(crate) fn refused(
+        &self,
+        claim: Option<(&str, Option<&TokenId>)>,
+        reason: RefusalReason,
+        metadata: Option<&[u8]>,
+    ) {
         let (user_id, token_id) = claim.unzip();
-        self.inner.sessions.listener.tell(&Event::Refused {
+        let kind = EventKind::Refused {
             user_id,
             token_id: token_id.flatten(),
             reason,
-        });
+        };
+        let listener = &self.inner.sessions.listener;
+        match &self.context {
+            None => listener.tell(kind, metadata),
+            context => listener.with_context(context.clone()).tell(kind, metadata),
+        }
     }
 }

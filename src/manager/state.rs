@@ -20,6 +20,7 @@ pub(crate) struct SessionState {
 }
 
 impl SessionState {
+    #[inline]
     pub(super) fn of(ids: TokenIds, checked: Checked) -> Self {
         let Checked {
             now,
@@ -37,6 +38,7 @@ impl SessionState {
     }
 
     /// When the token can no longer be used, unless its session is refreshed.
+    #[inline]
     pub(crate) fn expires_at(&self) -> SystemTime {
         let end = self.record.expires_at;
         self.usable_until.map_or(end, |until| until.min(end))
@@ -58,6 +60,7 @@ impl SessionState {
         self.usable_until.is_none() && last.is_none_or(|last| self.since(last) >= interval)
     }
 
+    #[inline]
     pub(super) fn token(&self) -> UserToken {
         let expires_at = self.expires_at();
         UserToken {

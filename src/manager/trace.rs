@@ -4,7 +4,7 @@ use std::{error::Error as _, time::Instant};
 
 use tracing::{Span, debug, debug_span, field::Empty, info, warn};
 
-use super::Event;
+use super::{Event, EventKind};
 use crate::{Error, store::StoreCall};
 
 /// The span of one store call.
@@ -52,29 +52,29 @@ impl StoreSpan {
 }
 
 pub(super) fn event(event: &Event<'_>) {
-    match *event {
-        Event::LoggedIn {
+    match event.kind() {
+        EventKind::LoggedIn {
             user_id, token_id, ..
         } => info!(user.id = user_id, token.id = %token_id, "logged in"),
-        Event::Evicted { user_id, token_id } => {
+        EventKind::Evicted { user_id, token_id } => {
             info!(user.id = user_id, token.id = %token_id, "evicted by another login");
         }
-        Event::Refreshed { user_id, token_id } => {
+        EventKind::Refreshed { user_id, token_id } => {
             debug!(user.id = user_id, token.id = %token_id, "refreshed");
         }
-        Event::Authenticated { user_id, token_id } => {
+        EventKind::Authenticated { user_id, token_id } => {
             info!(user.id = user_id, token.id = %token_id, "authenticated again");
         }
-        Event::Replaced {
+        EventKind::Replaced {
             user_id, token_id, ..
         } => info!(user.id = user_id, token.id = %token_id, "token replaced"),
-        Event::Reused { user_id, token_id } => {
+        EventKind::Reused { user_id, token_id } => {
             warn!(user.id = user_id, token.id = %token_id, "ended because a replaced token was reused");
         }
-        Event::LoggedOut { user_id, token_id } => {
+        EventKind::LoggedOut { user_id, token_id } => {
             info!(user.id = user_id, token.id = %token_id, "logged out");
         }
-        Event::LoggedOutAll {
+        EventKind::LoggedOutAll {
             user_id,
             kept,
             sessions,
@@ -87,7 +87,7 @@ pub(super) fn event(event: &Event<'_>) {
                 "logged out everywhere"
             );
         }
-        Event::Refused {
+        EventKind::Refused {
             user_id,
             token_id,
             reason,
@@ -100,7 +100,7 @@ pub(super) fn event(event: &Event<'_>) {
                 "refused"
             );
         }
-        Event::Failed {
+        EventKind::Failed {
             operation,
             user_id,
             token_id,

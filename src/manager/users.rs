@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::{
     RefreshedUsers, TokenManager,
     background::spawn_in,
-    check::{Authenticated, Late, Verdict, accept},
+    check::{Authenticated, Late, Refused, Verdict, accept},
     load::SingleFlight,
     slot::{self, MARKER_TTL, Slot},
     types::check_ttl,
@@ -37,6 +37,7 @@ struct Load<D> {
     manager: TokenManager<D>,
     loads: SingleFlight<D>,
     token: ParsedToken,
+    metadata: Option<Bytes>,
     /// The cached value, which was a miss.
     seen: Option<Bytes>,
     user_ttl: Duration,
@@ -170,14 +171,16 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
     ) -> AuthOutcome<D> {
         let checked = match checked.map(|checked| accept(token.ids, checked)) {
             Ok(Ok(checked)) => checked,
-            Ok(Err(reason @ RefusalReason::Reused)) => {
+            Ok(Err(refused)) if refused.reason == RefusalReason::Reused => {
                 let (manager, token) = (self.clone(), token.clone());
                 return AuthOutcome::Waiting(Box::pin(async move {
-                    manager.refuse(&token, reason).await?;
-                    Ok(Err(reason))
+                    Ok(Err(manager.refuse(&token, refused).await?))
                 }));
             }
-            Ok(Err(reason)) => return AuthOutcome::Known(Ok(self.report_refusal(token, reason))),
+            Ok(Err(Refused { reason, metadata })) => {
+                let refusal = self.report_refusal(token, reason, metadata.as_deref());
+                return AuthOutcome::Known(Ok(refusal));
+            }
             Err(error) => return AuthOutcome::Known(Err(error)),
         };
         let slot = match &checked.user {
@@ -186,7 +189,10 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         };
         AuthOutcome::Known(Ok(match slot {
             Slot::User(detail) => Ok(Authenticated::of(token, Some(detail), checked)),
-            Slot::NoSuchUser => self.report_refusal(token, RefusalReason::NoSuchUser),
+            Slot::NoSuchUser => {
+                let metadata = checked.session.metadata.as_deref();
+                self.report_refusal(token, RefusalReason::NoSuchUser, metadata)
+            }
             Slot::Vacant => match &self.inner.loads {
                 None => Ok(Authenticated::of(token, None, checked)),
                 Some(loads) => {
@@ -194,6 +200,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         manager: self.clone(),
                         loads: loads.clone(),
                         token: token.clone(),
+                        metadata: checked.session.metadata,
                         seen: checked.user,
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };
@@ -214,7 +221,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
         let Some(detail) = filling.await? else {
-            return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser));
+            let metadata = self.metadata.as_deref();
+            return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser, metadata));
         };
         // A logout during the load must win.
         let checked = manager.look_up_token(token).wait().await?;

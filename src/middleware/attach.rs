@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// Attaches the session to the request, or returns the rejection.
+#[inline]
 pub(super) fn attach_session<D, R, ReqBody>(
     post: &mut PostProcess<R>,
     manager: &TokenManager<D>,

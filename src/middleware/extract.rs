@@ -9,6 +9,7 @@ use http::request::Parts;
 use super::{
     Anonymous, Rejection, Session,
     outcome::{self, missing_layer, reason},
+    reject::WantedBy,
 };
 use crate::{Error, TokenManager, User};
 
@@ -60,7 +61,7 @@ fn session<'a, D: Send + Sync + 'static>(
     parts: &'a Parts,
     extractor: &'static str,
 ) -> Result<&'a Session<D>, Rejection> {
-    outcome::session(&parts.extensions, extractor)
+    outcome::session(&parts.extensions, WantedBy::Extractor(extractor))
 }
 
 /// The user of a request, attached by a layer with or without sessions, or the reason why there is none.
@@ -73,7 +74,7 @@ fn user<D: Send + Sync + 'static>(parts: &Parts) -> Result<&User<D>, Rejection> 
             let unverified = parts.extensions.get::<super::Unverified<D>>();
             unverified.map(|unverified| unverified.reason().clone())
         });
-        reason.unwrap_or_else(|| missing_layer::<D>("User"))
+        reason.unwrap_or_else(|| missing_layer::<D>(WantedBy::Extractor("User")))
     })
 }
 

@@ -1,13 +1,13 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{any::Any, fmt, sync::Arc, time::Duration};
 
 use tower::Layer;
 
 use super::{
-    SessionService, TokenSource,
+    RequestHead, SessionService, TokenSource,
     hook::{EitherBody, PlainResponse},
     settings::Settings,
 };
-use crate::{Error, TokenManager};
+use crate::{Error, TokenManager, manager::EventContext};
 
 /// Middleware that requires a live token, and attaches its session and user to the request.
 ///
@@ -101,7 +101,7 @@ impl<D, R> SessionLayer<D, R> {
     /// A renewal repeats the session's last ttl, but never passes its
     /// [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
     ///
-    /// The request does not wait for the renewal. A failed renewal is an [event](crate::Event::Failed), and the next
+    /// The request does not wait for the renewal. A failed renewal is an [event](crate::EventKind::Failed), and the next
     /// request retries. A refresh or logout by the request itself takes precedence. While a renewal is in flight, the
     /// manager starts no other one for that session. A session in constant use is written once every `ttl - remaining`;
     /// if `remaining` is not less than the ttl, half of the ttl counts instead.
@@ -115,9 +115,54 @@ impl<D, R> SessionLayer<D, R> {
     /// for each session, together with a [renewal](Self::refresh_below) if one is due. Times are noted in whole seconds.
     /// Default: nothing is noted.
     ///
-    /// A failed write is an [event](crate::Event::Failed), and the next request tries again.
+    /// A failed write is an [event](crate::EventKind::Failed), and the next request tries again.
     pub fn note_last_seen(mut self, interval: Duration) -> Self {
         self.settings.renewal.seen = Some(interval);
+        self
+    }
+
+    /// Sets what is added to the [events](crate::Event) of a request as their [context](crate::Event::context), for audit
+    /// logs: the address of the client, an id of the request. Default: nothing.
+    ///
+    /// The function is called for each request, before its token is read. The events are those of the layer and of all
+    /// calls by the [`Session`](crate::Session) and the manager that handlers get, also if these are completed after the
+    /// request.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use tower_bearer_session::{Event, MemoryStore, SessionLayer, TokenManager, middleware::RequestHead};
+    ///
+    /// struct Caller {
+    ///     address: Option<SocketAddr>,
+    ///     request_id: Option<String>,
+    /// }
+    ///
+    /// let manager: TokenManager = TokenManager::builder(MemoryStore::new())
+    ///     .on_event(|event: &Event<'_>| {
+    ///         let caller = event.context::<Caller>();
+    ///         let address = caller.and_then(|caller| caller.address);
+    ///         let request_id = caller.and_then(|caller| caller.request_id.as_deref());
+    ///         println!("{} {address:?} {request_id:?}", event.name());
+    ///     })
+    ///     .build()?;
+    /// let layer = SessionLayer::new(manager).event_context(|request: &RequestHead<'_>| {
+    ///     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    ///     let request_id = request.headers().get("x-request-id");
+    ///     Caller {
+    ///         address: address.map(|info| info.0),
+    ///         request_id: request_id.and_then(|id| id.to_str().ok()).map(str::to_owned),
+    ///     }
+    /// });
+    /// # let _ = layer;
+    /// # Ok::<_, tower_bearer_session::Error>(())
+    /// ```
+    pub fn event_context<C: Any + Send + Sync>(
+        mut self,
+        context: impl Fn(&RequestHead<'_>) -> C + Send + Sync + 'static,
+    ) -> Self {
+        let make = move |request: &RequestHead<'_>| EventContext::new(context(request));
+        self.settings.event_context = Some(Arc::new(make));
         self
     }
 

@@ -4,7 +4,10 @@ use std::fmt;
 
 use http::Extensions;
 
-use super::{Rejection, Session, reject::MissingLayer};
+use super::{
+    Rejection, Session,
+    reject::{MissingLayer, WantedBy},
+};
 #[cfg(feature = "jwt")]
 use crate::jwt::VerifiedClaims;
 use crate::{TokenManager, User};
@@ -87,10 +90,10 @@ impl<D> fmt::Debug for Unverified<D> {
 #[derive(Clone)]
 pub(super) struct NoClaims(pub(super) Rejection);
 
-/// The session of a request, or the reason why the layer attached none. `wanted_by` is the name of what looks for it.
+/// The session of a request, or the reason why the layer attached none.
 pub(super) fn session<'a, D: Send + Sync + 'static>(
     extensions: &'a Extensions,
-    wanted_by: &'static str,
+    wanted_by: WantedBy,
 ) -> Result<&'a Session<D>, Rejection> {
     let session = extensions.get::<Session<D>>();
     session.ok_or_else(|| reason::<D>(extensions).unwrap_or_else(|| missing_layer::<D>(wanted_by)))
@@ -102,11 +105,12 @@ pub(super) fn reason<D: Send + Sync + 'static>(extensions: &Extensions) -> Optio
     anonymous.map(|anonymous| anonymous.reason().clone())
 }
 
-pub(super) fn missing_layer<D>(wanted_by: &'static str) -> Rejection {
+pub(super) fn missing_layer<D>(wanted_by: WantedBy) -> Rejection {
     Rejection::MissingLayer(MissingLayer::new::<D>(wanted_by).logged())
 }
 
 /// Attaches the outcome of a layer to a request, and removes that of an outer layer.
+#[inline]
 pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
     extensions: &mut Extensions,
     outcome: Result<Session<D>, Anonymous<D>>,

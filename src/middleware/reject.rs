@@ -61,12 +61,18 @@ pub struct MissingLayer(Box<Missing>);
 /// Boxed, so that results with a [`Rejection`] are small.
 #[derive(Clone, Debug)]
 struct Missing {
-    /// What the extractor, or the layer that asks, looks for.
-    extractor: &'static str,
+    wanted_by: WantedBy,
     /// `None` for an extractor without a user type.
     user_type: Option<&'static str>,
     /// The layer around the handler, and its user type.
     present: Option<(&'static str, &'static str)>,
+}
+
+/// What looks for the extensions of a layer, with its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WantedBy {
+    Extractor(&'static str),
+    Guard(&'static str),
 }
 
 /// Marks the response to a [`Rejection`] that no layer has post-processed yet: it lacks the realm and the hook's
@@ -239,10 +245,10 @@ impl StdError for Rejection {
 }
 
 impl MissingLayer {
-    /// Of an extractor or guard with this name and user type.
-    pub(super) fn new<D>(extractor: &'static str) -> Self {
+    /// Of an extractor or guard with this user type.
+    pub(super) fn new<D>(wanted_by: WantedBy) -> Self {
         Self(Box::new(Missing {
-            extractor,
+            wanted_by,
             user_type: Some(std::any::type_name::<D>()),
             present: None,
         }))
@@ -252,7 +258,7 @@ impl MissingLayer {
     #[cfg(all(feature = "axum", feature = "jwt"))]
     pub(super) fn claims() -> Self {
         Self(Box::new(Missing {
-            extractor: "VerifiedClaims",
+            wanted_by: WantedBy::Extractor("VerifiedClaims"),
             user_type: None,
             present: None,
         }))
@@ -275,17 +281,19 @@ impl MissingLayer {
 
 impl fmt::Display for MissingLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let extractor = self.0.extractor;
-        match self.0.user_type {
-            Some(wanted) if extractor.starts_with("Require") => write!(
-                f,
-                "`{extractor}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or set its `user_type`"
-            ),
-            Some(wanted) => write!(
+        match (self.0.wanted_by, self.0.user_type) {
+            (WantedBy::Guard(guard), wanted) => {
+                let wanted = wanted.unwrap_or_default();
+                write!(
+                    f,
+                    "`{guard}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or set its `user_type`"
+                )
+            }
+            (WantedBy::Extractor(extractor), Some(wanted)) => write!(
                 f,
                 "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
             ),
-            None => write!(
+            (WantedBy::Extractor(extractor), None) => write!(
                 f,
                 "the request has no `{extractor}`: put a `JwtLayer` on the route"
             ),

@@ -52,14 +52,17 @@ where
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let settings = &self.settings;
+        let context = settings.event_context(&mut request);
+        let in_context = context.map(|context| self.manager.in_context(context));
+        let manager = in_context.as_ref().unwrap_or(&self.manager);
         let mut is_final = true;
         let (token, mut post) = settings.read_token(&mut request, |found| {
             let token = found.inspect_err(|rejection| {
                 if let Some(reason) = rejection.refusal_reason() {
-                    self.manager.refused(None, reason);
+                    manager.refused(None, reason, None);
                 }
             })?;
-            self.manager.try_parse(token).map_err(|reason| {
+            manager.try_parse(token).map_err(|reason| {
                 // Its key may be a new one, which this process does not know yet.
                 is_final = reason != RefusalReason::NotVerified;
                 Rejection::InvalidToken
@@ -67,11 +70,12 @@ where
         });
         match token {
             Ok(token) => {
-                let manager = &self.manager;
                 let outcome = match manager.look_up_token(&token) {
                     Lookup::Done(checked) => manager.authenticate(&token, checked, None),
                     Lookup::Waiting(check) => {
-                        return ResponseFuture::check(check, self.pending(request, token, post));
+                        let manager = manager.clone();
+                        let pending = self.pending(manager, request, token, post);
+                        return ResponseFuture::check(check, pending);
                     }
                 };
                 match outcome {
@@ -82,7 +86,9 @@ where
                         }
                     }
                     AuthOutcome::Waiting(outcome) => {
-                        ResponseFuture::wait(outcome, self.pending(request, token, post))
+                        let manager = manager.clone();
+                        let pending = self.pending(manager, request, token, post);
+                        ResponseFuture::wait(outcome, pending)
                     }
                 }
             }
@@ -93,7 +99,7 @@ where
                 if settings.mode == Mode::Required {
                     return ResponseFuture::refuse(reason, post);
                 }
-                let anonymous = Anonymous::new(reason, self.manager.clone());
+                let anonymous = Anonymous::new(reason, manager.clone());
                 insert_auth_extensions(request.extensions_mut(), Err(anonymous));
                 ResponseFuture::call(self.inner.call(request), post)
             }
@@ -108,6 +114,7 @@ where
 {
     fn pending<ReqBody>(
         &mut self,
+        manager: TokenManager<D>,
         request: Request<ReqBody>,
         token: ParsedToken,
         post: PostProcess<R>,
@@ -119,7 +126,7 @@ where
             service,
             request,
             token,
-            manager: self.manager.clone(),
+            manager,
             authenticate: TokenManager::authenticate,
             post,
         })

@@ -4,6 +4,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -29,6 +30,7 @@ pub struct Session<D = serde_json::Value> {
 }
 
 impl<D> Session<D> {
+    #[inline]
     pub(super) fn new(
         authenticated: Authenticated<D>,
         manager: TokenManager<D>,
@@ -156,8 +158,11 @@ impl<D> Session<D> {
     /// Faults of the store, as in all methods of this type. After one it is unknown whether the session has ended, so
     /// do not tell the user that it has.
     pub async fn log_out(&self) -> Result<bool, Error> {
-        let (manager, user_id) = (&self.manager, self.user.id());
-        manager.delete_user_token(user_id, self.token_id()).await
+        let (user_id, metadata) = (Arc::clone(self.user.shared_id()), self.stored_metadata());
+        let manager = &self.manager;
+        manager
+            .delete_session(user_id, *self.token_id(), metadata)
+            .await
     }
 
     /// Ends all other sessions of this user, and returns how many.
@@ -179,8 +184,10 @@ impl<D> Session<D> {
     /// never brings a session back, or if the token of the request was replaced.
     pub async fn refresh(&self, ttl: impl Into<Option<Duration>>) -> Result<bool, Error> {
         let (token, ttl) = (self.parsed(), self.manager.token_ttl(ttl)?);
-        let refreshing = self.manager.refresh_session(&token, ttl, Late::IsRefused);
-        refreshing.await
+        let (manager, metadata) = (&self.manager, self.stored_metadata());
+        manager
+            .refresh_session(&token, metadata, ttl, Late::IsRefused)
+            .await
     }
 
     /// Replaces the token of the request by a new one of this session, as
@@ -210,7 +217,7 @@ impl<D> Session<D> {
         update: impl FnMut(&mut Map<String, Value>) + Send,
     ) -> Result<Option<Map<String, Value>>, Error> {
         let user_id = Arc::clone(self.user.shared_id());
-        let current = self.state.record.metadata.clone().unwrap_or_default();
+        let current = self.stored_metadata().unwrap_or_default();
         let manager = &self.manager;
         manager
             .change_metadata(user_id, *self.token_id(), current, update)
@@ -223,9 +230,9 @@ impl<D> Session<D> {
     /// [replace the token](ReplaceOptions::authenticated) where the client can take a new one: then somebody who has
     /// copied the old one gains nothing.
     pub async fn mark_authenticated(&self) -> Result<bool, Error> {
-        let token = self.parsed();
+        let (token, metadata) = (self.parsed(), self.stored_metadata());
         self.manager
-            .authenticate_again(&token, Late::IsRefused)
+            .authenticate_again(&token, metadata, Late::IsRefused)
             .await
     }
 
@@ -237,7 +244,13 @@ impl<D> Session<D> {
     /// Reports that a guard refused this session.
     pub(super) fn report_refusal(&self, reason: RefusalReason) {
         let claim = (self.user.id(), Some(self.token_id()));
-        self.manager.refused(Some(claim), reason);
+        let metadata = self.state.record.metadata.as_deref();
+        self.manager.refused(Some(claim), reason, metadata);
+    }
+
+    /// The metadata as the store has them.
+    fn stored_metadata(&self) -> Option<Bytes> {
+        self.state.record.metadata.clone()
     }
 
     fn parsed(&self) -> ParsedToken {

@@ -3,23 +3,27 @@ use std::{fmt, sync::Arc};
 use http::{Request, Response};
 
 use super::{
-    Rejection, TokenSource,
+    Rejection, RequestHead, TokenSource,
     cache::{CachePolicy, is_shared},
     hook::{OnRejection, PlainResponse},
     mode::Mode,
     respond::{Responder, ResponseFixups},
     source::TokenSources,
 };
-use crate::manager::RenewalPolicy;
+use crate::manager::{EventContext, RenewalPolicy};
 
 /// The configuration of a layer, without the manager or verifier that checks its tokens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
     pub(super) sources: TokenSources,
     pub(super) renewal: RenewalPolicy,
+    pub(super) event_context: Option<Arc<MakeContext>>,
     pub(super) responder: Responder<R>,
 }
+
+/// Makes the context of the events of a request.
+type MakeContext = dyn Fn(&RequestHead<'_>) -> EventContext + Send + Sync;
 
 impl Settings<PlainResponse> {
     /// The defaults; `layer` is the name of the layer in error messages.
@@ -31,6 +35,7 @@ impl Settings<PlainResponse> {
             mode,
             sources,
             renewal: RenewalPolicy::default(),
+            event_context: None,
             responder: Responder::new(layer, cache),
         }
     }
@@ -56,8 +61,16 @@ impl<R> Settings<R> {
             mode: self.mode,
             sources: self.sources,
             renewal: self.renewal,
+            event_context: self.event_context,
             responder: self.responder.map_hook(map),
         }
+    }
+
+    /// The context of the events of a request, if the layer makes one.
+    pub(super) fn event_context<B>(&self, request: &mut Request<B>) -> Option<EventContext> {
+        let make = self.event_context.as_ref()?;
+        self.sources.mark_as_sensitive(request.headers_mut());
+        Some(make(&RequestHead::of(request)))
     }
 
     /// Reads the token of a request, and what the post-processing of its response depends on.
@@ -88,6 +101,7 @@ impl<R> Settings<R> {
             .field("mode", &self.mode)
             .field("token_sources", &self.sources.list())
             .field("refresh_below", &self.renewal.below)
+            .field("note_last_seen", &self.renewal.seen)
             .finish_non_exhaustive()
     }
 }

@@ -55,6 +55,7 @@ impl SessionRecord {
     }
 
     /// What a token is to this session at `now`, by the store's clock.
+    #[inline]
     pub fn token_status(
         &self,
         session_id: &TokenId,
@@ -69,6 +70,7 @@ impl SessionRecord {
     }
 
     /// The end of the grace of a replaced token; `None` for any other token.
+    #[inline]
     pub(crate) fn usable_until(&self, token_id: &TokenId) -> Option<SystemTime> {
         let rotation = self.rotation.as_deref();
         let rotation = rotation.filter(|rotation| rotation.current != *token_id);

@@ -7,7 +7,7 @@ use tower::Layer;
 use super::{Check, Guard};
 use crate::{
     Error, ErrorKind, RefusalReason, Scopes, Session,
-    middleware::{Rejection, outcome},
+    middleware::{Rejection, outcome, reject::WantedBy},
 };
 
 /// Lets only requests with a session through: under an [optional](super::super::SessionLayer::optional) layer, for the
@@ -27,6 +27,7 @@ use crate::{
 ///     .layer(SessionLayer::new(manager).optional());
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is added to a service"]
 pub struct RequireSession {
     find: Find,
 }
@@ -51,6 +52,7 @@ pub struct RequireSession {
 /// # app().unwrap();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is added to a service"]
 pub struct RequireScope {
     find: Find,
     scope: Scopes,
@@ -78,6 +80,7 @@ pub struct RequireScope {
 ///     .route_layer(SessionLayer::new(manager));
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is added to a service"]
 pub struct RequireRecentAuthentication {
     find: Find,
     max_age: Duration,
@@ -109,6 +112,7 @@ pub struct RequireRecentAuthentication {
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "a layer does nothing until it is added to a service"]
 pub struct RequirePredicate {
     check: Arc<Check>,
 }
@@ -144,7 +148,7 @@ fn find<'a, D: Send + Sync + 'static>(
     extensions: &'a Extensions,
     layer: &'static str,
 ) -> Result<&'a dyn AnySession, Rejection> {
-    let session = outcome::session::<D>(extensions, layer)?;
+    let session = outcome::session::<D>(extensions, WantedBy::Guard(layer))?;
     Ok(session)
 }
 
@@ -214,7 +218,7 @@ impl RequirePredicate {
         predicate: impl Fn(&Session<D>) -> bool + Send + Sync + 'static,
     ) -> Self {
         let check = move |extensions: &Extensions| {
-            let session = outcome::session::<D>(extensions, "RequirePredicate")?;
+            let session = outcome::session::<D>(extensions, WantedBy::Guard("RequirePredicate"))?;
             match predicate(session) {
                 true => Ok(()),
                 false => Err(session.refuse(RefusalReason::Forbidden, Rejection::Forbidden)),

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, sync::Arc};
 
-use http::Request;
+use http::{HeaderMap, Request};
 
 use super::{Kind, OfferedBearer, TokenSource, websocket};
 use crate::middleware::Rejection;
@@ -47,15 +47,20 @@ impl TokenSources {
         self.first_decides = true;
     }
 
+    /// Marks the header fields that may carry the token, so that they are not logged.
+    pub(in crate::middleware) fn mark_as_sensitive(&self, headers: &mut HeaderMap) {
+        for source in &*self.list {
+            source.mark_as_sensitive(headers);
+        }
+    }
+
     /// Reads the token of a request, and hides it from the inner service as far as the sources do.
     pub(in crate::middleware) fn read<B, T>(
         &self,
         request: &mut Request<B>,
         read: impl FnOnce(Result<&str, Rejection>) -> T,
     ) -> (T, TokenPlace) {
-        for source in &*self.list {
-            source.mark_as_sensitive(request.headers_mut());
-        }
+        self.mark_as_sensitive(request.headers_mut());
         let (found, source) = self.find(request);
         let token = read(found.as_deref().map_err(Clone::clone));
         let reads_protocols = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);

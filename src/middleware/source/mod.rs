@@ -93,7 +93,7 @@ impl<'a> RequestHead<'a> {
         self.extensions
     }
 
-    fn of<B>(request: &'a Request<B>) -> Self {
+    pub(super) fn of<B>(request: &'a Request<B>) -> Self {
         Self {
             method: request.method(),
             uri: request.uri(),

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::timeout;
 use tower_bearer_session::{
-    ErrorKind, Event, MemoryStore, TokenManager, store::Operation, test_util::Faults,
+    ErrorKind, Event, EventKind, MemoryStore, TokenManager, store::Operation, test_util::Faults,
 };
 
 use crate::stores::listed_users;
@@ -48,9 +48,9 @@ async fn a_failed_listing_is_reported() {
     let told = Arc::clone(&events);
     let manager: TokenManager = TokenManager::builder(faults.wrap(MemoryStore::new()))
         .on_event(move |event: &Event<'_>| {
-            if let Event::Failed {
+            if let EventKind::Failed {
                 operation, user_id, ..
-            } = event
+            } = event.kind()
             {
                 let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
                 told.push(format!("{operation} {user_id:?}"));

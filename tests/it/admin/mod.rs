@@ -18,7 +18,7 @@ use std::{
 
 use tokio::task::JoinSet;
 use tower_bearer_session::{
-    ErrorKind, Event, SessionStore, Token, TokenManager,
+    ErrorKind, Event, EventKind, SessionStore, Token, TokenManager,
     store::{PutMode, UserCursor},
 };
 
@@ -47,12 +47,12 @@ async fn all_sessions_of_all_users_end(backend: &impl Backend) {
         .manager_builder()
         .await
         .on_event(move |event: &Event<'_>| {
-            if let Event::LoggedOutAll {
+            if let EventKind::LoggedOutAll {
                 user_id,
                 kept: None,
                 sessions,
                 ..
-            } = event
+            } = event.kind()
             {
                 let mut ended = told.lock().unwrap_or_else(PoisonError::into_inner);
                 *ended.entry((*user_id).to_owned()).or_default() += sessions;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tower_bearer_session::{
-    Event, RedisStore, SessionStore, TokenId, TokenManager, store::SessionChange,
+    Event, EventKind, RedisStore, SessionStore, TokenId, TokenManager, store::SessionChange,
 };
 
 use super::{eventually, patient_store};
@@ -211,9 +211,9 @@ impl Scene {
         let events = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&events);
         let manager = TokenManager::builder(store.clone()).on_event(move |event: &Event<'_>| {
-            let text = match event {
-                Event::LoggedOut { token_id, .. } => format!("logged out {token_id}"),
-                Event::LoggedOutAll { sessions, .. } => format!("logged out all: {sessions}"),
+            let text = match event.kind() {
+                EventKind::LoggedOut { token_id, .. } => format!("logged out {token_id}"),
+                EventKind::LoggedOutAll { sessions, .. } => format!("logged out all: {sessions}"),
                 _ => return,
             };
             told.lock().unwrap().push(text);

@@ -8,7 +8,7 @@ use std::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tower_bearer_session::{
-    Event, MemoryStore, RefusalReason, SessionStore, TokenManager,
+    EventKind, MemoryStore, RefusalReason, SessionStore, TokenManager,
     jwt::{JwtConfig, JwtVerifier, SigningKey},
     test_util::{Backend as _, Faults},
 };
@@ -235,8 +235,8 @@ fn manager(store: impl SessionStore) -> (TokenManager, Arc<Mutex<Vec<RefusalReas
     let manager = TokenManager::builder(store)
         .jwt(strict())
         .on_event(move |event| {
-            if let Event::Refused { reason, .. } = event {
-                note.lock().unwrap().push(*reason);
+            if let EventKind::Refused { reason, .. } = event.kind() {
+                note.lock().unwrap().push(reason);
             }
         })
         .build()

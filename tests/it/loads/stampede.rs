@@ -13,7 +13,7 @@ use tokio::{
     task::yield_now,
     time::{sleep, timeout},
 };
-use tower_bearer_session::{ErrorKind, Event, MemoryStore, TokenManager};
+use tower_bearer_session::{ErrorKind, EventKind, MemoryStore, TokenManager};
 
 use super::{
     Answer, Checking, LONG_TIMEOUT, asking, asking_manager, built, cache_misses::CacheMisses,
@@ -139,7 +139,7 @@ async fn the_message_of_a_panic_is_in_no_error() {
     let listener = Arc::clone(&heard);
     let builder = TokenManager::builder(MemoryStore::new()).load_user(panics);
     let manager = built(builder.on_event(move |event| {
-        if let Event::Failed { error, .. } = event {
+        if let EventKind::Failed { error, .. } = event.kind() {
             listener.lock().unwrap().push_str(&everything(error));
         }
     }));

@@ -10,7 +10,7 @@ use reqwest::{
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
-use tower_bearer_session::{ErrorKind, Event, MySqlStore};
+use tower_bearer_session::{ErrorKind, EventKind, MySqlStore};
 
 use super::{TABLES, eventually};
 use crate::{
@@ -167,9 +167,9 @@ async fn service(mysql: &MariaDb, failures: &Failures) -> Server {
         .deadline(LONG_TIMEOUT);
     let heard = Arc::clone(failures);
     let manager = builder(store.connect().await.unwrap()).on_event(move |event| {
-        if let Event::Failed {
+        if let EventKind::Failed {
             operation, error, ..
-        } = event
+        } = event.kind()
         {
             heard.lock().unwrap().push((operation, error.kind()));
         }

@@ -13,7 +13,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower_bearer_session::{
-    Error, ErrorKind, Event, MemoryStore, OnFull, SessionStore, TokenId, TokenManager,
+    Error, ErrorKind, Event, EventKind, MemoryStore, OnFull, SessionStore, TokenId, TokenManager,
     store::{InterceptedStore, NewSession, Operation, StoreCall, StoreInterceptor},
     test_util::Faults,
 };
@@ -255,18 +255,18 @@ impl Events {
     }
 
     fn hear(&self, event: &Event<'_>) {
-        let heard = match event {
-            Event::LoggedIn { token_id, .. } => format!("in {token_id}"),
-            Event::Evicted { token_id, .. } => format!("evicted {token_id}"),
-            Event::Refreshed { token_id, .. } => format!("refreshed {token_id}"),
-            Event::LoggedOut { token_id, .. } => format!("out {token_id}"),
-            Event::LoggedOutAll { kept, .. } => format!("all out but {kept:?}"),
-            Event::Failed {
+        let heard = match event.kind() {
+            EventKind::LoggedIn { token_id, .. } => format!("in {token_id}"),
+            EventKind::Evicted { token_id, .. } => format!("evicted {token_id}"),
+            EventKind::Refreshed { token_id, .. } => format!("refreshed {token_id}"),
+            EventKind::LoggedOut { token_id, .. } => format!("out {token_id}"),
+            EventKind::LoggedOutAll { kept, .. } => format!("all out but {kept:?}"),
+            EventKind::Failed {
                 operation,
                 token_id,
                 ..
             } => {
-                if *operation == "create" {
+                if operation == "create" {
                     *self.failed_login.lock().unwrap() = token_id.copied();
                 }
                 return;

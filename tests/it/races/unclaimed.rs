@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, Event, MemoryStore, OnFull, SessionLayer, SessionStore, TokenManager,
+    ErrorKind, Event, EventKind, MemoryStore, OnFull, SessionLayer, SessionStore, TokenManager,
     store::Operation, test_util::Faults,
 };
 
@@ -134,14 +134,16 @@ async fn an_outage_leaves_room_for_the_undo_of_a_login_that_succeeded() {
 /// A hook that panics on the login itself has heard of each eviction already.
 #[tokio::test]
 async fn evictions_are_reported_once_if_the_hook_panics_on_the_login() {
-    let (heard, panics) = evict_three(|event| matches!(event, Event::LoggedIn { .. })).await;
+    let (heard, panics) =
+        evict_three(|event| matches!(event.kind(), EventKind::LoggedIn { .. })).await;
     assert_eq!((heard, panics), (3, 1));
 }
 
 /// A hook that panics on an eviction still hears of each of them.
 #[tokio::test]
 async fn evictions_are_reported_once_if_the_hook_panics_on_one() {
-    let (heard, panics) = evict_three(|event| matches!(event, Event::Evicted { .. })).await;
+    let (heard, panics) =
+        evict_three(|event| matches!(event.kind(), EventKind::Evicted { .. })).await;
     assert_eq!((heard, panics), (3, 3));
 }
 
@@ -159,8 +161,8 @@ async fn evict_three(panics_on: fn(&Event<'_>) -> bool) -> (usize, usize) {
     let builder = TokenManager::builder(store.clone()).session_limit(1, OnFull::EvictOldest);
     let manager: TokenManager = builder
         .on_event(move |event| {
-            if let Event::Evicted { token_id, .. } = event {
-                seen.lock().unwrap().push(**token_id);
+            if let EventKind::Evicted { token_id, .. } = event.kind() {
+                seen.lock().unwrap().push(*token_id);
             }
             if panics_on(event) {
                 *count.lock().unwrap() += 1;
@@ -263,11 +265,11 @@ struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
     fn hear(&self, event: &Event<'_>) {
-        let heard = match event {
-            Event::LoggedIn { token_id, .. } => format!("in {token_id}"),
-            Event::LoggedOut { token_id, .. } => format!("out {token_id}"),
-            Event::Refreshed { token_id, .. } => format!("refreshed {token_id}"),
-            Event::Failed {
+        let heard = match event.kind() {
+            EventKind::LoggedIn { token_id, .. } => format!("in {token_id}"),
+            EventKind::LoggedOut { token_id, .. } => format!("out {token_id}"),
+            EventKind::Refreshed { token_id, .. } => format!("refreshed {token_id}"),
+            EventKind::Failed {
                 operation,
                 token_id,
                 error,

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tower_bearer_session::{
-    Error, ErrorKind, Event, MemoryStore, ReplaceOptions, TokenManager,
+    Error, ErrorKind, EventKind, MemoryStore, ReplaceOptions, TokenManager,
     store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     test_util::Faults,
 };
@@ -65,12 +65,12 @@ async fn undos_in_flight_are_bounded() {
     let builder = TokenManager::builder(faults.wrap(MemoryStore::new()));
     let manager: TokenManager = builder
         .on_event(move |event| {
-            if let Event::Failed {
+            if let EventKind::Failed {
                 operation: "delete",
                 user_id: Some("al"),
                 token_id: Some(_),
                 ..
-            } = event
+            } = event.kind()
             {
                 count.fetch_add(1, Ordering::Relaxed);
             }
@@ -103,11 +103,11 @@ async fn replacements_share_the_bound_on_undos() {
     let builder = TokenManager::builder(faults.wrap(MemoryStore::new()));
     let manager: TokenManager = builder
         .on_event(move |event| {
-            if let Event::Failed {
+            if let EventKind::Failed {
                 operation: "update",
                 error,
                 ..
-            } = event
+            } = event.kind()
                 && error.to_string().contains("not undone")
             {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -241,7 +241,10 @@ async fn a_login_whose_hook_panics_is_undone() {
     let store = MemoryStore::new();
     let manager: TokenManager = TokenManager::builder(store.clone())
         .on_event(|event| {
-            assert!(!matches!(event, Event::LoggedIn { .. }), "as it was told");
+            assert!(
+                !matches!(event.kind(), EventKind::LoggedIn { .. }),
+                "as it was told"
+            );
         })
         .build()
         .unwrap();

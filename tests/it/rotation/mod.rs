@@ -7,8 +7,8 @@ use std::{
 };
 
 use tower_bearer_session::{
-    ErrorKind, Event, ReplaceOptions, Replacement, Token, TokenManager, TokenOptions, User,
-    store::MAX_TTL,
+    ErrorKind, Event, EventKind, ReplaceOptions, Replacement, Token, TokenManager, TokenOptions,
+    User, store::MAX_TTL,
 };
 
 use crate::stores::{Backend, DAY, HOUR, at_once, on_every_store};
@@ -36,13 +36,13 @@ struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
     fn note(&self, event: &Event<'_>) {
-        let name = match event {
-            Event::Replaced { .. } => "replaced",
-            Event::Authenticated { .. } => "authenticated",
-            Event::Reused { .. } => "reused",
-            Event::Refused { reason, .. } => reason.as_str(),
-            Event::LoggedOut { .. } => "logged out",
-            Event::LoggedOutAll { .. } => "logged out all",
+        let name = match event.kind() {
+            EventKind::Replaced { .. } => "replaced",
+            EventKind::Authenticated { .. } => "authenticated",
+            EventKind::Reused { .. } => "reused",
+            EventKind::Refused { reason, .. } => reason.as_str(),
+            EventKind::LoggedOut { .. } => "logged out",
+            EventKind::LoggedOutAll { .. } => "logged out all",
             _ => return,
         };
         self.0.lock().unwrap().push(name.to_owned());

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    Error, ErrorKind, Event, OnFull, Session, SessionLayer, Token, TokenManager,
+    Error, ErrorKind, Event, EventKind, OnFull, Session, SessionLayer, Token, TokenManager,
     TokenManagerBuilder, store::Operation,
 };
 
@@ -270,13 +270,13 @@ impl Failures {
     }
 
     fn hear(&self, event: &Event<'_>) {
-        if let Event::Failed {
+        if let EventKind::Failed {
             operation,
             user_id,
             token_id,
             error,
             ..
-        } = event
+        } = event.kind()
         {
             let mut heard = format!("{operation} {}", user_id.unwrap_or("-"));
             if let Some(token_id) = token_id {

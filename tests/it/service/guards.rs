@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, Event, MemoryStore, Rejection, ReplaceOptions, Replacement, Session, SessionLayer,
-    Token, TokenManager, TokenOptions,
+    ErrorKind, EventKind, MemoryStore, Rejection, ReplaceOptions, Replacement, Session,
+    SessionLayer, Token, TokenManager, TokenOptions,
     middleware::{
         Guard, OnRejection, ProblemJson, RequirePredicate, RequireRecentAuthentication,
         RequireScope, RequireSession,
@@ -341,12 +341,12 @@ async fn refusals_of_guards_are_events() {
     let log = Arc::clone(&told);
     let manager: TokenManager = TokenManager::builder(MemoryStore::new())
         .on_event(move |event| {
-            if let Event::Refused {
+            if let EventKind::Refused {
                 user_id,
                 token_id,
                 reason,
                 ..
-            } = *event
+            } = event.kind()
             {
                 let refused = (
                     user_id.map(str::to_owned),

@@ -4,6 +4,7 @@ mod bounds;
 mod caching;
 mod cookies;
 mod defaults;
+mod events;
 mod failures;
 mod guards;
 mod headers;

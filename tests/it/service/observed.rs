@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    ErrorKind, Event, OnFull, RefusalReason, Session, SessionLayer, Token, TokenManager,
+    ErrorKind, Event, EventKind, OnFull, RefusalReason, Session, SessionLayer, Token, TokenManager,
     TokenOptions, middleware::TokenSource, store::Operation,
 };
 
@@ -172,20 +172,20 @@ fn told_in(token_id: &tower_bearer_session::TokenId) -> String {
 }
 
 fn told(event: &Event<'_>) -> String {
-    match *event {
-        Event::LoggedIn {
+    match event.kind() {
+        EventKind::LoggedIn {
             user_id, token_id, ..
         } => format!("in {user_id} {token_id}"),
-        Event::Evicted {
+        EventKind::Evicted {
             user_id, token_id, ..
         } => format!("evicted {user_id} {token_id}"),
-        Event::Refreshed {
+        EventKind::Refreshed {
             user_id, token_id, ..
         } => format!("refreshed {user_id} {token_id}"),
-        Event::LoggedOut {
+        EventKind::LoggedOut {
             user_id, token_id, ..
         } => format!("out {user_id} {token_id}"),
-        Event::LoggedOutAll {
+        EventKind::LoggedOutAll {
             user_id,
             kept,
             sessions,
@@ -193,7 +193,7 @@ fn told(event: &Event<'_>) -> String {
         } => {
             format!("out of {sessions} {user_id} {kept:?}")
         }
-        Event::Refused {
+        EventKind::Refused {
             user_id, reason, ..
         } => {
             let unread = matches!(
@@ -203,7 +203,7 @@ fn told(event: &Event<'_>) -> String {
             assert_eq!(unread, user_id.is_none());
             format!("refused {user_id:?} {}", reason.as_str())
         }
-        Event::Failed {
+        EventKind::Failed {
             operation,
             user_id,
             error,

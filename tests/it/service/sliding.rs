@@ -13,7 +13,9 @@ use tokio::{
     time::{advance, sleep},
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Event, Session, Token, TokenManager, TokenOptions, store::Operation};
+use tower_bearer_session::{
+    EventKind, Session, Token, TokenManager, TokenOptions, store::Operation,
+};
 
 use super::{Mood, Profile, SessionLayer, Spy, bearer, manager, request};
 
@@ -253,7 +255,7 @@ async fn one_of_two_processes_renews() {
         TokenManager::builder(spy.store())
             .user_type::<Profile>()
             .on_event(move |event| {
-                if let Event::Refreshed { .. } = event {
+                if let EventKind::Refreshed { .. } = event.kind() {
                     counted.fetch_add(1, Relaxed);
                 }
             })

@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, Response, header::AUTHORIZATION};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_bearer_session::{Event, Session, SessionLayer, Token, TokenManager, TokenOptions};
+use tower_bearer_session::{EventKind, Session, SessionLayer, Token, TokenManager, TokenOptions};
 
 use crate::stores::{Backend, DAY, HOUR, on_every_store};
 
@@ -110,11 +110,11 @@ async fn a_session_is_authenticated_again(backend: &impl Backend) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&told);
     let builder = backend.manager_builder().await.on_event(move |event| {
-        if let Event::Authenticated {
+        if let EventKind::Authenticated {
             user_id, token_id, ..
-        } = event
+        } = event.kind()
         {
-            let told = (user_id.to_string(), **token_id);
+            let told = (user_id.to_string(), *token_id);
             log.lock().unwrap().push(told);
         }
     });

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    Error, ErrorKind, Event, OnFull, Session, SessionLayer, SessionStore, Token, TokenManager,
+    Error, ErrorKind, EventKind, OnFull, Session, SessionLayer, SessionStore, Token, TokenManager,
     store::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
 };
 
@@ -156,12 +156,12 @@ impl Scene {
         let manager = TokenManager::builder(store)
             .revocation_poll(Duration::from_millis(20))
             .on_event(move |event| {
-                if let Event::Failed {
+                if let EventKind::Failed {
                     operation, error, ..
-                } = event
+                } = event.kind()
                 {
                     assert_eq!(error.kind(), ErrorKind::Store, "{error:?}");
-                    let failed = if *operation == "check" {
+                    let failed = if operation == "check" {
                         &checks
                     } else {
                         &updates
