@@ -151,7 +151,8 @@ pub enum ErrorKind {
     NoLoader,
     /// The user's detail cannot be cached: it does not round-trip through JSON, or it is larger than
     /// [`max_user_size`](crate::TokenManagerBuilder::max_user_size). Or the metadata of a session is not of the
-    /// [type](crate::Session::metadata_as) that the caller expects.
+    /// [type](crate::Session::metadata_as) that the caller expects. Or the claims of a JWT are not a JSON object that
+    /// can be read back.
     Serialize,
     /// The operating system provided no random bytes. There is no fallback.
     Random,

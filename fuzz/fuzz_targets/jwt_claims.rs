@@ -190,6 +190,8 @@ fn expected(rules: &Rules, algorithm: usize, header: &[u8], claims: &[u8]) -> Op
         "jti",
         "sid",
         "client_id",
+        "scope",
+        "auth_time",
     ];
     let claims = Members::read(claims, &names)?;
     let user_id = text(&claims.get("sub")?)?;

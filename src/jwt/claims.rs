@@ -9,12 +9,26 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Error, ErrorKind, RefusalReason, TokenId, token::check_user_id};
+use crate::{Error, ErrorKind, RefusalReason, Scopes, TokenId, token::check_user_id};
 
 /// The longest leeway.
 const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
 /// The claims that have an accessor of their own.
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+/// The claims that the crate sets or reads: an application cannot decide them.
+pub(super) const RESERVED: [&str; 11] = [
+    "iss",
+    "sub",
+    "aud",
+    "exp",
+    "nbf",
+    "iat",
+    "jti",
+    "sid",
+    "client_id",
+    "scope",
+    "auth_time",
+];
 
 /// The claims of a verified JWT (RFC 7519 §4).
 ///
@@ -45,6 +59,8 @@ struct Inner {
     not_before: Option<SystemTime>,
     issued_at: Option<SystemTime>,
     jti: Option<String>,
+    scopes: Scopes,
+    authenticated_at: Option<SystemTime>,
     other: Map<String, Value>,
 }
 
@@ -56,7 +72,13 @@ impl VerifiedClaims {
         mut all: Map<String, Value>,
     ) -> Self {
         all.retain(|name, _| !REGISTERED.contains(&&**name));
+        let scopes = claims.scope.as_ref().and_then(Value::as_str);
+        let authenticated_at = claims.auth_time.as_ref().and_then(Value::as_f64);
         Self(Arc::new(Inner {
+            scopes: scopes
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default(),
+            authenticated_at: authenticated_at.and_then(time),
             user_id: claims.sub.into(),
             token_id,
             issuer: claims.iss,
@@ -115,7 +137,23 @@ impl VerifiedClaims {
         self.0.jti.as_deref()
     }
 
-    /// All other claims, such as `scope` or `client_id`.
+    /// The scopes (`scope`, RFC 8693 §4.2); none without the claim, or if it is not a string of scopes with spaces
+    /// between them.
+    ///
+    /// [`RequireScope`](crate::middleware::RequireScope) asks for them under a
+    /// [`JwtLayer`](crate::middleware::JwtLayer).
+    pub fn scopes(&self) -> &Scopes {
+        &self.0.scopes
+    }
+
+    /// When the user had last proved who they are as the token was issued (`auth_time`, RFC 9068 §2.2.1); in whole
+    /// seconds in tokens of this crate.
+    pub fn authenticated_at(&self) -> Option<SystemTime> {
+        self.0.authenticated_at
+    }
+
+    /// All other claims, such as `client_id` or [those of your own](super::JwtConfig::claims); also `scope` and
+    /// `auth_time`, as they are in the token.
     ///
     /// If two have the same name, the last one counts (RFC 7519 §4).
     pub fn other(&self) -> &Map<String, Value> {
@@ -149,6 +187,8 @@ pub(super) struct Claims {
     jti: Option<String>,
     sid: Option<Value>,
     client_id: Option<Value>,
+    scope: Option<Value>,
+    auth_time: Option<Value>,
 }
 
 impl Claims {

@@ -30,6 +30,8 @@
 //! | `jti` | 16 random bytes, base64url |
 //! | `iat` | when the token was issued, by the clock of the service |
 //! | `exp` | the absolute end of the session, by the [`max_lifetime`](crate::TokenOptions::max_lifetime) of the login, or else [that of the configuration](JwtConfig::max_lifetime) |
+//! | `auth_time` | when the user last proved who they are, in whole seconds (RFC 9068 §2.2.1) |
+//! | `scope` | the [scopes](crate::Scopes) of the session, with spaces between them (RFC 9068 §2.2.3, RFC 8693 §4.2); not without any |
 //! | `sid` | the session, by its [`TokenId`]; only in a token that has [replaced](crate::TokenManager::replace_token) another one |
 //! | `iss`, `aud` | as configured; a configured claim must be present and match |
 //! | `client_id` | only in [access tokens](JwtConfig::access_tokens) |
@@ -43,6 +45,16 @@
 //!
 //! [`TokenId`] is the hash of header and claims, without the signature: whoever has an ES256 token can compute a second
 //! valid signature, which must not make it another token.
+//!
+//! # Claims of your own
+//!
+//! [`JwtConfig::claims`] adds claims, which [`VerifiedClaims::other`] returns. It cannot set `iss`, `sub`, `aud`,
+//! `exp`, `nbf`, `iat`, `jti`, `sid`, `client_id`, `scope` and `auth_time`, with which the crate decides what a token
+//! is good for. A token has at most 4096 bytes, its claims in base64url and its signature included.
+//!
+//! A token that [replaces](crate::TokenManager::replace_token) another one has the claims of the session as it is then.
+//! In a service without a store, the scopes and the `auth_time` are those of the token: a replaced token keeps its own
+//! until it expires.
 //!
 //! # Rotation of keys
 //!
@@ -90,16 +102,18 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use self::tokens::JwtTokens;
-use self::{claims::Rules, verifier::Checks};
+use self::{claims::Rules, session::OwnClaims, verifier::Checks};
 pub use self::{
     claims::VerifiedClaims,
     jwk::IgnoredKey,
     key::{SigningKey, VerifyingKey},
+    session::JwtSession,
     verifier::{JwtVerifier, JwtVerifierBuilder},
 };
+pub(crate) use self::{session::JwtTimes, tokens::JwtTokens};
 use crate::Error;
 #[cfg(doc)]
 use crate::{ErrorKind, TokenId};
@@ -108,6 +122,7 @@ mod claims;
 mod crypto;
 mod jwk;
 mod key;
+mod session;
 mod tokens;
 mod verifier;
 
@@ -121,6 +136,7 @@ pub struct JwtConfig {
     others: Vec<VerifyingKey>,
     rules: Rules,
     client_id: Option<String>,
+    own_claims: Option<OwnClaims>,
     opaque: bool,
     pub(crate) max_lifetime: Duration,
 }
@@ -143,6 +159,7 @@ impl JwtConfig {
             others: keys.into_iter().collect(),
             rules: Rules::default(),
             client_id: None,
+            own_claims: None,
             opaque: false,
             max_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
         }
@@ -201,6 +218,59 @@ impl JwtConfig {
         self
     }
 
+    /// Adds claims of your own to each token, which `claims` decides by its [session](JwtSession). Default: none.
+    ///
+    /// The function returns anything that serializes as a JSON object: a struct, a map, or a `serde_json::json!`. It is
+    /// called for logins and [replacements](crate::TokenManager::replace_token), before the store is. If the metadata
+    /// of the session are changed at the same time as its token is replaced, it is called again, so that the claims of
+    /// a token are always of the metadata that the session had when it got the token. Later changes do not show in a
+    /// token. It must be quick, and must not block.
+    ///
+    /// Claims are signed but not encrypted: everybody who has a token can read them.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_bearer_session::{
+    ///     MemoryStore, TokenManager, TokenOptions, jwt::{JwtConfig, SigningKey},
+    /// };
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_bearer_session::Error> {
+    /// # let key = SigningKey::hs256("2026-11", &[7; 32])?;
+    /// #[derive(serde::Deserialize)]
+    /// struct Device {
+    ///     tenant: String,
+    /// }
+    ///
+    /// let config = JwtConfig::new(key).claims(|session| {
+    ///     let device: Device = session.metadata_as()?;
+    ///     Ok(json!({ "tenant": device.tenant }))
+    /// });
+    /// let verifier = config.verifier()?; // of a service without a store
+    /// let manager: TokenManager = TokenManager::builder(MemoryStore::new()).jwt(config).build()?;
+    /// let options = TokenOptions::new().metadata("tenant", "acme").scopes(["orders:write"]);
+    /// let token = manager.set_token_with("alice", options).await?.token;
+    ///
+    /// let claims = verifier.verify(token.expose_secret()).expect("a valid token");
+    /// assert_eq!(claims.other()["tenant"], "acme");
+    /// assert!(claims.scopes().contains("orders:write"));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no token can be minted, the login or replacement fails, and nothing is stored: with the error of the
+    /// function; with [`ErrorKind::Config`] for a claim that is [reserved](self#claims-of-your-own); with
+    /// [`ErrorKind::Serialize`] for what is not a JSON object; and with [`ErrorKind::InvalidInput`] if the token would
+    /// be longer than 4096 bytes.
+    #[must_use]
+    pub fn claims<C: Serialize>(
+        mut self,
+        claims: impl Fn(&JwtSession<'_>) -> Result<C, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.own_claims = Some(OwnClaims::new(claims));
+        self
+    }
+
     /// Sets by how much the clocks of services may differ, at most an hour. Default: 5 seconds.
     #[must_use]
     pub fn leeway(mut self, leeway: Duration) -> Self {
@@ -237,7 +307,13 @@ impl JwtConfig {
     /// Builds the issuer and reader of tokens for a manager.
     pub(crate) fn build(self) -> Result<JwtTokens, Error> {
         let checks = Checks::new(self.keys().cloned(), self.rules.clone())?;
-        let (key, client_id) = (self.signing, self.client_id);
-        Ok(JwtTokens::new(checks, key, client_id, self.opaque))
+        let (key, client_id, own_claims) = (self.signing, self.client_id, self.own_claims);
+        Ok(JwtTokens::new(
+            checks,
+            key,
+            client_id,
+            own_claims,
+            self.opaque,
+        ))
     }
 }

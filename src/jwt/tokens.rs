@@ -4,14 +4,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::{
-    MAX_LEN, SigningKey,
+    JwtSession, MAX_LEN, SigningKey,
+    session::OwnClaims,
     verifier::{Checks, token_id},
 };
 use crate::{
-    Error, ErrorKind, RefusalReason, Token, TokenId,
+    Error, ErrorKind, RefusalReason, Scopes, Token, TokenId,
     token::{ParsedToken, TokenIds, check_user_id},
 };
 
@@ -30,6 +31,7 @@ struct Minter {
     /// In base64url.
     header: String,
     client_id: Option<String>,
+    own_claims: Option<OwnClaims>,
 }
 
 #[derive(Serialize)]
@@ -38,6 +40,9 @@ struct NewClaims<'a> {
     jti: String,
     iat: u64,
     exp: u64,
+    auth_time: u64,
+    #[serde(skip_serializing_if = "Scopes::is_empty")]
+    scope: &'a Scopes,
     #[serde(skip_serializing_if = "Option::is_none")]
     sid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,15 +51,18 @@ struct NewClaims<'a> {
     aud: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client_id: Option<&'a str>,
+    #[serde(flatten)]
+    own: Map<String, Value>,
 }
 
 impl JwtTokens {
-    /// Issues tokens that are signed with this key, if there is one, for this client; reads those that pass the checks,
-    /// and opaque ones if wanted.
+    /// Issues tokens that are signed with this key, if there is one, for this client and with these claims; reads those
+    /// that pass the checks, and opaque ones if wanted.
     pub(super) fn new(
         checks: Checks,
         key: Option<SigningKey>,
         client_id: Option<String>,
+        own_claims: Option<OwnClaims>,
         opaque: bool,
     ) -> Self {
         let minter = key.map(|key| {
@@ -65,6 +73,7 @@ impl JwtTokens {
             Minter {
                 header: BASE64URL.encode(header.to_string()),
                 client_id,
+                own_claims,
                 key,
             }
         });
@@ -75,52 +84,57 @@ impl JwtTokens {
         }
     }
 
-    /// Issues a token for a session with this absolute end: the first one, or another one of `session`.
+    /// Issues a token for a session: the first one, or another one of the session with this id.
     pub(crate) fn mint(
         &self,
-        user_id: &str,
-        ends_at: SystemTime,
-        session: Option<&TokenId>,
+        session: &JwtSession<'_>,
+        id: Option<&TokenId>,
     ) -> Result<Token, Error> {
-        check_user_id(user_id)?;
+        check_user_id(session.user_id())?;
         let minter = self.minter()?;
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(Error::random)?;
+        let own = minter.own_claims.as_ref().map(|own| own.of(session));
         let since_epoch = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let rules = self.checks.rules();
         let claims = NewClaims {
-            sub: user_id,
+            sub: session.user_id(),
             jti: BASE64URL.encode(random),
-            iat: since_epoch(SystemTime::now()).as_secs(),
+            iat: since_epoch(session.issued_at()).as_secs(),
             // Rounded up, because the store keeps the end to the millisecond.
-            exp: since_epoch(ends_at).as_secs() + 1,
-            sid: session.map(TokenId::as_str),
+            exp: since_epoch(session.ends_at()).as_secs() + 1,
+            // Rounded down: a login counts as older rather than as newer.
+            auth_time: since_epoch(session.authenticated_at()).as_secs(),
+            scope: session.scopes(),
+            sid: id.map(TokenId::as_str),
             iss: rules.issuer.as_deref(),
             aud: rules.audience.as_deref(),
             client_id: minter.client_id.as_deref(),
+            own: own.transpose()?.unwrap_or_default(),
         };
-        let unsigned = |error| {
+        let mut text = format!("{}.{}", minter.header, BASE64URL.encode(encode(&claims)?));
+        let ids = TokenIds::new(token_id(&text), id);
+        let signature = minter.key.sign(text.as_bytes()).map_err(|error| {
             let message = "the token could not be signed";
             Error::with_source(ErrorKind::Random, message, error)
-        };
-        let claims = serde_json::to_vec(&claims).map_err(|error| {
-            let message = "the claims of the token cannot be serialized as JSON";
-            Error::with_source(ErrorKind::Serialize, message, error)
         })?;
-        let mut text = format!("{}.{}", minter.header, BASE64URL.encode(claims));
-        let ids = TokenIds::new(token_id(&text), session);
-        let signature = minter.key.sign(text.as_bytes()).map_err(unsigned)?;
         text.push('.');
         BASE64URL.encode_string(signature, &mut text);
         // A first token leaves room for the session that those after it name.
-        let len = text.len() + session.map_or(SID_LEN, |_| 0);
+        let len = text.len() + id.map_or(SID_LEN, |_| 0);
         if len > MAX_LEN {
             let message = format!(
-                "the token of this user would have {len} bytes; at most {MAX_LEN} are allowed"
+                "with its claims, the token of this user would have {len} bytes; at most {MAX_LEN} are allowed"
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         Ok(Token::with_ids(text, ids))
+    }
+
+    /// Whether the claims of tokens may depend on the metadata of their sessions, and not only on the scopes.
+    pub(crate) fn has_own_claims(&self) -> bool {
+        let minter = self.minter.as_ref();
+        minter.is_some_and(|minter| minter.own_claims.is_some())
     }
 
     /// Refuses to issue tokens of any format if there is no key to sign them.
@@ -147,4 +161,17 @@ impl JwtTokens {
             ids,
         })
     }
+}
+
+/// The JSON of claims, if verifiers can read it back.
+fn encode(claims: &NewClaims<'_>) -> Result<Vec<u8>, Error> {
+    let json = serde_json::to_vec(claims).map_err(|error| {
+        let message = "the claims of the token cannot be serialized as JSON";
+        Error::with_source(ErrorKind::Serialize, message, error)
+    })?;
+    if !claims.own.is_empty() && serde_json::from_slice::<Map<String, Value>>(&json).is_err() {
+        let message = "the claims of `JwtConfig::claims` cannot be read back from JSON: they are nested too deeply";
+        return Err(Error::new(ErrorKind::Serialize, message));
+    }
+    Ok(json)
 }

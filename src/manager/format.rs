@@ -1,8 +1,15 @@
+#[cfg(feature = "jwt")]
 use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "jwt")]
-use super::types::check_ttl;
-use crate::{Error, RefusalReason, Token, TokenId, token::ParsedToken};
+use super::{metadata, types::check_ttl};
+#[cfg(feature = "jwt")]
+use crate::jwt::{JwtSession, JwtTimes};
+use crate::{
+    Error, RefusalReason, Token, TokenId,
+    store::{NewSession, SessionChange, SessionRecord},
+    token::ParsedToken,
+};
 
 /// The format of the issued tokens.
 pub(super) enum Format {
@@ -29,14 +36,10 @@ impl Format {
         })
     }
 
-    /// A new token. A JWT expires when its session cannot be prolonged any more, so its session gets a `max_lifetime`
-    /// if it has none.
+    /// The first token of a session. A JWT expires when its session cannot be prolonged any more, so the session gets a
+    /// `max_lifetime` if it has none.
     #[cfg_attr(not(feature = "jwt"), expect(unused_variables))]
-    pub(super) fn mint(
-        &self,
-        user_id: &str,
-        lifetime: &mut Option<Duration>,
-    ) -> Result<Token, Error> {
+    pub(super) fn mint(&self, user_id: &str, new: &mut NewSession) -> Result<Token, Error> {
         match self {
             Self::Opaque => Token::mint(user_id, None),
             #[cfg(feature = "jwt")]
@@ -44,24 +47,52 @@ impl Format {
                 tokens,
                 max_lifetime,
             } => {
-                let lifetime = *lifetime.get_or_insert(*max_lifetime);
-                tokens.mint(user_id, SystemTime::now() + lifetime, None)
+                let (now, lifetime) = (
+                    SystemTime::now(),
+                    *new.max_lifetime.get_or_insert(*max_lifetime),
+                );
+                let times = JwtTimes {
+                    issued_at: now,
+                    created_at: now,
+                    authenticated_at: now,
+                    ends_at: now + lifetime,
+                };
+                tokens.mint(&jwt_session(user_id, new.metadata.as_deref(), times), None)
             }
         }
     }
 
-    /// Another token of a session. It is a JWT if the session has an absolute end, when the JWT can expire; if not, the
-    /// session began with an opaque token, before JWTs were introduced.
+    /// Another token for a session that is about to change from this record, and which then has the claims of the
+    /// token. It is a JWT if the session has an absolute end, when the JWT can expire; if not, the session began with
+    /// an opaque token, before JWTs were introduced.
+    #[cfg_attr(not(feature = "jwt"), expect(unused_variables))]
     pub(super) fn mint_another(
         &self,
         user_id: &str,
         session: &TokenId,
-        ends_at: Option<SystemTime>,
+        record: &SessionRecord,
+        change: &mut SessionChange,
     ) -> Result<Token, Error> {
-        match (self, ends_at) {
+        match (self, record.ends_at) {
             #[cfg(feature = "jwt")]
             (Self::Jwt { tokens, .. }, Some(ends_at)) => {
-                tokens.mint(user_id, ends_at, Some(session))
+                let now = SystemTime::now();
+                let times = JwtTimes {
+                    issued_at: now,
+                    created_at: record.created_at,
+                    authenticated_at: match change.authenticated {
+                        true => now,
+                        false => record.authenticated_at,
+                    },
+                    ends_at,
+                };
+                // Scopes only change with the token, on which the change depends anyway.
+                if tokens.has_own_claims() && change.if_metadata.is_none() {
+                    change.if_metadata = Some(record.metadata.clone().unwrap_or_default());
+                }
+                let metadata = change.metadata.as_ref().or(record.metadata.as_ref());
+                let minted_for = jwt_session(user_id, metadata.map(|bytes| &**bytes), times);
+                tokens.mint(&minted_for, Some(session))
             }
             #[cfg(feature = "jwt")]
             (Self::Jwt { tokens, .. }, None) => {
@@ -80,4 +111,11 @@ impl Format {
             Self::Jwt { tokens, .. } => tokens.parse(text),
         }
     }
+}
+
+/// A session with these metadata, as claims are decided by it.
+#[cfg(feature = "jwt")]
+fn jwt_session<'a>(user_id: &'a str, metadata: Option<&[u8]>, times: JwtTimes) -> JwtSession<'a> {
+    let (entries, scopes) = (metadata::entries(metadata), metadata::scopes(metadata));
+    JwtSession::new(user_id, entries, scopes, times)
 }

@@ -178,14 +178,14 @@ impl<D> TokenManager<D> {
     /// # Errors
     ///
     /// Those of [`set_token`](Self::set_token), and [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for
-    /// metadata, scopes or a limit that cannot be.
+    /// metadata, scopes or a limit that cannot be. With JWTs (feature `jwt`), those of `JwtConfig::claims`.
     pub async fn set_token_with(
         &self,
         user_id: &str,
         options: TokenOptions,
     ) -> Result<IssuedToken, Error> {
         let (mut new, limit) = self.new_session(&options)?;
-        let token = self.inner.format.mint(user_id, &mut new.max_lifetime)?;
+        let token = self.inner.format.mint(user_id, &mut new)?;
         let login = Login {
             sessions: self.sessions(),
             undos: Arc::clone(&self.inner.undos),

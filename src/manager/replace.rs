@@ -56,7 +56,8 @@ impl<D> TokenManager<D> {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for durations and metadata as in
     /// [`set_token_with`](Self::set_token_with), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating system
     /// has no random bytes, [`ErrorKind::Config`](crate::ErrorKind::Config) from a manager that has no key to sign
-    /// tokens, and faults.
+    /// tokens, and faults. With JWTs (feature `jwt`), those of `JwtConfig::claims`. After all but faults, the token is
+    /// still the current one.
     pub async fn replace_token(
         &self,
         token: &str,
@@ -89,10 +90,12 @@ impl<D> TokenManager<D> {
         let (ids, ends_at) = (session.ids, session.record.ends_at);
         let grace = options.checked_grace()?;
         let format = &self.inner.format;
-        let new = format.mint_another(&user_id, &ids.session, ends_at)?;
         let sessions = self.sessions();
         for _ in 0..ATTEMPTS {
-            let mut change = options.change(session.record.metadata.as_ref())?;
+            let record = &session.record;
+            let mut change = options.change(record.metadata.as_ref())?;
+            // In each attempt, because the claims of a JWT depend on what the session is then.
+            let new = format.mint_another(&user_id, &ids.session, record, &mut change)?;
             let change_ttl = change.ttl;
             change.if_token = Some(ids.token);
             change.new_token = Some(NewToken::new(new.ids().token, grace));

@@ -32,18 +32,25 @@ use crate::{
 /// It checks the token alone. **A logout has no effect before the token expires**: where that is too late, use
 /// [`SessionLayer`](super::SessionLayer). A request with an accepted token has a [`User<D>`](crate::User) without
 /// detail and the [`VerifiedClaims`] of the token among its extensions, but no [`Session`](super::Session). Refusals
-/// and token sources are those of `SessionLayer`. In optional mode, a request without an accepted token has an
+/// and token sources are those of `SessionLayer`. The guards [`RequireSession`](super::RequireSession),
+/// [`RequireScope`](super::RequireScope) and [`RequireRecentAuthentication`](super::RequireRecentAuthentication) work
+/// under it, by the claims of the token. In optional mode, a request without an accepted token has an
 /// [`Unverified<D>`](super::Unverified) among its extensions.
 ///
 /// ```
 /// # use axum::{Router, routing::get};
-/// use tower_bearer_session::{User, jwt::{JwtVerifier, VerifiedClaims}, middleware::JwtLayer};
+/// use tower_bearer_session::{
+///     User,
+///     jwt::{JwtVerifier, VerifiedClaims},
+///     middleware::{JwtLayer, RequireScope},
+/// };
 ///
 /// # fn app(jwk_set: &str) -> Result<Router, tower_bearer_session::Error> {
 /// let verifier = JwtVerifier::from_jwk_set(jwk_set)?.audience("shop").build()?;
 /// let app = Router::new()
+///     .route("/orders", get(async |claims: VerifiedClaims| format!("of {:?}", claims.other().get("tenant"))))
+///     .route_layer(RequireScope::new("orders:read")?)
 ///     .route("/", get(async |user: User| format!("hello {}", user.id())))
-///     .route("/scope", get(async |claims: VerifiedClaims| format!("{:?}", claims.other().get("scope"))))
 ///     .route_layer(JwtLayer::new(verifier));
 /// # Ok(app) }
 /// ```

@@ -99,6 +99,21 @@ pub(super) fn session<'a, D: Send + Sync + 'static>(
     session.ok_or_else(|| reason::<D>(extensions).unwrap_or_else(|| missing_layer::<D>(wanted_by)))
 }
 
+/// The claims of a request under a layer without sessions, or the reason why it attached none; `None` without such a
+/// layer for this `D`.
+#[cfg(feature = "jwt")]
+pub(super) fn claims<D: Send + Sync + 'static>(
+    extensions: &Extensions,
+) -> Option<Result<&VerifiedClaims, Rejection>> {
+    if let Some(unverified) = extensions.get::<Unverified<D>>() {
+        return Some(Err(unverified.reason().clone()));
+    }
+    let (user, claims) = (extensions.get::<User<D>>()?, extensions.get()?);
+    // A layer further in, for another `D`, may have replaced the claims, but not the user.
+    let is_theirs = user.token_id() == Some(VerifiedClaims::token_id(claims));
+    is_theirs.then_some(Ok(claims))
+}
+
 /// The reason why an optional layer attached no session.
 pub(super) fn reason<D: Send + Sync + 'static>(extensions: &Extensions) -> Option<Rejection> {
     let anonymous = extensions.get::<Anonymous<D>>();

@@ -104,6 +104,14 @@ async fn jwt() {
     let alice = (200, "you are alice\n".to_owned());
     assert_eq!(me(login).await, alice);
     assert_eq!(me(gateway).await, alice);
+    let guest = client.post(format!("{login}/login/guest")).send().await;
+    let guest = guest.unwrap().text().await.unwrap();
+    for (token, expected) in [(&token, (200, "ordered for acme\n")), (&guest, (403, ""))] {
+        let order = client.post(format!("{gateway}/orders")).bearer_auth(token);
+        let answer = order.send().await.unwrap();
+        let status = answer.status().as_u16();
+        assert_eq!((status, &*answer.text().await.unwrap()), expected);
+    }
     let bye = client.post(format!("{login}/logout")).bearer_auth(&token);
     assert_eq!(bye.send().await.unwrap().status(), 200);
     assert_eq!(me(login).await.0, 401);

@@ -11,11 +11,12 @@ use axum::{
     http::header::CONTENT_TYPE,
     routing::{get, post},
 };
+use serde_json::json;
 use tokio::net::TcpListener;
 use tower_bearer_session::{
-    Error, MemoryStore, Session, SessionLayer, Token, TokenManager, User,
+    Error, MemoryStore, Session, SessionLayer, Token, TokenManager, TokenOptions, User,
     jwt::{JwtConfig, JwtVerifier, SigningKey, VerifiedClaims},
-    middleware::JwtLayer,
+    middleware::{JwtLayer, RequireScope},
 };
 
 #[tokio::main]
@@ -25,6 +26,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let config = JwtConfig::new(SigningKey::es256("2026-11", &pem)?)
         .issuer("https://login.example.org")
         .audience("shop")
+        // What the service without a store wants to know, from what the login has noted.
+        .claims(|session| Ok(json!({ "tenant": session.metadata().get("tenant") })))
         // How long the service without a store may accept a token after a logout.
         .max_lifetime(Duration::from_secs(15 * 60));
     let jwk_set = config.jwk_set();
@@ -52,6 +55,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         eprintln!("ignored a key of the JWK Set: {key}");
     }
     let gateway = Router::new()
+        .route("/orders", post(order))
+        .route_layer(RequireScope::new("orders:write")?)
         .route("/me", get(me))
         .route("/claims", get(claims))
         .route_layer(JwtLayer::new(verifier));
@@ -73,6 +78,9 @@ TOKEN=$(curl -s -X POST {at_login}/login/alice)
 curl -s {at_login}/me -H "Authorization: Bearer $TOKEN"
 curl -s {at_gateway}/me -H "Authorization: Bearer $TOKEN"
 curl -s {at_gateway}/claims -H "Authorization: Bearer $TOKEN"
+curl -s -X POST {at_gateway}/orders -H "Authorization: Bearer $TOKEN"
+GUEST=$(curl -s -X POST {at_login}/login/guest)
+curl -i -X POST {at_gateway}/orders -H "Authorization: Bearer $GUEST"
 curl -s -X POST {at_login}/logout -H "Authorization: Bearer $TOKEN"
 curl -i {at_login}/me -H "Authorization: Bearer $TOKEN"
 curl -i {at_gateway}/me -H "Authorization: Bearer $TOKEN"  # until the token expires
@@ -87,9 +95,17 @@ curl -s {at_login}/.well-known/jwks.json
     Ok(())
 }
 
-/// Logs in any user; a real service checks a password here.
+/// Logs in any user, and lets all but guests order; a real service checks a password here.
 async fn log_in(manager: TokenManager, Path(user): Path<String>) -> Result<Token, Error> {
-    manager.set_token(&user, None).await
+    let scopes: &[&str] = if user == "guest" {
+        &[]
+    } else {
+        &["orders:write"]
+    };
+    let options = TokenOptions::new()
+        .metadata("tenant", "acme")
+        .scopes(scopes.iter().copied());
+    Ok(manager.set_token_with(&user, options).await?.token)
 }
 
 /// This handler works under both layers.
@@ -100,6 +116,15 @@ async fn me(user: User) -> String {
 /// Shows the claims of the token, which only the layer without a store provides.
 async fn claims(claims: VerifiedClaims) -> String {
     format!("token {:?} of {:?}\n", claims.jti(), claims.issuer())
+}
+
+/// Only tokens with the scope `orders:write` get here.
+async fn order(claims: VerifiedClaims) -> String {
+    let tenant = claims
+        .other()
+        .get("tenant")
+        .and_then(|tenant| tenant.as_str());
+    format!("ordered for {}\n", tenant.unwrap_or("nobody"))
 }
 
 async fn log_out(session: Session) -> Result<&'static str, Error> {

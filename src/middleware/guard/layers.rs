@@ -5,6 +5,8 @@ use serde_json::Value;
 use tower::Layer;
 
 use super::{Check, Guard};
+#[cfg(feature = "jwt")]
+use crate::jwt::VerifiedClaims;
 use crate::{
     Error, ErrorKind, RefusalReason, Scopes, Session,
     middleware::{Rejection, outcome, reject::WantedBy},
@@ -13,7 +15,8 @@ use crate::{
 /// Lets only requests with a session through: under an [optional](super::super::SessionLayer::optional) layer, for the
 /// routes that need a login.
 ///
-/// A request without a live token is refused as by a layer that is not optional: 401 with the reason.
+/// A request without a live token is refused as by a layer that is not optional: 401 with the reason. Under a
+/// `JwtLayer` (feature `jwt`), a verified token is let through.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -37,6 +40,9 @@ pub struct RequireSession {
 /// Others are refused with 403 `insufficient_scope`
 /// ([RFC 6750 §3.1](https://www.rfc-editor.org/rfc/rfc6750#section-3.1)), requests without a live token with 401. Stack
 /// several of these layers to ask for several scopes.
+///
+/// Under a `JwtLayer` (feature `jwt`), the scopes are those of the token (the claim `scope`, RFC 9068 §2.2.3): as of
+/// its issue.
 ///
 /// ```
 /// use axum::{Router, routing::post};
@@ -66,6 +72,10 @@ pub struct RequireScope {
 /// [`Session::mark_authenticated`]. A replaced token is refused in its grace, too: whoever has copied it must not pass
 /// because its owner has authenticated.
 ///
+/// Under a `JwtLayer` (feature `jwt`), the age is that of the claim `auth_time` by the clock of the service, to the
+/// second; a token without this claim is refused. [`Session::mark_authenticated`] does not change a token, so replace
+/// it.
+///
 /// ```
 /// use std::time::Duration;
 /// use axum::{Router, routing::post};
@@ -88,8 +98,9 @@ pub struct RequireRecentAuthentication {
 
 /// Lets only sessions through for which a predicate holds.
 ///
-/// Others are refused with 403. The [detail](crate::User::detail) of the user may come from the cache: after a change of
-/// a role, call [`TokenManager::delete_user`](crate::TokenManager::delete_user).
+/// Others are refused with 403. A `JwtLayer` has no sessions: under it, the response is a 500. The
+/// [detail](crate::User::detail) of the user may come from the cache: after a change of a role, call
+/// [`TokenManager::delete_user`](crate::TokenManager::delete_user).
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -120,12 +131,12 @@ pub struct RequirePredicate {
 /// Finds the session of a request, for the layer with this name.
 type Find = for<'a> fn(&'a Extensions, &'static str) -> Result<&'a dyn AnySession, Rejection>;
 
-/// A [`Session`] of any user type.
+/// A [`Session`] of any user type, or what a layer without a store knows of one.
 trait AnySession {
     fn scopes(&self) -> Scopes;
     /// `None` for a replaced token in its grace: the user may have authenticated with the new one.
     fn authentication_age(&self) -> Option<Duration>;
-    /// Reports that the session was refused, and returns the rejection.
+    /// Reports that the session was refused, if there is a manager to report it, and returns the rejection.
     fn refuse(&self, reason: RefusalReason, rejection: Rejection) -> Rejection;
 }
 
@@ -144,10 +155,31 @@ impl<D> AnySession for Session<D> {
     }
 }
 
+/// As of the issue of the token, and by the clock of the service.
+#[cfg(feature = "jwt")]
+impl AnySession for VerifiedClaims {
+    fn scopes(&self) -> Scopes {
+        self.scopes().clone()
+    }
+
+    fn authentication_age(&self) -> Option<Duration> {
+        let since = self.authenticated_at()?.elapsed();
+        Some(since.unwrap_or_default())
+    }
+
+    fn refuse(&self, _: RefusalReason, rejection: Rejection) -> Rejection {
+        rejection
+    }
+}
+
 fn find<'a, D: Send + Sync + 'static>(
     extensions: &'a Extensions,
     layer: &'static str,
 ) -> Result<&'a dyn AnySession, Rejection> {
+    #[cfg(feature = "jwt")]
+    if let Some(claims) = outcome::claims::<D>(extensions) {
+        return Ok(claims?);
+    }
     let session = outcome::session::<D>(extensions, WantedBy::Guard(layer))?;
     Ok(session)
 }

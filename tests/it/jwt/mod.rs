@@ -1,6 +1,8 @@
 //! Tokens that are JWTs.
 
 mod attacks;
+mod claims;
+mod guards;
 mod jwk_sets;
 mod keys;
 mod layer;

@@ -70,16 +70,27 @@ async fn both_implementations_understand_each_other() {
     for (key, (private, public)) in signing_keys().into_iter().zip(pems) {
         let alg = key.verifying_key().id();
         let config = config(&key).issuer("login").audience("shop");
+        let config = config.claims(|session| {
+            let tenant = session.metadata()["tenant"].clone();
+            Ok(json!({ "tenant": { "id": tenant }, "groups": ["a", "ü"], "n": 1.5 }))
+        });
         let (manager, faults) = counted(config.clone());
 
         // Ours there.
         let options = TokenOptions::new().max_lifetime(Duration::from_secs(60));
+        let options = options.metadata("tenant", 7).scopes(["read", "write"]);
         let token = manager.set_token_with("ål", options).await.unwrap().token;
         let text = token.expose_secret();
         let mut order = json!({
             "do": "verify", "token": text, "key": public, "alg": alg, "iss": "login", "aud": "shop",
         });
-        assert_eq!(peer.ask(&order)["sub"], "ål", "{alg}");
+        let claims = peer.ask(&order);
+        assert_eq!(claims["sub"], "ål", "{alg}");
+        assert_eq!(claims["scope"], "read write", "{alg}");
+        assert_eq!(claims["auth_time"], claims["iat"], "{alg}");
+        assert_eq!(claims["tenant"], json!({ "id": 7 }), "{alg}");
+        assert_eq!(claims["groups"], json!(["a", "ü"]), "{alg}");
+        assert_eq!(claims["n"], 1.5, "{alg}");
         order["aud"] = json!("bank");
         assert_eq!(peer.ask(&order)["error"], "InvalidAudienceError", "{alg}");
         if alg != "HS256" {

@@ -28,7 +28,7 @@ async fn claims_are_as_documented() {
         assert_eq!(claims["jti"].as_str().unwrap().len(), 22);
         let expected = json!({
             "sub": "al", "iss": "login", "aud": "shop",
-            "iat": iat, "exp": exp, "jti": claims["jti"],
+            "iat": iat, "exp": exp, "jti": claims["jti"], "auth_time": iat,
         });
         assert_eq!(claims, expected);
 
@@ -37,6 +37,7 @@ async fn claims_are_as_documented() {
         let [_, claims] = parts(token.expose_secret());
         let expected = json!({
             "sub": "al", "iat": claims["iat"], "exp": claims["exp"], "jti": claims["jti"],
+            "auth_time": claims["iat"],
         });
         assert_eq!(claims, expected);
     }
