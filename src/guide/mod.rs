@@ -2,12 +2,13 @@
 //!
 //! | page | content |
 //! |---|---|
-//! | `http` | extractors, modes, token sources, refusals, caches, gRPC |
+//! | `http` | extractors, guards, modes, token sources, refusals, caches, gRPC |
 //! | `cookies` | session cookies: setting, clearing, lifetime, cross-site requests |
 //! | `redis` | URLs, server settings, access rights, consistency |
 //! | `mysql` | servers, access rights, schema |
-//! | `jwt` | keys, rotation, services without a store |
-//! | `production` | readiness, events, and what every fault does to requests |
+//! | `jwt` | keys, rotation, claims, services without a store |
+//! | [`events`] | audit logs, metrics, spans |
+//! | `production` | readiness, and what every fault does to requests |
 //! | [`layout`] | keys and records in Redis, for services in other languages |
 //! | [`security`], [`threat_model`] | how tokens are kept secret; attackers, guarantees, limits |
 //! | `testing` | tests of services and of stores |
@@ -59,6 +60,9 @@ pub mod mysql {}
 #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
 #[doc = include_str!("jwt.md")]
 pub mod jwt {}
+
+#[doc = include_str!("events.md")]
+pub mod events {}
 
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]

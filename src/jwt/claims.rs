@@ -1,12 +1,13 @@
 //! The claims of tokens, and the rules for them.
 
 use std::{
+    any::type_name,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{Error, ErrorKind, RefusalReason, Scopes, TokenId, token::check_user_id};
@@ -70,6 +71,7 @@ impl VerifiedClaims {
         expires_at: SystemTime,
         token_id: TokenId,
         mut all: Map<String, Value>,
+        leeway: Duration,
     ) -> Self {
         all.retain(|name, _| !REGISTERED.contains(&&**name));
         let scopes = claims.scope.as_ref().and_then(Value::as_str);
@@ -78,7 +80,10 @@ impl VerifiedClaims {
             scopes: scopes
                 .and_then(|text| text.parse().ok())
                 .unwrap_or_default(),
-            authenticated_at: authenticated_at.and_then(time),
+            // Nobody has proved anything in the future: that is another unit, or a wrong clock.
+            authenticated_at: authenticated_at
+                .and_then(time)
+                .filter(|time| *time <= SystemTime::now() + leeway),
             user_id: claims.sub.into(),
             token_id,
             issuer: claims.iss,
@@ -147,7 +152,7 @@ impl VerifiedClaims {
     }
 
     /// When the user had last proved who they are as the token was issued (`auth_time`, RFC 9068 §2.2.1); in whole
-    /// seconds in tokens of this crate.
+    /// seconds in tokens of this crate. `None` without the claim, or if it is further in the future than the leeway.
     pub fn authenticated_at(&self) -> Option<SystemTime> {
         self.0.authenticated_at
     }
@@ -156,8 +161,22 @@ impl VerifiedClaims {
     /// `auth_time`, as they are in the token.
     ///
     /// If two have the same name, the last one counts (RFC 7519 §4).
+    #[doc(alias = "claims")]
     pub fn other(&self) -> &Map<String, Value> {
         &self.0.other
+    }
+
+    /// The [other claims](Self::other) as a type of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Serialize`] if the claims are not of this type.
+    pub fn other_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        // Without the source, which quotes the value.
+        serde_json::from_value(Value::Object(self.0.other.clone())).map_err(|_| {
+            let message = format!("the claims of the token are not a {}", type_name::<T>());
+            Error::new(ErrorKind::Serialize, message)
+        })
     }
 }
 

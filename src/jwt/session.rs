@@ -1,4 +1,4 @@
-//! What claims of one's own are decided by.
+//! The session for which a JWT is minted, and the claims of the application for it.
 
 use std::{any::type_name, fmt, sync::Arc, time::SystemTime};
 
@@ -8,13 +8,12 @@ use serde_json::{Map, Value};
 use super::claims::RESERVED;
 use crate::{Error, ErrorKind, Scopes};
 
-/// The session that a JWT is minted for, by which [`JwtConfig::claims`](super::JwtConfig::claims) decides its claims.
+/// The session for which a JWT is minted, for [`JwtConfig::claims`](super::JwtConfig::claims).
 ///
-/// For a login, it is the session that is about to start; its times are by the clock of the service. For a
-/// [replacement](crate::TokenManager::replace_token), it is the session as it is afterwards, with the metadata and
-/// scopes of the [options](crate::ReplaceOptions); its times are by the store's clock, but that of an
-/// [authentication](crate::ReplaceOptions::authenticated) by this replacement is by the clock of the service. `Debug`
-/// shows no metadata.
+/// At a login, it is the session that is about to start, with times by the clock of the service. At a
+/// [replacement](crate::TokenManager::replace_token), it is the session as it is afterwards, with the metadata and scopes
+/// of the [options](crate::ReplaceOptions). Its times are by the store's clock then, except `issued_at` and the time of an
+/// [authentication](crate::ReplaceOptions::authenticated) by this replacement. `Debug` shows no metadata.
 pub struct JwtSession<'a> {
     user_id: &'a str,
     metadata: Map<String, Value>,
@@ -129,7 +128,13 @@ impl OwnClaims {
             let message = "the claims of `JwtConfig::claims` are not a JSON object";
             return Err(Error::new(ErrorKind::Serialize, message));
         };
-        if let Some(name) = RESERVED.into_iter().find(|name| claims.contains_key(*name)) {
+        // Some readers, such as Go's `encoding/json`, ignore the case of names.
+        let is_reserved = |name: &&String| {
+            RESERVED
+                .iter()
+                .any(|other| other.eq_ignore_ascii_case(name))
+        };
+        if let Some(name) = claims.keys().find(is_reserved) {
             let message =
                 format!("`JwtConfig::claims` may not set the claim `{name}`: it is reserved");
             return Err(Error::new(ErrorKind::Config, message));

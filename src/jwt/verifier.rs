@@ -154,6 +154,7 @@ impl JwtVerifier {
             expires_at,
             ids.session,
             all,
+            self.0.checks.rules.leeway,
         ))
     }
 }

@@ -180,7 +180,8 @@ impl<D> TokenManagerBuilder<D> {
     /// Several hooks are called one after the other, in the order in which they were added. A hook is called as soon as
     /// the store has done its part. It must be quick, and must not block or panic. After a panic, the other hooks are
     /// called all the same, and then the panic unwinds the task that caused the event; if that task is already
-    /// unwinding, the panic is dropped, so that the process is not aborted. Usually the hook runs in the task that caused the event. The events of dropped
+    /// unwinding, the panic is dropped, so that the process is not aborted. A login or replacement whose caller a panic
+    /// keeps from its token is undone, although the other hooks were told of it. Usually the hook runs in the task that caused the event. The events of dropped
     /// calls, of background work, and [failures](crate::EventKind::Failed) come from tasks of the manager, in the caller's
     /// `tracing` span.
     ///

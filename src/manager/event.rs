@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer, de::DeserializeOwned, ser::SerializeMap};
 use serde_json::{Map, Value};
 
 use super::metadata;
-use crate::{Error, RefusalReason, TokenId};
+use crate::{Error, RefusalReason, Scopes, TokenId};
 
 /// An event in the life of the sessions of a manager, for
 /// [`TokenManagerBuilder::on_event`](crate::TokenManagerBuilder::on_event).
@@ -21,7 +21,7 @@ pub struct Event<'a> {
     context: Option<&'a EventContext>,
 }
 
-/// What the application says of the cause of events, such as the request during which they happen.
+/// A value that the application attaches to events, such as the request that caused them.
 pub(crate) struct EventContext(Box<dyn Any + Send + Sync>);
 
 /// What happened, with its particulars: the [kind](Event::kind) of an [`Event`].
@@ -128,7 +128,8 @@ pub enum EventKind<'a> {
         /// The name of the operation: a method of [`SessionStore`](crate::SessionStore), or `load_user` for the user
         /// loader and for a detail that cannot be cached.
         operation: &'static str,
-        /// The user of the operation; `None` for an operation on the store as a whole.
+        /// The user of the operation; `None` for an operation on the store as a whole. That of a `check` is an
+        /// unverified claim of the client.
         user_id: Option<&'a str>,
         /// The session of the operation; `None` for an operation on no particular session.
         token_id: Option<&'a TokenId>,
@@ -140,6 +141,10 @@ pub enum EventKind<'a> {
 impl EventContext {
     pub(crate) fn new(value: impl Any + Send + Sync) -> Self {
         Self(Box::new(value))
+    }
+
+    pub(super) fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
     }
 }
 
@@ -178,7 +183,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The user, if the event is about one. In [`Refused`](EventKind::Refused) it may be an unverified claim of the client.
+    /// The user, if the event is about one. In [`Refused`](EventKind::Refused), and in the
+    /// [`Failed`](EventKind::Failed) of a check, it may be an unverified claim of the client.
     pub fn user_id(&self) -> Option<&'a str> {
         match self.kind {
             EventKind::LoggedIn { user_id, .. }
@@ -193,7 +199,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The handle of the session, if the event is about one; unverified like the [user](Self::user_id).
+    /// The handle of the session, if the event is about one; as unverified as the [user](Self::user_id).
     pub fn token_id(&self) -> Option<&'a TokenId> {
         match self.kind {
             EventKind::LoggedIn { token_id, .. }
@@ -208,27 +214,39 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The [metadata](crate::TokenOptions::metadata) of the session, if the operation has read the session: a login, an
-    /// eviction, a replacement, a call on a [`Session`](crate::Session), a renewal, or a refusal of a token whose session
-    /// was live. Otherwise `None`: to end or refresh a session, the manager need not read it.
+    /// The [metadata](crate::TokenOptions::metadata) of the session, if the operation has read it: at a login, an eviction
+    /// and a replacement, in calls on a [`Session`](crate::Session) that change this session (as of its request), at
+    /// renewals, and when a replaced token or a guard refuses. `None` in all other cases: to end or refresh a session, the
+    /// manager need not read it.
     pub fn metadata(&self) -> Option<Map<String, Value>> {
         self.metadata
             .map(|metadata| metadata::entries(Some(metadata)))
     }
 
-    /// The [metadata](Self::metadata) as a type of your own; `None` also if they are not of this type.
-    pub fn metadata_as<T: DeserializeOwned>(&self) -> Option<T> {
-        metadata::entries_as(Some(self.metadata?)).ok()
+    /// The [metadata](Self::metadata) as a type of your own.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Serialize`](crate::ErrorKind::Serialize) if the metadata are not of this type.
+    pub fn metadata_as<T: DeserializeOwned>(&self) -> Option<Result<T, Error>> {
+        let metadata = self.metadata?;
+        Some(metadata::entries_as(Some(metadata)))
     }
 
-    /// The context of the request during which it happened, as
+    /// The [scopes](crate::Scopes) of the session, if they are known like the [metadata](Self::metadata).
+    pub fn scopes(&self) -> Option<Scopes> {
+        let metadata = self.metadata?;
+        Some(metadata::scopes(Some(metadata)))
+    }
+
+    /// The context of the request that caused the event, as
     /// [`SessionLayer::event_context`](crate::SessionLayer::event_context) made it, or that of
     /// [`TokenManager::with_event_context`](crate::TokenManager::with_event_context). `None` if there is none of this
     /// type.
     ///
-    /// [Failures](EventKind::Failed) of the store have no context: one call may serve several requests.
+    /// A [failure](EventKind::Failed) that the store or the loader returns has none: a load may serve several requests.
     pub fn context<T: Any>(&self) -> Option<&'a T> {
-        self.context?.0.downcast_ref()
+        self.context?.get()
     }
 }
 
@@ -241,9 +259,9 @@ impl fmt::Debug for Event<'_> {
 }
 
 /// Serializes as an object for audit logs: `event` (the [name](Event::name)) and, as far as they are known, `user_id`,
-/// `token_id`, `metadata`, and the particulars of the [kind](EventKind) under their names; `error` is the text of the
-/// error. Times are in seconds since the Unix epoch (the NumericDate of RFC 7519). The
-/// [context](Event::context) is not part of it.
+/// `token_id`, `metadata`, `scope`, and the particulars of the [kind](EventKind) under their names; `error` is the text of
+/// the error, and `error_kind` its [kind](crate::ErrorKind::as_str). Times are in seconds since the Unix epoch (the NumericDate of RFC 7519). The
+/// [context](Event::context) is not part of it. The metadata are: serialize parts of the event if they are not for logs.
 impl Serialize for Event<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;
@@ -272,12 +290,16 @@ impl Serialize for Event<'_> {
                 operation, error, ..
             } => {
                 object.serialize_entry("operation", operation)?;
+                object.serialize_entry("error_kind", error.kind().as_str())?;
                 object.serialize_entry("error", &error.to_string())?;
             }
             _ => {}
         }
         if let Some(metadata) = self.metadata() {
             object.serialize_entry("metadata", &metadata)?;
+        }
+        if let Some(scopes) = self.scopes().filter(|scopes| !scopes.is_empty()) {
+            object.serialize_entry("scope", &scopes)?;
         }
         object.end()
     }

@@ -87,7 +87,8 @@ impl Login {
         match sessions.store.create(user_id, token_id, &new, limit).await {
             Ok(created) => {
                 let evictions = created.evicted.iter().map(|(token_id, session)| {
-                    let (token_id, metadata) = (*token_id, session.metadata.clone());
+                    let token_id = *token_id;
+                    let metadata = Some(session.metadata.clone().unwrap_or_default());
                     let change = Change::Evicted(Subject { token_id, metadata });
                     sessions.done(Arc::clone(user_id), change)
                 });
@@ -165,8 +166,8 @@ impl Unclaimed {
             token_id: &login.token_id,
             expires_at: created.session.expires_at,
         };
-        let metadata = created.session.metadata.as_deref();
-        login.sessions.listener.tell(kind, metadata);
+        let metadata = created.session.metadata.as_deref().unwrap_or_default();
+        login.sessions.listener.tell(kind, Some(metadata));
         // Only now: the session is also ended if a hook panics.
         undo.fate = Fate::Settled;
         created

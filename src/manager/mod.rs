@@ -192,12 +192,10 @@ impl<D> TokenManager<D> {
             user_id: user_id.into(),
             token_id: token.ids().session,
         };
-        let metadata = new.metadata.clone();
         let logging_in = login.run(new, limit);
         let created = logging_in.await.inspect_err(|error| {
             if error.kind() == ErrorKind::SessionLimit {
-                let metadata = metadata.as_deref();
-                self.refused(Some((user_id, None)), RefusalReason::SessionLimit, metadata);
+                self.refused(Some((user_id, None)), RefusalReason::SessionLimit, None);
             }
         })?;
         Ok(IssuedToken {
@@ -255,7 +253,7 @@ impl<D> TokenManager<D> {
         if id != session {
             let checked = self.look_up_token(&token).wait().await?;
             match accept(token.ids, checked) {
-                Ok(checked) => metadata = checked.session.metadata,
+                Ok(checked) => metadata = Some(checked.session.metadata.unwrap_or_default()),
                 Err(refused) => {
                     let reason = self.refuse(&token, refused).await?;
                     return Ok(reason == RefusalReason::Reused);
@@ -327,13 +325,22 @@ impl<D> TokenManager<D> {
     ///
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), tower_bearer_session::Error> {
     /// let manager: TokenManager = TokenManager::builder(MemoryStore::new())
-    ///     .on_event(|event: &Event<'_>| assert_eq!(event.context::<Job>().unwrap().0, "nightly"))
+    ///     .on_event(|event: &Event<'_>| {
+    ///         let job = event.context().map_or("none", |Job(name)| name);
+    ///         println!("{} by {job}", event.name());
+    ///     })
     ///     .build()?;
     /// manager.with_event_context(Job("nightly")).delete_user_tokens("alice").await?;
     /// # Ok(()) }
     /// ```
+    #[must_use = "the handle that is returned has the context, and not this one"]
     pub fn with_event_context(&self, context: impl Any + Send + Sync) -> Self {
         self.in_context(EventContext::new(context))
+    }
+
+    /// The context of the events of this handle, if it has one of this type; to give another one more of it.
+    pub fn event_context<C: Any>(&self) -> Option<&C> {
+        self.context.as_ref()?.get()
     }
 
     /// [`with_event_context`](Self::with_event_context) with a context whose type has been erased.

@@ -46,7 +46,7 @@ struct Renewal<D> {
     manager: TokenManager<D>,
     user_id: Arc<str>,
     token_id: TokenId,
-    metadata: Option<Bytes>,
+    metadata: Bytes,
     change: SessionChange,
 }
 
@@ -90,7 +90,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
             manager: self.clone(),
             user_id: user.id().into(),
             token_id: session,
-            metadata: state.record.metadata.clone(),
+            metadata: state.record.metadata.clone().unwrap_or_default(),
             change,
         };
         spawn(&runtime, renewal.run());
@@ -110,7 +110,7 @@ impl<D> Renewal<D> {
         let sessions = self.manager.sessions();
         let (user_id, change) = (Arc::clone(&self.user_id), self.change.clone());
         let event = change.ttl.map(|_| {
-            let (token_id, metadata) = (self.token_id, self.metadata.clone());
+            let (token_id, metadata) = (self.token_id, Some(self.metadata.clone()));
             Change::Refreshed(Subject { token_id, metadata })
         });
         let renewing = sessions

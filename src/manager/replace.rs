@@ -105,7 +105,11 @@ impl<D> TokenManager<D> {
                 user_id: Arc::clone(&user_id),
                 ids,
                 new: new.ids().token,
-                metadata: session.record.metadata.clone(),
+                metadata: change
+                    .metadata
+                    .clone()
+                    .or_else(|| record.metadata.clone())
+                    .unwrap_or_default(),
                 gain: Gain {
                     authenticated: change.authenticated,
                     metadata: change.metadata.is_some(),

@@ -25,8 +25,8 @@ pub(super) struct Rotate {
     pub(super) user_id: Arc<str>,
     pub(super) ids: TokenIds,
     pub(super) new: TokenId,
-    /// The metadata of the session before it.
-    pub(super) metadata: Option<Bytes>,
+    /// The metadata that the session has after it.
+    pub(super) metadata: Bytes,
     /// Whether the replacement notes an authentication, or changes metadata or scopes.
     pub(super) gain: Gain,
 }
@@ -118,7 +118,7 @@ impl Undo for Rotate {
                 if until_undone(|| self.end(), failed).await == Some(true) {
                     let ended = Change::LoggedOut(Subject {
                         token_id: self.ids.session,
-                        metadata: self.metadata,
+                        metadata: Some(self.metadata),
                     });
                     drop(self.sessions.done(Arc::clone(&self.user_id), ended));
                 }
@@ -151,7 +151,7 @@ impl Unclaimed {
             gain,
             ..
         } = &self.undo.write;
-        let (token_id, metadata) = (&ids.session, metadata.as_deref());
+        let (token_id, metadata) = (&ids.session, Some(&**metadata));
         let kind = EventKind::Replaced {
             user_id,
             token_id,

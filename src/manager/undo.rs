@@ -1,6 +1,13 @@
 //! Undoing writes whose token does not reach the caller.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -55,10 +62,17 @@ pub(super) async fn until_undone<T, F: Future<Output = Result<T, Error>>>(
 ) -> Option<T> {
     let mut pause = UNDO_PAUSE;
     for attempt in 1..=UNDO_ATTEMPTS {
-        match unless_abandoned(call()).await {
-            Ok(Ok(answer)) => return Some(answer),
-            Ok(Err(_)) => {}
-            Err(abandoned) => report(&abandoned),
+        let attempting = async {
+            match unless_abandoned(call()).await {
+                Ok(outcome) => outcome.ok(),
+                Err(abandoned) => {
+                    report(&abandoned);
+                    None
+                }
+            }
+        };
+        if let Some(answer) = unless_panicked(attempting).await {
+            return Some(answer);
         }
         if attempt < UNDO_ATTEMPTS {
             sleep(pause + jitter::up_to(pause)).await;
@@ -66,6 +80,16 @@ pub(super) async fn until_undone<T, F: Future<Output = Result<T, Error>>>(
         }
     }
     None
+}
+
+/// The outcome of an attempt; `None` if a hook that hears of its failure panics, which must not end the undo.
+async fn unless_panicked<T>(attempt: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut attempt = pin!(attempt);
+    poll_fn(|cx| {
+        let polling = AssertUnwindSafe(|| attempt.as_mut().poll(cx));
+        catch_unwind(polling).unwrap_or(Poll::Ready(None))
+    })
+    .await
 }
 
 /// A write that can be undone.

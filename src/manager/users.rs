@@ -37,7 +37,7 @@ struct Load<D> {
     manager: TokenManager<D>,
     loads: SingleFlight<D>,
     token: ParsedToken,
-    metadata: Option<Bytes>,
+    metadata: Bytes,
     /// The cached value, which was a miss.
     seen: Option<Bytes>,
     user_ttl: Duration,
@@ -190,8 +190,8 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
         AuthOutcome::Known(Ok(match slot {
             Slot::User(detail) => Ok(Authenticated::of(token, Some(detail), checked)),
             Slot::NoSuchUser => {
-                let metadata = checked.session.metadata.as_deref();
-                self.report_refusal(token, RefusalReason::NoSuchUser, metadata)
+                let metadata = checked.session.metadata.as_deref().unwrap_or_default();
+                self.report_refusal(token, RefusalReason::NoSuchUser, Some(metadata))
             }
             Slot::Vacant => match &self.inner.loads {
                 None => Ok(Authenticated::of(token, None, checked)),
@@ -200,7 +200,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         manager: self.clone(),
                         loads: loads.clone(),
                         token: token.clone(),
-                        metadata: checked.session.metadata,
+                        metadata: checked.session.metadata.unwrap_or_default(),
                         seen: checked.user,
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };
@@ -221,7 +221,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
         let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
         let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
         let Some(detail) = filling.await? else {
-            let metadata = self.metadata.as_deref();
+            let metadata = Some(&*self.metadata);
             return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser, metadata));
         };
         // A logout during the load must win.

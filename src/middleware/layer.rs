@@ -125,8 +125,11 @@ impl<D, R> SessionLayer<D, R> {
     /// logs: the address of the client, an id of the request. Default: nothing.
     ///
     /// The function is called for each request, before its token is read. The events are those of the layer and of all
-    /// calls by the [`Session`](crate::Session) and the manager that handlers get, also if these are completed after the
-    /// request.
+    /// calls by the [`Session`](crate::Session) and the manager that handlers extract, also if these are completed after
+    /// the request. A manager of the application's state has no context.
+    ///
+    /// `ConnectInfo` is there if axum serves with `into_make_service_with_connect_info`. With
+    /// [`TokenSource::query`](super::TokenSource::query), the URI contains the token.
     ///
     /// ```
     /// use std::net::SocketAddr;

@@ -74,7 +74,8 @@
 //! The guards, such as [`RequireScope`], refuse sessions before a handler is called.
 //!
 //! Extensions are found by their type, so layer and handler must use the same `D`. Without a layer for that `D` the
-//! response is a 500, and the log names the missing type and the one that is present ([`MissingLayer`]).
+//! response is a 500, whose [`MissingLayer`] names the missing type and the one that is present: in the log with feature
+//! `tracing`, and among the extensions of the response.
 //!
 //! # Example
 //!

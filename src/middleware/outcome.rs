@@ -108,10 +108,26 @@ pub(super) fn claims<D: Send + Sync + 'static>(
     if let Some(unverified) = extensions.get::<Unverified<D>>() {
         return Some(Err(unverified.reason().clone()));
     }
-    let (user, claims) = (extensions.get::<User<D>>()?, extensions.get()?);
-    // A layer further in, for another `D`, may have replaced the claims, but not the user.
-    let is_theirs = user.token_id() == Some(VerifiedClaims::token_id(claims));
-    is_theirs.then_some(Ok(claims))
+    let offline = extensions.get::<Offline<D>>()?;
+    Some(Ok(&offline.claims))
+}
+
+/// The claims by which guards judge the user of a layer without sessions. The extension [`VerifiedClaims`], which has no
+/// user type, may be of another layer further in.
+#[cfg(feature = "jwt")]
+struct Offline<D> {
+    claims: VerifiedClaims,
+    user_type: std::marker::PhantomData<fn() -> D>,
+}
+
+#[cfg(feature = "jwt")]
+impl<D> Clone for Offline<D> {
+    fn clone(&self) -> Self {
+        Self {
+            claims: self.claims.clone(),
+            user_type: self.user_type,
+        }
+    }
 }
 
 /// The reason why an optional layer attached no session.
@@ -133,6 +149,7 @@ pub(super) fn insert_auth_extensions<D: Send + Sync + 'static>(
     #[cfg(feature = "jwt")]
     {
         extensions.remove::<Unverified<D>>();
+        extensions.remove::<Offline<D>>();
         extensions.remove::<VerifiedClaims>();
         #[cfg(feature = "axum")]
         extensions.remove::<NoClaims>();
@@ -165,10 +182,15 @@ pub(super) fn insert_offline_auth_extensions<D: Send + Sync + 'static>(
             #[cfg(feature = "axum")]
             extensions.remove::<NoClaims>();
             extensions.insert(user);
+            extensions.insert(Offline::<D> {
+                claims: claims.clone(),
+                user_type: std::marker::PhantomData,
+            });
             extensions.insert(claims);
         }
         Err(reason) => {
             extensions.remove::<User<D>>();
+            extensions.remove::<Offline<D>>();
             extensions.remove::<VerifiedClaims>();
             #[cfg(feature = "axum")]
             extensions.insert(NoClaims(reason.clone()));

@@ -54,7 +54,7 @@ pub enum Rejection {
     MissingLayer(MissingLayer),
 }
 
-/// An extractor found no layer for its user type. `Display` names the types, for the log.
+/// An extractor or guard found no layer for its user type. `Display` names the types, for the log.
 #[derive(Clone, Debug)]
 pub struct MissingLayer(Box<Missing>);
 
@@ -286,7 +286,7 @@ impl fmt::Display for MissingLayer {
                 let wanted = wanted.unwrap_or_default();
                 write!(
                     f,
-                    "`{guard}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or set its `user_type`"
+                    "`{guard}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or give it that of the layer"
                 )
             }
             (WantedBy::Extractor(extractor), Some(wanted)) => write!(

@@ -161,7 +161,7 @@ impl<D> Session<D> {
         let (user_id, metadata) = (Arc::clone(self.user.shared_id()), self.stored_metadata());
         let manager = &self.manager;
         manager
-            .delete_session(user_id, *self.token_id(), metadata)
+            .delete_session(user_id, *self.token_id(), Some(metadata))
             .await
     }
 
@@ -186,7 +186,7 @@ impl<D> Session<D> {
         let (token, ttl) = (self.parsed(), self.manager.token_ttl(ttl)?);
         let (manager, metadata) = (&self.manager, self.stored_metadata());
         manager
-            .refresh_session(&token, metadata, ttl, Late::IsRefused)
+            .refresh_session(&token, Some(metadata), ttl, Late::IsRefused)
             .await
     }
 
@@ -217,7 +217,7 @@ impl<D> Session<D> {
         update: impl FnMut(&mut Map<String, Value>) + Send,
     ) -> Result<Option<Map<String, Value>>, Error> {
         let user_id = Arc::clone(self.user.shared_id());
-        let current = self.stored_metadata().unwrap_or_default();
+        let current = self.stored_metadata();
         let manager = &self.manager;
         manager
             .change_metadata(user_id, *self.token_id(), current, update)
@@ -232,25 +232,26 @@ impl<D> Session<D> {
     pub async fn mark_authenticated(&self) -> Result<bool, Error> {
         let (token, metadata) = (self.parsed(), self.stored_metadata());
         self.manager
-            .authenticate_again(&token, metadata, Late::IsRefused)
+            .authenticate_again(&token, Some(metadata), Late::IsRefused)
             .await
     }
 
-    /// Whether the token of the request is the current one of the session.
-    pub(super) fn has_current_token(&self) -> bool {
+    /// Whether the token of the request is the current one of the session, and not one that was
+    /// [replaced](Self::replace_token) and is in its grace.
+    pub fn has_current_token(&self) -> bool {
         self.state.is_current()
     }
 
     /// Reports that a guard refused this session.
     pub(super) fn report_refusal(&self, reason: RefusalReason) {
         let claim = (self.user.id(), Some(self.token_id()));
-        let metadata = self.state.record.metadata.as_deref();
-        self.manager.refused(Some(claim), reason, metadata);
+        let metadata = self.state.record.metadata.as_deref().unwrap_or_default();
+        self.manager.refused(Some(claim), reason, Some(metadata));
     }
 
     /// The metadata as the store has them.
-    fn stored_metadata(&self) -> Option<Bytes> {
-        self.state.record.metadata.clone()
+    fn stored_metadata(&self) -> Bytes {
+        self.state.record.metadata.clone().unwrap_or_default()
     }
 
     fn parsed(&self) -> ParsedToken {

@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             get(async move || ([(CONTENT_TYPE, "application/jwk-set+json")], keys)),
         );
 
-    // A real service fetches the keys regularly.
+    // A real service fetches them at its start: a verifier keeps its keys.
     let verifier = JwtVerifier::from_jwk_set(&jwk_set)?
         .issuer("https://login.example.org")
         .audience("shop")

@@ -192,7 +192,7 @@ impl RequireSession {
         }
     }
 
-    /// Sets the `D` of the [`Session<D>`](Session)s of the layer around this one.
+    /// Sets the `D` of the layer around this one: that of its [`Session<D>`](Session)s.
     pub fn user_type<D: Send + Sync + 'static>(mut self) -> Self {
         self.find = find::<D>;
         self
@@ -220,7 +220,7 @@ impl RequireScope {
         })
     }
 
-    /// Sets the `D` of the [`Session<D>`](Session)s of the layer around this one.
+    /// Sets the `D` of the layer around this one: that of its [`Session<D>`](Session)s.
     pub fn user_type<D: Send + Sync + 'static>(mut self) -> Self {
         self.find = find::<D>;
         self
@@ -237,7 +237,7 @@ impl RequireRecentAuthentication {
         }
     }
 
-    /// Sets the `D` of the [`Session<D>`](Session)s of the layer around this one.
+    /// Sets the `D` of the layer around this one: that of its [`Session<D>`](Session)s.
     pub fn user_type<D: Send + Sync + 'static>(mut self) -> Self {
         self.find = find::<D>;
         self
@@ -254,6 +254,33 @@ impl RequirePredicate {
             match predicate(session) {
                 true => Ok(()),
                 false => Err(session.refuse(RefusalReason::Forbidden, Rejection::Forbidden)),
+            }
+        };
+        Self {
+            check: Arc::new(check),
+        }
+    }
+
+    /// Asks for verified claims for which this predicate holds, under a [`JwtLayer`](crate::middleware::JwtLayer) with
+    /// the default user type: for services without a store.
+    ///
+    /// ```
+    /// use tower_bearer_session::{jwt::VerifiedClaims, middleware::RequirePredicate};
+    ///
+    /// let of_acme = RequirePredicate::for_claims(|claims: &VerifiedClaims| {
+    ///     claims.other().get("tenant").is_some_and(|tenant| tenant == "acme")
+    /// });
+    /// # let _ = of_acme;
+    /// ```
+    #[cfg(feature = "jwt")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "jwt")))]
+    pub fn for_claims(predicate: impl Fn(&VerifiedClaims) -> bool + Send + Sync + 'static) -> Self {
+        let check = move |extensions: &Extensions| {
+            let claims = outcome::claims::<Value>(extensions);
+            let missing = || outcome::missing_layer::<Value>(WantedBy::Guard("RequirePredicate"));
+            match predicate(claims.unwrap_or_else(|| Err(missing()))?) {
+                true => Ok(()),
+                false => Err(Rejection::Forbidden),
             }
         };
         Self {

@@ -1,15 +1,21 @@
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, header::WWW_AUTHENTICATE,
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{CACHE_CONTROL, WWW_AUTHENTICATE},
     server::conn::http1,
 };
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use serde_json::Value;
-use tower::{Layer, service_fn};
-use tower_bearer_session::{MemoryStore, Session, SessionLayer, TokenManager, User};
+use tokio::time::sleep;
+use tower::{Layer, Service, service_fn};
+use tower_bearer_session::{
+    MemoryStore, Session, SessionLayer, TokenManager, TokenOptions, User,
+    middleware::{RequirePredicate, RequireRecentAuthentication, RequireScope},
+};
 
 use super::{Profile, Server, builder};
 
@@ -61,6 +67,60 @@ async fn concurrent_requests_keep_their_users_apart() {
     }
 }
 
+/// Guards need no axum either: a missing scope, an old login and a predicate are refused like elsewhere.
+#[tokio::test]
+async fn guards_refuse_sessions() {
+    let manager = builder(MemoryStore::new()).build().unwrap();
+    let layer = SessionLayer::new(manager.clone());
+    let scope = RequireScope::new("orders").unwrap();
+    let scope = scope.user_type::<Profile>();
+    let recent = RequireRecentAuthentication::new(Duration::ZERO).user_type::<Profile>();
+    let predicate = RequirePredicate::new(|session: &Session<Profile>| session.user().id() == "bo");
+    let answer = service_fn(async |_: Request<Incoming>| {
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    });
+    let scope = serve_with(layer.clone().layer(scope.layer(answer))).await;
+    let recent = serve_with(layer.clone().layer(recent.layer(answer))).await;
+    let predicate = serve_with(layer.layer(predicate.layer(answer))).await;
+    let options = TokenOptions::new().scopes(["orders"]);
+    let al = manager.set_token("al", None).await.unwrap();
+    let bo = manager.set_token_with("bo", options).await.unwrap().token;
+    // So that the login is older than nothing at all.
+    sleep(Duration::from_millis(5)).await;
+    for (server, status, error, bo_status) in [
+        (&scope, 403, Some(r#"error="insufficient_scope""#), 200),
+        (
+            &recent,
+            401,
+            Some(r#"error="insufficient_user_authentication""#),
+            401,
+        ),
+        (&predicate, 403, None, 200),
+    ] {
+        let refused = server
+            .client()
+            .with_token(al.expose_secret())
+            .get("/")
+            .await;
+        assert_eq!(refused.status(), status);
+        let challenge = refused.headers().get(WWW_AUTHENTICATE);
+        let challenge = challenge.map(|value| value.to_str().unwrap());
+        match error {
+            Some(error) => assert!(challenge.unwrap().contains(error), "{challenge:?}"),
+            None => assert_eq!(challenge, None),
+        }
+        assert_eq!(refused.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(refused.text().await.unwrap(), "");
+        let answered = server
+            .client()
+            .with_token(bo.expose_secret())
+            .get("/")
+            .await;
+        assert_eq!(answered.status(), bo_status);
+        assert_eq!(server.client().get("/").await.status(), 401);
+    }
+}
+
 async fn server(configure: impl FnOnce(SessionLayer<Profile>) -> SessionLayer<Profile>) -> Server {
     let manager = builder(MemoryStore::new()).build();
     let manager = manager.expect("a valid configuration");
@@ -69,7 +129,17 @@ async fn server(configure: impl FnOnce(SessionLayer<Profile>) -> SessionLayer<Pr
 
 /// Serves with hyper alone.
 async fn serve(layer: SessionLayer<Profile>, manager: TokenManager<Profile>) -> Server {
-    let service = layer.layer(service_fn(move |request| answer(manager.clone(), request)));
+    serve_with(layer.layer(service_fn(move |request| answer(manager.clone(), request)))).await
+}
+
+async fn serve_with<S>(service: S) -> Server
+where
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
+{
     Server::start(async move |listener| {
         loop {
             let (stream, _) = listener.accept().await.expect("a connection");

@@ -258,3 +258,32 @@ async fn a_login_whose_hook_panics_is_undone() {
     })
     .await;
 }
+
+/// A hook that panics at failures does not keep an undo from its further attempts.
+#[tokio::test(start_paused = true)]
+async fn an_undo_outlives_a_hook_that_panics() {
+    let (faults, store) = (Faults::new(), MemoryStore::new());
+    let manager: TokenManager = TokenManager::builder(faults.wrap(store.clone()))
+        .on_event(|event| {
+            let failed = matches!(
+                event.kind(),
+                EventKind::Failed {
+                    operation: "delete",
+                    ..
+                }
+            );
+            assert!(!failed, "as it was told");
+        })
+        .build()
+        .unwrap();
+    faults
+        .on(Operation::Create)
+        .lose_next_replies(1, ErrorKind::Timeout);
+    faults
+        .on(Operation::Delete)
+        .fail_next(2, ErrorKind::Unavailable);
+    manager.set_token("al", HOUR).await.unwrap_err();
+    assert_eq!(manager.list_user_tokens("al").await.unwrap().len(), 1);
+    sleep(HOUR / 2).await;
+    assert!(manager.list_user_tokens("al").await.unwrap().is_empty());
+}

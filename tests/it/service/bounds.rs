@@ -5,9 +5,10 @@ use http::{Request, Response, StatusCode};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    Error, ErrorKind, Event, IssuedToken, MemoryStore, OnFull, RedisStore, RedisStoreBuilder,
-    RefreshedUsers, RefusalReason, Rejection, ReplaceOptions, Replacement, Scopes, Session,
-    SessionLayer, Token, TokenId, TokenInfo, TokenManager, TokenManagerBuilder, TokenOptions, User,
+    Error, ErrorKind, Event, EventKind, IssuedToken, MemoryStore, OnFull, RedisStore,
+    RedisStoreBuilder, RefreshedUsers, RefusalReason, Rejection, ReplaceOptions, Replacement,
+    Scopes, Session, SessionLayer, Token, TokenId, TokenInfo, TokenManager, TokenManagerBuilder,
+    TokenOptions, User,
     middleware::{
         Guard, PlainResponse, ProblemJson, RequestHead, RequirePredicate,
         RequireRecentAuthentication, RequireScope, RequireSession, ResponseFuture, Revoked,
@@ -43,7 +44,8 @@ fn public_types_are_send_sync_unpin_and_debug() {
     holds::<RefreshedUsers>();
     holds::<(Checked, Created, NewSession, SessionLimit, SessionRecord)>();
     holds::<PutMode<'_>>();
-    holds::<(Event<'_>, RefusalReason, PlainResponse, ProblemJson)>();
+    holds::<(Event<'_>, EventKind<'_>)>();
+    holds::<(RefusalReason, PlainResponse, ProblemJson)>();
     holds::<(TokenSource, RequestHead<'_>)>();
     holds::<Revoked>();
     holds::<(
