@@ -164,15 +164,6 @@ impl Drop for Done {
 }
 
 impl<D> TokenManager<D> {
-    /// The store and the listener for events with the context of this handle.
-    pub(super) fn sessions(&self) -> Sessions {
-        let Sessions { store, listener } = &self.inner.sessions;
-        Sessions {
-            store: Arc::clone(store),
-            listener: listener.with_context(self.context.clone()),
-        }
-    }
-
     /// Ends a session of a user, whose metadata may be known.
     pub(crate) async fn delete_session(
         &self,

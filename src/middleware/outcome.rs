@@ -91,10 +91,10 @@ impl<D> fmt::Debug for Unverified<D> {
 pub(super) struct NoClaims(pub(super) Rejection);
 
 /// The session of a request, or the reason why the layer attached none.
-pub(super) fn session<'a, D: Send + Sync + 'static>(
-    extensions: &'a Extensions,
+pub(super) fn session<D: Send + Sync + 'static>(
+    extensions: &Extensions,
     wanted_by: WantedBy,
-) -> Result<&'a Session<D>, Rejection> {
+) -> Result<&Session<D>, Rejection> {
     let session = extensions.get::<Session<D>>();
     session.ok_or_else(|| reason::<D>(extensions).unwrap_or_else(|| missing_layer::<D>(wanted_by)))
 }

@@ -71,6 +71,7 @@ struct Missing {
 /// What looks for the extensions of a layer, with its name.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WantedBy {
+    #[cfg(feature = "axum")]
     Extractor(&'static str),
     Guard(&'static str),
 }
@@ -289,10 +290,12 @@ impl fmt::Display for MissingLayer {
                     "`{guard}` found no `Session<{wanted}>`: put a layer with the user type `{wanted}` around it, or give it that of the layer"
                 )
             }
+            #[cfg(feature = "axum")]
             (WantedBy::Extractor(extractor), Some(wanted)) => write!(
                 f,
                 "the request has no `{extractor}<{wanted}>`: put a layer with the user type `{wanted}` on the route"
             ),
+            #[cfg(feature = "axum")]
             (WantedBy::Extractor(extractor), None) => write!(
                 f,
                 "the request has no `{extractor}`: put a `JwtLayer` on the route"
