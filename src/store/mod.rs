@@ -28,7 +28,10 @@ pub(crate) use self::erased::{BoxFuture, ErasedStore, Lookup};
 pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
+pub use self::redis::{
+    NearCache, NearCacheHealth, RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder,
+    RedisTopology,
+};
 pub use self::{
     intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,

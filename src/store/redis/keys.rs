@@ -46,10 +46,18 @@ impl Keys {
 
     /// The user with this hash of sessions; `None` if it is the key of no user.
     pub(super) fn user_of(&self, key: &[u8]) -> Option<String> {
-        let tag = std::str::from_utf8(key).ok()?;
-        let tag = tag.strip_prefix(&*self.token_prefix)?.strip_prefix(":{")?;
-        let user_id = unescape(tag.strip_suffix('}')?)?;
-        check_user_id(&user_id).ok().map(|()| user_id)
+        user_of(&self.token_prefix, key)
+    }
+
+    /// The user whose key this is, that of the sessions or that of the cached value.
+    pub(super) fn owner_of(&self, key: &[u8]) -> Option<String> {
+        self.user_of(key)
+            .or_else(|| user_of(&self.user_prefix, key))
+    }
+
+    /// What the keys of all users begin with, and hardly any others; neither begins with the other.
+    pub(super) fn beginnings(&self) -> [String; 2] {
+        [&self.token_prefix, &self.user_prefix].map(|prefix| format!("{prefix}:{{"))
     }
 
     /// The string of the user's cached value.
@@ -88,6 +96,13 @@ fn key(prefix: &str, user_id: &str) -> String {
     key.push_str(rest);
     key.push('}');
     key
+}
+
+fn user_of(prefix: &str, key: &[u8]) -> Option<String> {
+    let tag = std::str::from_utf8(key).ok()?;
+    let tag = tag.strip_prefix(prefix)?.strip_prefix(":{")?;
+    let user_id = unescape(tag.strip_suffix('}')?)?;
+    check_user_id(&user_id).ok().map(|()| user_id)
 }
 
 /// The user id in a hash tag; `None` if it is not the hash tag of a user id.
@@ -180,6 +195,20 @@ mod tests {
             assert_eq!(keys.user_of(key.as_bytes()), None, "{key}");
         }
         assert_eq!(keys.user_of(b"t:v*:{\xFF}"), None);
+    }
+
+    #[test]
+    fn either_key_tells_its_owner() {
+        let keys = Keys::new("t".into(), "u:v".into()).unwrap();
+        for user_id in ["alice", "}x{%", "漢字 🦀"] {
+            for key in [keys.sessions(user_id), keys.user(user_id)] {
+                assert_eq!(keys.owner_of(key.as_bytes()).as_deref(), Some(user_id));
+                let mut beginnings = keys.beginnings().into_iter();
+                assert!(beginnings.any(|beginning| key.starts_with(&beginning)));
+            }
+        }
+        assert_eq!(keys.owner_of(keys.probe().as_bytes()), None);
+        assert_eq!(keys.owner_of(b"v:{alice}"), None);
     }
 
     #[test]

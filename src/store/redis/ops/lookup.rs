@@ -26,6 +26,7 @@ use crate::{
     Error, TokenId,
     store::redis::{
         conn::link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
+        near::lease::Lease,
         wire::{Reply, Time, clock::micros, unexpected_reply},
     },
 };
@@ -49,6 +50,19 @@ pub(crate) struct LookupReply {
     now: Time,
     session: Value,
     user: Value,
+    /// As in [`Found`].
+    lease: Option<Arc<Lease>>,
+}
+
+/// What a lookup has found.
+pub(crate) struct Found {
+    pub(crate) now: Time,
+    /// The record of the session.
+    pub(crate) session: Reply,
+    /// The cached value of the user.
+    pub(crate) user: Reply,
+    /// The lease of the connection on which all was read, if there is a near-cache.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// A link for lookups, and the batch that is sent next.
@@ -162,7 +176,7 @@ impl LookupReply {
 
     /// Reads a reply that was assembled from those of two nodes: its time may be that of either node.
     pub(crate) fn of_two_nodes(answer: Answer) -> Result<Self, Failure> {
-        let mut found = Self::read_all(answer.values, 1)?;
+        let mut found = Self::read_all(answer.values, 1, None)?;
         found
             .next()
             .ok_or_else(|| Failure::Down(unexpected_reply("check")))
@@ -170,14 +184,19 @@ impl LookupReply {
 
     /// Reads the replies to this number of lookups, in their order.
     fn all_of(answer: Answer, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
-        let mut found = Self::read_all(answer.values, lookups)?.peekable();
+        let lease = answer.live.lease().cloned();
+        let mut found = Self::read_all(answer.values, lookups, lease)?.peekable();
         if let Some(first) = found.peek() {
             answer.live.connected.clock.note(micros(first.now));
         }
         Ok(found)
     }
 
-    fn read_all(values: Vec<Value>, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
+    fn read_all(
+        values: Vec<Value>,
+        lookups: usize,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<impl Iterator<Item = Self>, Failure> {
         // No lookup may get the reply to another one.
         if values.len() != 1 + 2 * lookups {
             return Err(Failure::Down(unexpected_reply("check")));
@@ -188,7 +207,13 @@ impl LookupReply {
         let now = now.map_err(Failure::Redis)?;
         Ok(iter::from_fn(move || {
             let (session, user) = (values.next()?, values.next()?);
-            Some(Self { now, session, user })
+            let lease = lease.clone();
+            Some(Self {
+                now,
+                session,
+                user,
+                lease,
+            })
         }))
     }
 
@@ -210,12 +235,17 @@ impl LookupReply {
         vec![Value::Array(now.to_vec()), self.session, self.user]
     }
 
-    /// The time, the record of the session and the cached value of the user.
-    pub(crate) fn read(self) -> Result<(Time, Reply, Reply), Failure> {
+    /// Reads the replies. Fails with the first error among them.
+    pub(crate) fn read(self) -> Result<Found, Failure> {
         let read = |value: Value| Ok(redis::from_redis_value(value.extract_error()?)?);
         let session = read(self.session).map_err(Failure::Redis)?;
         let user = read(self.user).map_err(Failure::Redis)?;
-        Ok((self.now, session, user))
+        Ok(Found {
+            now: self.now,
+            session,
+            user,
+            lease: self.lease,
+        })
     }
 }
 

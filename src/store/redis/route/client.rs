@@ -23,12 +23,11 @@ use crate::{
             keys::Keys,
             ops::{
                 confirm::Confirm,
-                lookup::{LookupKeys, LookupReply},
+                lookup::{Found, LookupKeys, LookupReply},
                 scan::{KeyPage, ScanPosition},
                 write::{Request, Write},
             },
             wire::{
-                Reply, Time,
                 fault::Fault,
                 script::{self, By, ScriptCall},
             },
@@ -70,10 +69,7 @@ impl Client {
     }
 
     /// Looks up a session and its user in one round trip.
-    pub(crate) async fn look_up(
-        &self,
-        keys: &LookupKeys<'_>,
-    ) -> Result<(Time, Reply, Reply), Error> {
+    pub(crate) async fn look_up(&self, keys: &LookupKeys<'_>) -> Result<Found, Error> {
         let deadline = self.deadline();
         let found = match &self.0.servers {
             Servers::One(node) => node.lookups.look_up(deadline, keys).await,
@@ -237,7 +233,8 @@ impl Client {
             Servers::One(node) => node.health().into_iter().collect(),
             Servers::Cluster(cluster) => cluster.health(),
         };
-        self.0.config.status.report(primaries)
+        let near = self.0.config.near.as_ref().map(|near| near.health());
+        self.0.config.status.report(primaries, near)
     }
 
     /// The time limit of an operation that reads or ends all sessions of a user, page by page.
