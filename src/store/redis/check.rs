@@ -4,7 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{RedisStore, near::Near, ops::lookup::LookupKeys, record, wire::Time};
+use super::{
+    RedisStore,
+    near::{Entry, Near},
+    ops::lookup::LookupKeys,
+    record,
+    wire::Time,
+};
 use crate::{Error, TokenId, store::Checked};
 
 /// A write for a user. When it is dropped, the near-cache forgets what it knows of the user: a check that begins after
@@ -36,8 +42,10 @@ impl RedisStore {
             Some(session) if session.is_opaque => Err(Error::newer_session()),
             Some(session) => {
                 let checked = Checked::new(now, session, found.user.map(Bytes::from));
-                if let (Some((near, ticket)), Some(lease)) = (near, &found.lease) {
-                    near.finish(ticket, lease, user_id, token_id, &checked, record_len);
+                if let (Some((near, ticket)), Some(keep)) = (near, found.keep) {
+                    let slot = self.client.slot(keys.sessions);
+                    let entry = Entry::new(&checked, keep.user_ttl, keep.lease, slot);
+                    near.finish(ticket, user_id, token_id, entry, record_len);
                 }
                 Ok(Some(checked))
             }
@@ -48,7 +56,9 @@ impl RedisStore {
     /// What the near-cache knows of a live session.
     pub(super) fn hit(&self, user_id: &str, token_id: &TokenId) -> Option<Checked> {
         let near = self.near.as_deref()?;
-        near.hit(user_id, token_id, |_| true)
+        near.hit(user_id, token_id, |lease, slot| {
+            self.client.is_current(lease, slot)
+        })
     }
 
     /// Begins a write for a user.

@@ -70,10 +70,15 @@ impl Keys {
         self.user("")
     }
 
-    /// A key that no user has and that `wanted` accepts: the keys of users end with a brace.
+    /// The `n`th one of many keys that no user has: the keys of users end with a brace.
+    pub(super) fn nth_probe(&self, n: u32) -> String {
+        format!("{}:{{{n}}}:", self.user_prefix)
+    }
+
+    /// A key that no user has and that `wanted` accepts.
     pub(super) fn unused_key(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         // A cluster has 16,384 slots, and a node at least one of them.
-        let keys = (0..1_000_000).map(|number| format!("{}:{{{number}}}:", self.user_prefix));
+        let keys = (0..1_000_000).map(|n| self.nth_probe(n));
         keys.into_iter().find(|key| wanted(key))
     }
 }

@@ -65,9 +65,6 @@ impl RedisStoreBuilder {
         let keys = Keys::new(self.token_key_prefix.clone(), self.user_key_prefix.clone())?;
         if let Some(near) = &self.near {
             near.validate()?;
-            if matches!(target.deployment, Deployment::Cluster) {
-                return Err(config_error("there is no near-cache for a cluster yet"));
-            }
         }
         let near = self
             .near

@@ -12,8 +12,8 @@ use super::{link_config::LinkConfig, reports::Reporter};
 use crate::{
     Error, ErrorKind,
     store::redis::{
-        near::tracking::{NotRenewed, Tracking},
-        wire::address::Address,
+        near::tracking::{NotRenewed, Probes, Tracking},
+        wire::{address::Address, fault::Fault},
     },
 };
 
@@ -45,22 +45,25 @@ impl Beating {
     /// Sends heartbeats. Returns `true` if the server announces no changes any more, and `false` if the connection is
     /// lost, which the connection itself reports.
     async fn until_over(mut self) -> bool {
+        let mut probes = Probes::new();
         let mut is_in_trouble = false;
         loop {
             let next = Instant::now() + self.tracking.interval();
             let sent = self.tracking.now();
-            let commands = self.tracking.heartbeat(&self.config.probe);
+            let commands = self.tracking.heartbeat(&probes);
             let replies = self
                 .connection
                 .send_packed_commands(&commands, 0, commands.len());
             let Ok(replies) = replies.await else {
                 return false;
             };
-            match self.tracking.renew(sent, replies) {
+            match self.tracking.renew(sent, replies, &mut probes) {
                 Ok(()) => is_in_trouble = false,
                 // It may pass: the server is loading its data, say. Until then the lease is not renewed.
                 Err(NotRenewed::Error(error)) => {
-                    if !mem::replace(&mut is_in_trouble, true) {
+                    // The node of a cluster holds other keys.
+                    let is_trouble = !Fault::of(&error).is_of_another_node();
+                    if is_trouble && !mem::replace(&mut is_in_trouble, true) {
                         let error = self.config.errors.convert_at(&self.address, &error);
                         self.config.status.note(&error);
                     }

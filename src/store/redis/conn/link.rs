@@ -18,7 +18,10 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    store::redis::{near::Near, wire::fault::Fault},
+    store::redis::{
+        near::{Near, lease::Lease},
+        wire::fault::Fault,
+    },
 };
 
 /// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
@@ -219,6 +222,14 @@ impl Link {
         match &*self.state.borrow() {
             State::Up(live) if !live.is_lost() => Some(Arc::clone(live)),
             State::Up(_) | State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    /// Whether this lease is that of the connection in use.
+    pub(crate) fn is_lease(&self, lease: &Arc<Lease>) -> bool {
+        match &*self.state.borrow() {
+            State::Up(live) => live.lease().is_some_and(|held| Arc::ptr_eq(held, lease)),
+            State::Connecting | State::Down(_) => false,
         }
     }
 

@@ -47,10 +47,16 @@ impl Lease {
     /// Renews the lease, after the reply to a keyed read: it ends `max_staleness` after the read was sent. `time` is what
     /// the server's clock showed in between. A lease that has [ended](Self::end) stays so.
     pub(crate) fn renew(&self, sent: u64, answered: u64, time: u64, max_staleness: Duration) {
-        self.latest
-            .store(time as i64 - sent as i64, Ordering::Relaxed);
-        self.earliest
-            .store(time as i64 - answered as i64, Ordering::Relaxed);
+        let latest = time as i64 - sent as i64;
+        let earliest = time as i64 - answered as i64;
+        // The higher one of two lower bounds is the better, unless the server's clock was set back in between.
+        let last = self.earliest.load(Ordering::Relaxed);
+        let earliest = match last <= latest {
+            true => earliest.max(last),
+            false => earliest,
+        };
+        self.latest.store(latest, Ordering::Relaxed);
+        self.earliest.store(earliest, Ordering::Relaxed);
         let end = sent.saturating_add(max_staleness.as_micros() as u64);
         let later = |until: u64| (until != ENDED).then_some(until.max(end));
         // Fails for a lease that has ended.
@@ -153,5 +159,16 @@ mod tests {
         let time = lease.at(1_250);
         let (earliest, latest) = (9_000_050, 9_000_250);
         assert_eq!(time, Some(ServerTime { earliest, latest }));
+    }
+
+    #[test]
+    fn a_slow_reply_does_not_turn_the_time_back_and_a_clock_that_is_set_back_does() {
+        let lease = Lease::new();
+        let earliest = |now| lease.at(now).map(|time| time.earliest);
+        lease.renew(1_000, 1_010, 9_000_000, STALENESS);
+        lease.renew(1_100, 1_200, 9_000_110, STALENESS);
+        assert_eq!(earliest(1_200), Some(9_000_190));
+        lease.renew(1_200, 1_210, 8_000_000, STALENESS);
+        assert_eq!(earliest(1_210), Some(8_000_000));
     }
 }

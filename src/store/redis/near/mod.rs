@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use self::{health::NearCacheHealth, settings::NearCache};
@@ -41,11 +42,13 @@ pub(crate) struct Near {
 }
 
 /// What a lookup has found.
-struct Entry {
+pub(crate) struct Entry {
     /// The lease of the connection on which it was found.
     lease: Arc<Lease>,
-    /// When the verdict on the session changes by itself: when it or the grace of a replaced token ends, by the server's
-    /// clock, in microseconds since the Unix epoch.
+    /// The slot of the user, in a cluster.
+    slot: Option<u16>,
+    /// When a lookup finds something else for the first time although nothing was written: when the session, the grace
+    /// of a replaced token or the user's value ends, by the server's clock, in microseconds since the Unix epoch.
     ends: u64,
     checked: Checked,
 }
@@ -65,45 +68,32 @@ impl Near {
         self.table.begin(user_id)
     }
 
-    /// Keeps what a lookup has found on the connection with this lease. `record_len` is the size of the record that
-    /// `checked` was read from.
+    /// Keeps what a lookup has found, in a record of so many bytes and the user's value.
     pub(crate) fn finish(
         &self,
         ticket: Ticket,
-        lease: &Arc<Lease>,
         user_id: &str,
         token_id: &TokenId,
-        checked: &Checked,
+        entry: Entry,
         record_len: usize,
     ) {
-        if lease.has_ended() {
-            return;
+        if !entry.lease.has_ended() {
+            let bytes = record_len + entry.bytes();
+            self.table.finish(ticket, user_id, *token_id, entry, bytes);
         }
-        let rotation = checked.session.rotation.as_deref();
-        let rotation = rotation.map_or(0, |rotation| {
-            size_of_val(rotation) + size_of_val(&*rotation.replaced)
-        });
-        let user = checked.user.as_ref().map_or(0, bytes::Bytes::len);
-        let entry = Entry {
-            lease: Arc::clone(lease),
-            ends: micros(next_end(&checked.session, checked.now)),
-            checked: checked.clone(),
-        };
-        let bytes = rotation + user + record_len;
-        self.table.finish(ticket, user_id, *token_id, entry, bytes);
     }
 
-    /// What a lookup found, if it is still valid. `is_served_by` tells whether a lookup would go to the server of this
-    /// lease.
+    /// What a lookup found, if it is still valid. `is_current` tells whether another lookup would be sent on the
+    /// connection with this lease, for this slot.
     pub(crate) fn hit(
         &self,
         user_id: &str,
         token_id: &TokenId,
-        is_served_by: impl FnOnce(&Arc<Lease>) -> bool,
+        is_current: impl FnOnce(&Arc<Lease>, Option<u16>) -> bool,
     ) -> Option<Checked> {
         self.table.hit(user_id, token_id, |entry| {
             let time = entry.lease.at(self.now())?;
-            (time.latest < entry.ends && is_served_by(&entry.lease)).then(|| Checked {
+            (time.latest < entry.ends && is_current(&entry.lease, entry.slot)).then(|| Checked {
                 now: entry.checked.now.max(system_time(time.earliest)),
                 ..entry.checked.clone()
             })
@@ -131,6 +121,11 @@ impl Near {
         self.table.health()
     }
 
+    /// The `n`th one of keys that no user has, and that are in all slots of a cluster.
+    pub(crate) fn probe(&self, n: u32) -> String {
+        self.keys.nth_probe(n)
+    }
+
     /// The beginnings of the keys whose changes matter.
     pub(crate) fn prefixes(&self) -> [String; 2] {
         self.keys.beginnings()
@@ -140,6 +135,34 @@ impl Near {
     pub(crate) fn now(&self) -> u64 {
         // No lease that has not begun holds at the very beginning.
         1 + self.started.elapsed().as_micros() as u64
+    }
+}
+
+impl Entry {
+    /// What was found in this slot on the connection with this lease. The user's value lives so long.
+    pub(crate) fn new(
+        checked: &Checked,
+        user_ttl: Option<Duration>,
+        lease: Arc<Lease>,
+        slot: Option<u16>,
+    ) -> Self {
+        let user_ends = user_ttl.map(|ttl| checked.now + ttl);
+        let ends = next_end(&checked.session, checked.now);
+        Self {
+            lease,
+            slot,
+            ends: micros(user_ends.map_or(ends, |user| user.min(ends))),
+            checked: checked.clone(),
+        }
+    }
+
+    /// The size of what it refers to, but for the record.
+    fn bytes(&self) -> usize {
+        let rotation = self.checked.session.rotation.as_deref();
+        let rotation = rotation.map_or(0, |rotation| {
+            size_of_val(rotation) + size_of_val(&*rotation.replaced)
+        });
+        rotation + self.checked.user.as_ref().map_or(0, Bytes::len)
     }
 }
 

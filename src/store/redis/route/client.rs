@@ -6,7 +6,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, map::slot_of},
     node::{Lane, Node},
 };
 use crate::{
@@ -21,9 +21,11 @@ use crate::{
                 live::Live,
             },
             keys::Keys,
+            near::lease::Lease,
             ops::{
                 confirm::Confirm,
-                lookup::{Found, LookupKeys, LookupReply},
+                lookup::LookupKeys,
+                reply::{Found, LookupReply},
                 scan::{KeyPage, ScanPosition},
                 write::{Request, Write},
             },
@@ -220,6 +222,21 @@ impl Client {
                 let keys = own_key.chain(cluster.keys_at(address, prefix));
                 node.confirmer().confirm(wanted, live, keys).await
             }
+        }
+    }
+
+    /// The slot of a key; `None` without a cluster.
+    pub(crate) fn slot(&self, key: &str) -> Option<u16> {
+        self.is_cluster().then(|| slot_of(key))
+    }
+
+    /// Whether a lookup for this slot would be sent on the connection with this lease.
+    pub(crate) fn is_current(&self, lease: &Arc<Lease>, slot: Option<u16>) -> bool {
+        match (&self.0.servers, slot) {
+            // The lease of a connection ends when it is replaced.
+            (Servers::One(_), _) => true,
+            (Servers::Cluster(cluster), Some(slot)) => cluster.is_current(lease, slot),
+            (Servers::Cluster(_), None) => false,
         }
     }
 
