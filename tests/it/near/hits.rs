@@ -47,8 +47,9 @@ async fn without_a_near_cache_nothing_is_asked_or_known(backend: &impl Server) {
     let (commands, store) = commands_of(server, backend.store()).await;
     let tracking = commands.keys().filter(|name| name.starts_with("client|"));
     assert_eq!(tracking.count(), 0, "{commands:?}");
-    log_in(&store, "al", &token_id(1)).await;
-    let check = store.check("al", &token_id(1));
+    let id = token_id(1);
+    log_in(&store, "al", &id).await;
+    let check = store.check("al", &id);
     let (commands, checked) = commands_of(server, check).await;
     assert!(checked.unwrap().is_some());
     let lookup = ["get", "hget", "time"].map(|name| (name.to_owned(), 1));
@@ -180,21 +181,21 @@ async fn checks_at_the_same_time_are_all_kept(backend: &impl Server) {
     let store = near_store(backend.server(), lasting()).await;
     let user = |n: usize| format!("user {n}");
     for n in 0..MANY {
-        log_in(&store, &user(n), &token_id(1)).await;
+        log_in(&store, &user(n), &token_id(n as u128)).await;
         if n % 2 == 0 {
             let (user, mode) = (user(n), PutMode::Replace);
             let put = store.put_user(&user, user.as_bytes(), HOUR, mode);
             assert!(put.await.unwrap());
         }
     }
-    warm(&store, &user(0), &token_id(1)).await;
+    warm(&store, &user(0), &token_id(0)).await;
     at_once(MANY, |n| {
         let store = store.clone();
-        async move { store.check(&user(n), &token_id(1)).await.unwrap().unwrap() }
+        async move { store.check(&user(n), &token_id(n as u128)).await.unwrap().unwrap() }
     })
     .await;
     for n in 0..MANY {
-        let hit = store.check_now(&user(n), &token_id(1));
+        let hit = store.check_now(&user(n), &token_id(n as u128));
         let hit = hit
             .unwrap_or_else(|| panic!("no hit for {n}"))
             .unwrap()
