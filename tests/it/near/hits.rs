@@ -191,7 +191,13 @@ async fn checks_at_the_same_time_are_all_kept(backend: &impl Server) {
     warm(&store, &user(0), &token_id(0)).await;
     at_once(MANY, |n| {
         let store = store.clone();
-        async move { store.check(&user(n), &token_id(n as u128)).await.unwrap().unwrap() }
+        async move {
+            store
+                .check(&user(n), &token_id(n as u128))
+                .await
+                .unwrap()
+                .unwrap()
+        }
     })
     .await;
     for n in 0..MANY {

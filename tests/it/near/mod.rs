@@ -4,6 +4,7 @@ mod expiry;
 mod faults;
 mod hits;
 mod rights;
+mod topologies;
 
 use std::time::Duration;
 
