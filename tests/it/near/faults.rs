@@ -22,7 +22,7 @@ struct Scene {
 const MAX_STALENESS: Duration = Duration::from_millis(300);
 
 /// `CLIENT REPLY SKIP`, so that there is no reply to the next command: `CLIENT TRACKING OFF`.
-const TRACKING_OFF: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n\
+pub(super) const TRACKING_OFF: &[u8] = b"*3\r\n$6\r\nCLIENT\r\n$5\r\nREPLY\r\n$4\r\nSKIP\r\n\
     *3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n";
 
 impl Scene {

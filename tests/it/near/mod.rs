@@ -2,6 +2,7 @@
 
 mod expiry;
 mod faults;
+mod history;
 mod hits;
 mod rights;
 mod topologies;
