@@ -1,5 +1,6 @@
 //! The near-cache of a [`RedisStore`]: what it saves, and how long it may be wrong.
 
+mod allocations;
 mod expiry;
 mod faults;
 mod history;

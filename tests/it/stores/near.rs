@@ -23,7 +23,7 @@ pub(crate) struct NearPerKey(RedisServer);
 
 /// A store that answers a check by its near-cache if that has an answer.
 ///
-/// So that an answer is not older than the check, a read comes before: when it is answered, everything has been
+/// So that an answer is not older than the check, another one comes before: when that is answered, everything has been
 /// announced on the connection that was acknowledged before. The rules of stores hold without exception then.
 #[derive(Clone, Debug)]
 pub(crate) struct HitsFirst(RedisStore);
@@ -74,7 +74,7 @@ impl SessionStore for HitsFirst {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        self.0.get_user("nobody").await?;
+        self.0.check("nobody", token_id).await?;
         match self.0.check_now(user_id, token_id) {
             Some(checked) => checked,
             None => self.0.check(user_id, token_id).await,

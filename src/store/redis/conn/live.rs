@@ -143,6 +143,14 @@ impl Live {
         }
     }
 
+    /// Notes the time in a reply that has just arrived, in microseconds.
+    pub(crate) fn note_time(&self, time: u64) {
+        self.connected.clock.note(time);
+        if let Some(tracking) = self.reporter.tracking() {
+            tracking.note_time(time);
+        }
+    }
+
     /// Records a reply of the server.
     pub(crate) fn record_reply(&self) {
         self.reporter.record_reply();

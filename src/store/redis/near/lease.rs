@@ -48,21 +48,24 @@ impl Lease {
     /// the server's clock showed in between. A lease that has [ended](Self::end) stays so.
     pub(crate) fn renew(&self, sent: u64, answered: u64, time: u64, max_staleness: Duration) {
         let latest = time as i64 - sent as i64;
-        let earliest = time as i64 - answered as i64;
-        // The higher one of two lower bounds is the better, unless the server's clock was set back in between.
-        let last = self.earliest.load(Ordering::Relaxed);
-        let earliest = match last <= latest {
-            true => earliest.max(last),
-            false => earliest,
-        };
         self.latest.store(latest, Ordering::Relaxed);
-        self.earliest.store(earliest, Ordering::Relaxed);
+        // Unless the server's clock was set back, the higher one of two lower bounds is the better.
+        if self.earliest.load(Ordering::Relaxed) > latest {
+            self.earliest.store(0, Ordering::Relaxed);
+        }
+        self.note_time(answered, time);
         let end = sent.saturating_add(max_staleness.as_micros() as u64);
         let later = |until: u64| (until != ENDED).then_some(until.max(end));
         // Fails for a lease that has ended.
         let _ = self
             .until
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+    }
+
+    /// Notes the server's time in a reply that arrived at this moment: what is served from now on is not earlier.
+    pub(crate) fn note_time(&self, answered: u64, time: u64) {
+        let earliest = time as i64 - answered as i64;
+        self.earliest.fetch_max(earliest, Ordering::Relaxed);
     }
 
     /// Lets the lease hold no longer than until this moment, however often it is renewed.

@@ -119,6 +119,11 @@ impl Tracking {
         Ok(())
     }
 
+    /// Notes the server's time in a reply that has just arrived.
+    pub(crate) fn note_time(&self, time: u64) {
+        self.lease.note_time(self.near.now(), time);
+    }
+
     /// Lets the lease hold for no longer than this from now on.
     pub(crate) fn use_for(&self, time: Duration) {
         let end = self.near.now().saturating_add(time.as_micros() as u64);

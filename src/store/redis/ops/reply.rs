@@ -69,7 +69,7 @@ impl LookupReply {
         let lease = answer.live.lease().cloned();
         let mut found = Self::read_all(answer.values, lookups, lease)?.peekable();
         if let Some(first) = found.peek() {
-            answer.live.connected.clock.note(micros(first.now));
+            answer.live.note_time(micros(first.now));
         }
         Ok(found)
     }

@@ -178,7 +178,7 @@ impl Client {
             let Done { reply, live, .. } = answer.read::<[Value; 1]>()?;
             let [reply] = reply;
             let (time, result) = script::read(reply).map_err(Failure::Redis)?;
-            live.connected.clock.note(time);
+            live.note_time(time);
             if let Some(result) = result {
                 let reply = redis::from_redis_value(result);
                 return Ok(Done {
