@@ -51,7 +51,10 @@
 pub use self::store::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::store::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
+pub use self::store::{
+    NearCache, NearCacheHealth, RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder,
+    RedisTopology,
+};
 pub use self::{
     error::{Error, ErrorKind},
     manager::{

@@ -28,7 +28,7 @@ const ROOMS: [&str; 11] = [
 ];
 
 /// The rooms of the Redis store, in the same order. Its other files put them together and are in no room.
-const REDIS_ROOMS: [&str; 5] = ["wire", "conn", "source", "ops", "route"];
+const REDIS_ROOMS: [&str; 6] = ["wire", "near", "conn", "source", "ops", "route"];
 
 /// The maximum number of lines of a file, without its tests.
 const MAX_LINES: usize = 350;

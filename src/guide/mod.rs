@@ -5,6 +5,7 @@
 //! | `http` | extractors, guards, modes, token sources, refusals, caches, gRPC |
 //! | `cookies` | session cookies: setting, clearing, lifetime, cross-site requests |
 //! | `redis` | URLs, server settings, access rights, consistency |
+//! | `near_cache` | checks without a round trip, and what they trade |
 //! | `mysql` | servers, access rights, schema |
 //! | `jwt` | keys, rotation, claims, services without a store |
 //! | [`events`] | audit logs, metrics, spans |
@@ -15,7 +16,7 @@
 //! | [`performance`] | what a check costs |
 //! | [`comparison`] | the same job with tower-sessions and axum-login |
 //!
-//! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` with `redis`, `testing` with
+//! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` and `near_cache` with `redis`, `testing` with
 //! `test-util`, and the others with the feature of their name.
 
 // The pages link to what is in scope here.
@@ -24,7 +25,7 @@ use crate::jwt::JwtConfig;
 #[cfg(all(doc, feature = "cookie"))]
 use crate::middleware::{SameSite, SessionCookie};
 #[cfg(all(doc, feature = "redis"))]
-use crate::{ErrorKind, RedisStore, RedisStoreBuilder};
+use crate::{ErrorKind, NearCache, RedisStore, RedisStoreBuilder};
 #[cfg(all(doc, feature = "mysql"))]
 use crate::{MySqlStore, MySqlStoreBuilder};
 #[cfg(doc)]
@@ -47,6 +48,11 @@ pub mod cookies {}
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 #[doc = include_str!("redis.md")]
 pub mod redis {}
+
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+#[doc = include_str!("near_cache.md")]
+pub mod near_cache {}
 
 #[cfg(feature = "mysql")]
 #[cfg_attr(docsrs, doc(cfg(feature = "mysql")))]

@@ -28,7 +28,10 @@ pub(crate) use self::erased::{BoxFuture, ErasedStore, Lookup};
 pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub use self::redis::{RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder, RedisTopology};
+pub use self::redis::{
+    NearCache, NearCacheHealth, RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder,
+    RedisTopology,
+};
 pub use self::{
     intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,
@@ -126,6 +129,11 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Answers a [`check`](Self::check) at once, or returns `None` (the default) if the answer takes waiting.
     ///
     /// It saves stores in memory a future for each request. It must neither block nor panic. `None` is always correct.
+    ///
+    /// Unlike `check`, it may answer as of an earlier moment, if the documentation of the store says so and bounds the
+    /// age; but not as of one before a write for the same user that was made through this store, or a clone of it, and
+    /// has returned.
+    ///
     /// A store that wraps another one and changes [`check`](Self::check) must change this method, too, or return
     /// `None`.
     fn check_now(

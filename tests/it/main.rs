@@ -26,6 +26,7 @@ mod jwt;
 mod loads;
 mod memory_store;
 mod mysql_store;
+mod near;
 mod redis_store;
 mod rotation;
 mod service;

@@ -10,11 +10,13 @@ use tower_bearer_session::{
 
 pub(crate) use self::{
     mysql::MySql,
+    near::{Near, NearPerKey},
     remote::{Cluster, Sentinel, Tls},
 };
 use crate::harness::{Flavor, RedisServer};
 
 mod mysql;
+mod near;
 mod remote;
 
 /// Makes tests of functions that take `&impl Backend`: one per function and kind of store.
@@ -34,6 +36,9 @@ macro_rules! on_every_store {
         }
         mod mysql {
             crate::stores::cases!(MySql: $($case),*);
+        }
+        mod near {
+            crate::stores::cases!(Near: $($case),*);
         }
         mod sentinel {
             crate::stores::cases!(Sentinel: $($case),*);

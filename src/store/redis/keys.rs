@@ -46,10 +46,18 @@ impl Keys {
 
     /// The user with this hash of sessions; `None` if it is the key of no user.
     pub(super) fn user_of(&self, key: &[u8]) -> Option<String> {
-        let tag = std::str::from_utf8(key).ok()?;
-        let tag = tag.strip_prefix(&*self.token_prefix)?.strip_prefix(":{")?;
-        let user_id = unescape(tag.strip_suffix('}')?)?;
-        check_user_id(&user_id).ok().map(|()| user_id)
+        user_of(&self.token_prefix, key)
+    }
+
+    /// The user whose key this is, that of the sessions or that of the cached value.
+    pub(super) fn owner_of(&self, key: &[u8]) -> Option<String> {
+        self.user_of(key)
+            .or_else(|| user_of(&self.user_prefix, key))
+    }
+
+    /// What the keys of all users begin with, and hardly any others; neither begins with the other.
+    pub(super) fn beginnings(&self) -> [String; 2] {
+        [&self.token_prefix, &self.user_prefix].map(|prefix| format!("{prefix}:{{"))
     }
 
     /// The string of the user's cached value.
@@ -62,10 +70,15 @@ impl Keys {
         self.user("")
     }
 
-    /// A key that no user has and that `wanted` accepts: the keys of users end with a brace.
+    /// The `n`th one of many keys that no user has: the keys of users end with a brace.
+    pub(super) fn nth_probe(&self, n: u32) -> String {
+        format!("{}:{{{n}}}:", self.user_prefix)
+    }
+
+    /// A key that no user has and that `wanted` accepts.
     pub(super) fn unused_key(&self, wanted: impl Fn(&str) -> bool) -> Option<String> {
         // A cluster has 16,384 slots, and a node at least one of them.
-        let keys = (0..1_000_000).map(|number| format!("{}:{{{number}}}:", self.user_prefix));
+        let keys = (0..1_000_000).map(|n| self.nth_probe(n));
         keys.into_iter().find(|key| wanted(key))
     }
 }
@@ -88,6 +101,13 @@ fn key(prefix: &str, user_id: &str) -> String {
     key.push_str(rest);
     key.push('}');
     key
+}
+
+fn user_of(prefix: &str, key: &[u8]) -> Option<String> {
+    let tag = std::str::from_utf8(key).ok()?;
+    let tag = tag.strip_prefix(prefix)?.strip_prefix(":{")?;
+    let user_id = unescape(tag.strip_suffix('}')?)?;
+    check_user_id(&user_id).ok().map(|()| user_id)
 }
 
 /// The user id in a hash tag; `None` if it is not the hash tag of a user id.
@@ -180,6 +200,20 @@ mod tests {
             assert_eq!(keys.user_of(key.as_bytes()), None, "{key}");
         }
         assert_eq!(keys.user_of(b"t:v*:{\xFF}"), None);
+    }
+
+    #[test]
+    fn either_key_tells_its_owner() {
+        let keys = Keys::new("t".into(), "u:v".into()).unwrap();
+        for user_id in ["alice", "}x{%", "漢字 🦀"] {
+            for key in [keys.sessions(user_id), keys.user(user_id)] {
+                assert_eq!(keys.owner_of(key.as_bytes()).as_deref(), Some(user_id));
+                let mut beginnings = keys.beginnings().into_iter();
+                assert!(beginnings.any(|beginning| key.starts_with(&beginning)));
+            }
+        }
+        assert_eq!(keys.owner_of(keys.probe().as_bytes()), None);
+        assert_eq!(keys.owner_of(b"v:{alice}"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Sessions in Redis. From the ground up, each room imports from those before it:
 //!
 //! - `wire`: commands, replies and errors of one server;
+//! - `near`: the near-cache, a table and the leases on what is in it;
 //! - `conn`: supervised connections, which know no topology;
 //! - `source`: finds the server to connect to, with sentinels or without;
 //! - `ops`: lookups, writes and confirmations over one link;
@@ -10,10 +11,7 @@
 //! `Connect`, when it connects. A new topology with one server to find belongs in `source`; one that spreads keys
 //! over several servers belongs in `route`.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use redis::Pipeline;
@@ -22,13 +20,14 @@ use tokio::time::Instant;
 pub use self::{
     config::RedisStoreBuilder,
     conn::health::{RedisHealth, RedisPrimary, RedisTopology},
+    near::{NearCache, NearCacheHealth},
 };
 use self::{
     conn::link::{Done, OnDrop},
     keys::Keys,
-    ops::lookup::LookupKeys,
+    near::Near,
     route::{client::Client, node::Lane},
-    wire::{Reply, Time, script, unexpected_reply},
+    wire::{Reply, script, unexpected_reply},
 };
 use crate::{
     Error, ErrorKind, TokenId,
@@ -38,11 +37,13 @@ use crate::{
     },
 };
 
+mod check;
 mod config;
 mod conn;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod keys;
+mod near;
 mod ops;
 mod prune;
 mod record;
@@ -100,6 +101,7 @@ const MAX_PRUNINGS: u32 = 5;
 pub struct RedisStore {
     client: Client,
     keys: Keys,
+    near: Option<Arc<Near>>,
 }
 
 impl RedisStore {
@@ -182,6 +184,7 @@ impl SessionStore for RedisStore {
             "the metadata of a session",
             new.metadata.as_deref().unwrap_or_default(),
         )?;
+        let _changing = self.changing(user_id);
         let call = script::CREATE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str())
@@ -220,19 +223,15 @@ impl SessionStore for RedisStore {
     }
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
-        let keys = LookupKeys {
-            sessions: &self.keys.sessions(user_id),
-            token_id,
-            user: &self.keys.user(user_id),
-        };
-        let (now, session, user) = self.client.look_up(&keys).await?;
-        let now = time(now);
-        let session = session.and_then(record::decode);
-        match session.filter(|session| now < session.expires_at) {
-            Some(session) if session.is_opaque => Err(Error::newer_session()),
-            Some(session) => Ok(Some(Checked::new(now, session, user.map(Bytes::from)))),
-            None => Ok(None),
-        }
+        self.ask(user_id, token_id).await
+    }
+
+    fn check_now(
+        &self,
+        user_id: &str,
+        token_id: &TokenId,
+    ) -> Option<Result<Option<Checked>, Error>> {
+        self.hit(user_id, token_id).map(|checked| Ok(Some(checked)))
     }
 
     async fn update(
@@ -241,10 +240,12 @@ impl SessionStore for RedisStore {
         token_id: &TokenId,
         change: &SessionChange,
     ) -> Result<Option<Updated>, Error> {
+        let _changing = self.changing(user_id);
         self.change(user_id, token_id, change).await
     }
 
     async fn delete(&self, user_id: &str, token_id: &TokenId) -> Result<bool, Error> {
+        let _changing = self.changing(user_id);
         let call = script::DELETE
             .call(self.keys.sessions(user_id))
             .arg(token_id.as_str());
@@ -255,6 +256,7 @@ impl SessionStore for RedisStore {
     }
 
     async fn delete_all(&self, user_id: &str, except: Option<&TokenId>) -> Result<u64, Error> {
+        let _changing = self.changing(user_id);
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
             .arg(except.map_or("", TokenId::as_str))
@@ -303,6 +305,7 @@ impl SessionStore for RedisStore {
         };
         check_len("a cached value", value)?;
         check_len("the value to replace", seen.unwrap_or_default())?;
+        let _changing = self.changing(user_id);
         let call = script::PUT_USER
             .call(self.keys.user(user_id))
             .arg(value)
@@ -339,10 +342,6 @@ fn check_len(what: &str, value: &[u8]) -> Result<(), Error> {
 /// Durations come in whole milliseconds, of at most a hundred years.
 fn millis(duration: Duration) -> u64 {
     duration.as_millis() as u64
-}
-
-fn time((seconds, micros): Time) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros)
 }
 
 fn token_id_of(field: &[u8]) -> Option<TokenId> {

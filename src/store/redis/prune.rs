@@ -11,12 +11,13 @@ use tokio::time::Instant;
 
 use super::{
     RedisStore,
+    check::time,
     conn::{
         link::{Done, OnDrop},
         live::Live,
     },
     record::{self, Header},
-    time, token_id_of,
+    token_id_of,
     wire::{Time, script::PRUNE},
 };
 use crate::{

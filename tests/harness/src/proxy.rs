@@ -91,6 +91,16 @@ impl Proxy {
         lock(&self.shared.swallowed).clone()
     }
 
+    /// Sends something to the server as if the clients of all flows had, between two of their chunks.
+    pub fn inject(&self, bytes: &[u8]) {
+        for queue in &*lock(&self.shared.to_server) {
+            if let Some(queue) = queue.upgrade() {
+                // Fails if the flow is ending.
+                let _ = queue.send((None, bytes.to_vec()));
+            }
+        }
+    }
+
     /// Closes the flows of this moment, black-holed ones too; when this returns they are closed.
     pub async fn drop_connections(&self) {
         let flows = mem::take(&mut *lock(&self.shared.flows));
@@ -124,7 +134,12 @@ struct Shared {
     flows: Mutex<Vec<watch::Sender<Fate>>>,
     /// What the clients have sent on black-holed flows.
     swallowed: Mutex<Vec<u8>>,
+    /// What is on its way to the server, by flow.
+    to_server: Mutex<Vec<Queue>>,
 }
+
+/// Chunks, and when each is due.
+type Queue = mpsc::WeakUnboundedSender<(Option<Instant>, Vec<u8>)>;
 
 /// What becomes of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +207,11 @@ async fn pump(
 ) -> io::Result<()> {
     to.set_nodelay(true)?;
     let (queue, mut due) = mpsc::unbounded_channel();
+    if swallowed.is_some() {
+        let mut queues = lock(&shared.to_server);
+        queues.retain(|queue: &Queue| queue.strong_count() > 0);
+        queues.push(queue.downgrade());
+    }
     let read = async move {
         loop {
             let mut chunk = vec![0; 16 * 1024];

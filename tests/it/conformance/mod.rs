@@ -21,6 +21,8 @@ on_stores!(
     redis: Redis,
     valkey: Valkey,
     mysql: MySql,
+    near: Near,
+    near_per_key: NearPerKey,
     tls: Tls,
     sentinel: Sentinel,
     cluster: Cluster,

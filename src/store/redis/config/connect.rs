@@ -13,6 +13,7 @@ use crate::{
             RedisStore,
             conn::{health::Status, link_config::LinkConfig},
             keys::Keys,
+            near::Near,
             route::{
                 client::{Client, Servers},
                 cluster::Cluster,
@@ -62,6 +63,12 @@ impl RedisStoreBuilder {
             return Err(config_error("confirm_replicas asks for no replica"));
         }
         let keys = Keys::new(self.token_key_prefix.clone(), self.user_key_prefix.clone())?;
+        if let Some(near) = &self.near {
+            near.validate()?;
+        }
+        let near = self
+            .near
+            .map(|near| Arc::new(Near::new(near, keys.clone())));
         let dialer = |credentials, db, tls| -> Result<Dialer, Error> {
             let dialer = Dialer::new(credentials, db, self.connect_timeout);
             self.tls.secure(dialer, tls)
@@ -79,6 +86,7 @@ impl RedisStoreBuilder {
             deadline: self.deadline,
             max_connection_age: self.max_connection_age,
             is_nameless: AtomicBool::new(false),
+            near: near.clone(),
             errors: ErrorText::new(secrets.into_iter().flatten()),
             status: Arc::new(Status::new(target.deployment.topology())),
         });
@@ -100,6 +108,7 @@ impl RedisStoreBuilder {
         Ok(RedisStore {
             client: Client::new(servers, config, self.confirm),
             keys,
+            near,
         })
     }
 }

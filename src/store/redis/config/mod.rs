@@ -9,6 +9,7 @@ use crate::{
     store::{
         config::config_error,
         redis::{
+            near::NearCache,
             ops::confirm::Confirm,
             wire::{address::Address, dial::Credentials},
         },
@@ -44,6 +45,7 @@ pub struct RedisStoreBuilder {
     deadline: Duration,
     max_connection_age: Duration,
     confirm: Option<Confirm>,
+    near: Option<NearCache>,
 }
 
 impl RedisStoreBuilder {
@@ -63,6 +65,7 @@ impl RedisStoreBuilder {
             deadline: Duration::from_millis(500),
             max_connection_age: Duration::from_secs(3),
             confirm: None,
+            near: None,
         }
     }
 
@@ -266,6 +269,25 @@ impl RedisStoreBuilder {
         self.confirm = Some(Confirm { replicas, timeout });
         self
     }
+
+    /// Answers checks in the process, from what earlier ones have found. Default: every check asks the server.
+    ///
+    /// The server announces every change, and the store drops what it knows of that user. A check may be answered as of
+    /// up to [`max_staleness`](NearCache::max_staleness) ago, and **no longer** when the network, the server or the
+    /// announcements fail: every process sees a logout within that time after the server has acknowledged it. See the
+    /// [guide](crate::guide::near_cache) for what is traded, and what it costs.
+    ///
+    /// [`SessionStore::check_now`](crate::store::SessionStore::check_now) answers from the cache, and with it the layer
+    /// and the manager; [`SessionStore::check`](crate::store::SessionStore::check) always asks the server. Only live
+    /// sessions are cached. Writes through this store take effect on its own checks before they return.
+    ///
+    /// The account needs the rights `client|tracking` and `client|trackinginfo`, and the server must be reached without
+    /// a proxy that shares connections. If the server refuses, every check asks it, and
+    /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) has the reason.
+    pub fn near_cache(mut self, near: NearCache) -> Self {
+        self.near = Some(near);
+        self
+    }
 }
 
 impl fmt::Debug for RedisStoreBuilder {
@@ -280,6 +302,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("deadline", &self.deadline)
             .field("max_connection_age", &self.max_connection_age)
             .field("confirm", &self.confirm)
+            .field("near_cache", &self.near)
             .finish_non_exhaustive()
     }
 }

@@ -1,6 +1,6 @@
 use redis::aio::MultiplexedConnection;
 
-use super::watch::PrimaryWatch;
+use super::{heartbeat::Heartbeat, watch::PrimaryWatch};
 use crate::store::redis::wire::{address::Address, clock::ServerClock};
 
 /// A new connection.
@@ -14,4 +14,6 @@ pub(crate) struct Connected {
     pub(crate) role_watched: bool,
     /// Watches the server; dropped with the connection.
     pub(crate) _watch: PrimaryWatch,
+    /// Renews the lease of a near-cache; dropped with the connection.
+    pub(crate) _heartbeat: Option<Heartbeat>,
 }

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::Error;
+use crate::{Error, store::redis::near::NearCacheHealth};
 
 /// How the servers of a [`RedisStore`](crate::RedisStore) are organized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +28,7 @@ pub struct RedisHealth {
     pub(crate) primaries: Vec<RedisPrimary>,
     pub(crate) reconnects: u64,
     pub(crate) last_error: Option<(SystemTime, Error)>,
+    pub(crate) near_cache: Option<NearCacheHealth>,
 }
 
 /// A server that takes writes.
@@ -67,6 +68,11 @@ impl RedisHealth {
     /// unfit or got no answer in time. It stays when all is well again. There are no secrets in it.
     pub fn last_error(&self) -> Option<(SystemTime, &Error)> {
         self.last_error.as_ref().map(|(at, error)| (*at, error))
+    }
+
+    /// The state of the [near-cache](crate::RedisStoreBuilder::near_cache), if there is one.
+    pub fn near_cache(&self) -> Option<&NearCacheHealth> {
+        self.near_cache.as_ref()
     }
 }
 
@@ -120,12 +126,17 @@ impl Status {
         *self.last_error() = Some((SystemTime::now(), error.clone()));
     }
 
-    pub(crate) fn report(&self, primaries: Vec<RedisPrimary>) -> RedisHealth {
+    pub(crate) fn report(
+        &self,
+        primaries: Vec<RedisPrimary>,
+        near_cache: Option<NearCacheHealth>,
+    ) -> RedisHealth {
         RedisHealth {
             topology: self.topology,
             primaries,
             reconnects: self.reconnects.load(Ordering::Relaxed),
             last_error: self.last_error().clone(),
+            near_cache,
         }
     }
 

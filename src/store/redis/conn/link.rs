@@ -16,7 +16,13 @@ use super::{
     reports::Reports,
     supervisor::Supervisor,
 };
-use crate::{Error, ErrorKind, store::redis::wire::fault::Fault};
+use crate::{
+    Error, ErrorKind,
+    store::redis::{
+        near::{Near, lease::Lease},
+        wire::fault::Fault,
+    },
+};
 
 /// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
@@ -69,12 +75,13 @@ pub(crate) enum Failure {
 
 impl Link {
     /// Starts a supervisor, which connects in its own task. Links with the same `dialing` connect one at a time. A
-    /// command may block the connection for up to `max_block`.
+    /// command may block the connection for up to `max_block`. Lookups on it fill the near-cache `near`.
     pub(crate) fn start(
         config: &Arc<LinkConfig>,
         source: impl Connect,
         dialing: &Arc<Mutex<()>>,
         max_block: Duration,
+        near: Option<Arc<Near>>,
     ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
         let supervisor = Supervisor {
@@ -82,6 +89,7 @@ impl Link {
             config: Arc::clone(config),
             dialing: Arc::clone(dialing),
             max_block,
+            near,
             state: sender,
             reports: Reports::new(),
         };
@@ -214,6 +222,14 @@ impl Link {
         match &*self.state.borrow() {
             State::Up(live) if !live.is_lost() => Some(Arc::clone(live)),
             State::Up(_) | State::Connecting | State::Down(_) => None,
+        }
+    }
+
+    /// Whether this lease is that of the connection in use.
+    pub(crate) fn is_lease(&self, lease: &Arc<Lease>) -> bool {
+        match &*self.state.borrow() {
+            State::Up(live) => live.lease().is_some_and(|held| Arc::ptr_eq(held, lease)),
+            State::Connecting | State::Down(_) => false,
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
 use tokio::runtime::Handle;
 
 use super::health::Status;
-use crate::store::redis::wire::{dial::Dialer, errors::ErrorText};
+use crate::store::redis::{
+    near::Near,
+    wire::{dial::Dialer, errors::ErrorText},
+};
 
 /// The configuration that all connections of a store share.
 pub(crate) struct LinkConfig {
@@ -25,6 +28,8 @@ pub(crate) struct LinkConfig {
     /// Whether a server has refused to note the name of this library.
     pub(crate) is_nameless: AtomicBool,
     pub(crate) deadline: Duration,
+    /// What lookups fill, if there is a near-cache.
+    pub(crate) near: Option<Arc<Near>>,
     pub(crate) errors: ErrorText,
     pub(crate) status: Arc<Status>,
 }
@@ -46,6 +51,7 @@ impl LinkConfig {
             deadline: second,
             max_connection_age: second,
             is_nameless: false.into(),
+            near: None,
             errors: ErrorText::new([]),
             status: Arc::new(Status::new(RedisTopology::Standalone)),
         })

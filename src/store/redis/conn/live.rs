@@ -11,7 +11,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{connected::Connected, reports::Reporter};
-use crate::Error;
+use crate::{
+    Error,
+    store::redis::near::{lease::Lease, tracking::Tracking},
+};
 
 /// The age below which a connection in trouble is replaced only after a pause.
 pub(crate) const STABLE: Duration = Duration::from_secs(1);
@@ -51,6 +54,13 @@ impl State {
             Self::Down(error) => Some(Err(error.clone())),
         }
     }
+
+    /// Ends the lease on what was read on the connection, because it is not in use any more.
+    pub(crate) fn end_lease(&self) {
+        if let Self::Up(live) = self {
+            live.reporter.end_lease();
+        }
+    }
 }
 
 impl Live {
@@ -75,6 +85,11 @@ impl Live {
         self.reporter.lost();
     }
 
+    /// The lease on what is read on the connection, if there is a near-cache.
+    pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
+        self.reporter.tracking().map(Tracking::lease)
+    }
+
     /// Reports that another connection may do better.
     pub(crate) fn suspect(&self) {
         self.reporter.suspect();
@@ -94,13 +109,22 @@ impl Live {
     pub(crate) fn use_for(&self, time: Duration) {
         let age = self.age_in(time);
         self.use_by.store(age, Ordering::Relaxed);
+        self.limit_lease(time);
     }
 
     /// Like [`use_for`](Self::use_for), but never shortens the time, and does not revive an outdated connection.
     pub(crate) fn keep_for(&self, time: Duration) {
         if !self.is_outdated() {
             let age = self.age_in(time);
-            self.use_by.fetch_max(age, Ordering::Relaxed);
+            if self.use_by.fetch_max(age, Ordering::Relaxed) < age {
+                self.limit_lease(time);
+            }
+        }
+    }
+
+    fn limit_lease(&self, time: Duration) {
+        if let Some(tracking) = self.reporter.tracking() {
+            tracking.use_for(time);
         }
     }
 
@@ -116,6 +140,14 @@ impl Live {
         match self.use_by.load(Ordering::Relaxed) {
             0 => false,
             use_by => self.made.elapsed() > Duration::from_millis(use_by),
+        }
+    }
+
+    /// Notes the time in a reply that has just arrived, in microseconds.
+    pub(crate) fn note_time(&self, time: u64) {
+        self.connected.clock.note(time);
+        if let Some(tracking) = self.reporter.tracking() {
+            tracking.note_time(time);
         }
     }
 

@@ -10,6 +10,7 @@ use crate::Error;
 
 pub(crate) mod connected;
 pub(crate) mod health;
+pub(crate) mod heartbeat;
 pub(crate) mod link;
 pub(crate) mod link_config;
 pub(crate) mod live;

@@ -7,6 +7,8 @@ use std::sync::{
 
 use tokio::sync::watch;
 
+use crate::store::redis::near::tracking::Tracking;
+
 /// What [`Condition::silent_ticks`] is for a silent connection.
 const SILENT: u32 = u32::MAX;
 
@@ -28,6 +30,8 @@ pub(crate) struct Reporter {
     reports: Reports,
     generation: u64,
     condition: Arc<Condition>,
+    /// The announcements of changes on the connection, for a near-cache.
+    tracking: Option<Tracking>,
 }
 
 /// Generations up to these are in trouble.
@@ -112,11 +116,12 @@ impl Reports {
 }
 
 impl Reporter {
-    pub(crate) fn new(reports: &Reports, generation: u64) -> Self {
+    pub(crate) fn new(reports: &Reports, generation: u64, tracking: Option<Tracking>) -> Self {
         Self {
             reports: reports.clone(),
             generation,
             condition: Arc::default(),
+            tracking,
         }
     }
 
@@ -132,7 +137,20 @@ impl Reporter {
     /// Reports that the connection is closed, or must not be used any more.
     pub(crate) fn lost(&self) {
         self.condition.lost.store(true, Ordering::Relaxed);
+        self.end_lease();
         self.reports.lost(self.generation);
+    }
+
+    /// Ends the lease on what was read on the connection.
+    pub(crate) fn end_lease(&self) {
+        if let Some(tracking) = &self.tracking {
+            tracking.end();
+        }
+    }
+
+    /// The announcements of changes on the connection, if there is a near-cache.
+    pub(crate) fn tracking(&self) -> Option<&Tracking> {
+        self.tracking.as_ref()
     }
 
     /// Notes that the server has answered.

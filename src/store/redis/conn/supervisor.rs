@@ -28,7 +28,10 @@ use super::{
     live::{Live, STABLE, State},
     reports::{Reporter, Reports},
 };
-use crate::{Error, ErrorKind, jitter};
+use crate::{
+    Error, ErrorKind, jitter,
+    store::redis::near::{Near, tracking::Tracking},
+};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
@@ -43,6 +46,8 @@ pub(crate) struct Supervisor<C> {
     pub(crate) dialing: Arc<Mutex<()>>,
     /// The longest time for which a command on this link may block the connection.
     pub(crate) max_block: Duration,
+    /// What is filled by lookups on this link.
+    pub(crate) near: Option<Arc<Near>>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) reports: Reports,
 }
@@ -62,7 +67,8 @@ impl<C: Connect> Supervisor<C> {
             match self.connect(generation).await {
                 Ok(live) => {
                     self.use_on(&live);
-                    self.state.send_replace(State::Up(Arc::new(live)));
+                    let last = self.state.send_replace(State::Up(Arc::new(live)));
+                    last.end_lease();
                     if in_trouble {
                         self.config.status.reconnected();
                     }
@@ -130,6 +136,7 @@ impl<C: Connect> Supervisor<C> {
                 State::Connecting | State::Down(_) => false,
             };
             if !works {
+                state.end_lease();
                 *state = State::Down(error);
             }
             true
@@ -172,7 +179,11 @@ impl<C: Connect> Supervisor<C> {
 
     async fn connect(&self, generation: u64) -> Result<Live, Error> {
         let _turn = self.turn().await;
-        let reporter = Reporter::new(&self.reports, generation);
+        let reporter = Reporter::new(
+            &self.reports,
+            generation,
+            self.near.as_ref().map(Tracking::new),
+        );
         let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
         match timeout(limit, connecting).await {
@@ -241,6 +252,7 @@ mod tests {
             config,
             dialing: Arc::default(),
             max_block: Duration::ZERO,
+            near: None,
             state: watch::Sender::new(State::Connecting),
             reports: Reports::new(),
         };
@@ -252,7 +264,7 @@ mod tests {
             let latest = age * 3 / 4 + Duration::from_millis(1);
             assert!(due >= age / 2 && due <= latest, "{due:?}");
         }
-        Reporter::new(&supervisor.reports, 1).suspect();
+        Reporter::new(&supervisor.reports, 1, None).suspect();
         assert!(supervisor.until_due(1).await);
     }
 

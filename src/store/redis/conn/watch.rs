@@ -200,7 +200,7 @@ mod tests {
                 max_block: Duration::ZERO,
             };
             let reports = Reports::new();
-            let reporter = Reporter::new(&reports, 1);
+            let reporter = Reporter::new(&reports, 1, None);
             let watch = PrimaryWatch::start(
                 watched,
                 &LinkConfig::for_test(),

@@ -63,7 +63,7 @@ impl Confirmer {
     ) -> Self {
         let max_block = config.confirm.unwrap_or_default();
         Self {
-            link: Link::start(config, source, dialing, max_block),
+            link: Link::start(config, source, dialing, max_block, None),
             config: Arc::clone(config),
             clock: AtomicU64::new(1),
             last: Mutex::default(),

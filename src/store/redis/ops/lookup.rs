@@ -1,13 +1,13 @@
 //! Session lookups, one for every request.
 //!
-//! A lookup is the pipeline `TIME`, `HGET`, `GET`. `TIME` comes first: a session that has not expired at that time, and
+//! A lookup is the pipeline `TIME`, `HGET`, `GET`, and `PTTL` for a near-cache. `TIME` comes first: a session that has not expired at that time, and
 //! is still in the hash afterwards, is live. Lookups that begin while others are in flight share a pipeline and its
 //! `TIME`. The pipeline is sent as soon as all tasks that are ready have run once; no lookup waits for the reply to
 //! another one.
 
 use std::{
     future::poll_fn,
-    iter, mem,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -16,18 +16,16 @@ use std::{
     time::Duration,
 };
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline};
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
 
+use super::reply::LookupReply;
 use crate::{
     Error, TokenId,
-    store::redis::{
-        conn::link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
-        wire::{Reply, Time, clock::micros, unexpected_reply},
-    },
+    store::redis::conn::link::{Failure, Link, OnDrop, runtime_is_gone},
 };
 
 /// The maximum number of lookups in a pipeline: the first reply must not be late because of the last.
@@ -42,13 +40,6 @@ pub(crate) struct LookupKeys<'a> {
     pub(crate) token_id: &'a TokenId,
     /// The key of the user's cached value.
     pub(crate) user: &'a str,
-}
-
-/// The reply to a lookup: a string, nil or an error for each read.
-pub(crate) struct LookupReply {
-    now: Time,
-    session: Value,
-    user: Value,
 }
 
 /// A link for lookups, and the batch that is sent next.
@@ -94,7 +85,7 @@ impl Lookups {
         let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let _in_flight = InFlight(&self.in_flight);
         if others == 0 {
-            let commands = keys.commands();
+            let commands = keys.commands(self.fill_near());
             return LookupReply::of(self.link.send(deadline, &commands, OnDrop::Retry).await?);
         }
         let (sender, found) = oneshot::channel();
@@ -109,7 +100,7 @@ impl Lookups {
     /// Adds a lookup to the next batch, and makes sure that the batch is sent.
     fn enqueue(self: &Arc<Self>, deadline: Instant, keys: &LookupKeys<'_>, waiting: Waiting) {
         let mut next = self.next();
-        keys.add_to(&mut next.commands);
+        keys.add_to(&mut next.commands, self.fill_near());
         next.waiting.push(waiting);
         let [first, last] = *next.deadlines.get_or_insert([deadline; 2]);
         next.deadlines = Some([first, last.max(deadline)]);
@@ -124,6 +115,11 @@ impl Lookups {
         }
     }
 
+    /// Whether lookups fill a near-cache.
+    fn fill_near(&self) -> bool {
+        self.link.config.near.is_some()
+    }
+
     fn take(&self) -> Batch {
         mem::take(&mut *self.next())
     }
@@ -135,87 +131,22 @@ impl Lookups {
 }
 
 impl LookupKeys<'_> {
-    /// The pipeline for this lookup alone.
-    pub(crate) fn commands(&self) -> Pipeline {
-        let mut commands = Pipeline::with_capacity(3);
-        self.add_to(&mut commands);
+    /// The pipeline for this lookup alone; with what a near-cache needs, or without.
+    pub(crate) fn commands(&self, for_near: bool) -> Pipeline {
+        let mut commands = Pipeline::with_capacity(4);
+        self.add_to(&mut commands, for_near);
         commands
     }
 
-    fn add_to(&self, commands: &mut Pipeline) {
+    fn add_to(&self, commands: &mut Pipeline, for_near: bool) {
         if commands.is_empty() {
             commands.cmd("TIME");
         }
         commands.add_command(command(["HGET", self.sessions, self.token_id.as_str()]));
         commands.add_command(command(["GET", self.user]));
-    }
-}
-
-impl LookupReply {
-    /// Reads the reply to a pipeline with one lookup.
-    fn of(answer: Answer) -> Result<Self, Failure> {
-        let mut found = Self::all_of(answer, 1)?;
-        found
-            .next()
-            .ok_or_else(|| Failure::Down(unexpected_reply("check")))
-    }
-
-    /// Reads a reply that was assembled from those of two nodes: its time may be that of either node.
-    pub(crate) fn of_two_nodes(answer: Answer) -> Result<Self, Failure> {
-        let mut found = Self::read_all(answer.values, 1)?;
-        found
-            .next()
-            .ok_or_else(|| Failure::Down(unexpected_reply("check")))
-    }
-
-    /// Reads the replies to this number of lookups, in their order.
-    fn all_of(answer: Answer, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
-        let mut found = Self::read_all(answer.values, lookups)?.peekable();
-        if let Some(first) = found.peek() {
-            answer.live.connected.clock.note(micros(first.now));
+        if for_near {
+            commands.add_command(command(["PTTL", self.user]));
         }
-        Ok(found)
-    }
-
-    fn read_all(values: Vec<Value>, lookups: usize) -> Result<impl Iterator<Item = Self>, Failure> {
-        // No lookup may get the reply to another one.
-        if values.len() != 1 + 2 * lookups {
-            return Err(Failure::Down(unexpected_reply("check")));
-        }
-        let mut values = values.into_iter();
-        let now = values.next().unwrap_or(Value::Nil).extract_error();
-        let now = now.and_then(|now| Ok(redis::from_redis_value(now)?));
-        let now = now.map_err(Failure::Redis)?;
-        Ok(iter::from_fn(move || {
-            let (session, user) = (values.next()?, values.next()?);
-            Some(Self { now, session, user })
-        }))
-    }
-
-    /// Whether the server answered a read with an error.
-    pub(crate) fn has_error(&self) -> bool {
-        let mut replies = self.replies().into_iter();
-        replies.any(|reply| matches!(reply, Value::ServerError(_)))
-    }
-
-    /// The replies to the two reads.
-    pub(crate) fn replies(&self) -> [&Value; 2] {
-        [&self.session, &self.user]
-    }
-
-    /// The replies to all commands of the lookup, in their order.
-    pub(crate) fn into_values(self) -> Vec<Value> {
-        let (seconds, micros) = self.now;
-        let now = [seconds, micros].map(|part| Value::Int(part as i64));
-        vec![Value::Array(now.to_vec()), self.session, self.user]
-    }
-
-    /// The time, the record of the session and the cached value of the user.
-    pub(crate) fn read(self) -> Result<(Time, Reply, Reply), Failure> {
-        let read = |value: Value| Ok(redis::from_redis_value(value.extract_error()?)?);
-        let session = read(self.session).map_err(Failure::Redis)?;
-        let user = read(self.user).map_err(Failure::Redis)?;
-        Ok((self.now, session, user))
     }
 }
 

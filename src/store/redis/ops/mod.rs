@@ -3,5 +3,6 @@
 pub(crate) mod confirm;
 pub(crate) mod lookup;
 pub(crate) mod ping;
+pub(crate) mod reply;
 pub(crate) mod scan;
 pub(crate) mod write;

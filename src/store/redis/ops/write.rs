@@ -141,7 +141,7 @@ impl Link {
         let time = Value::Array(values).extract_error();
         let time = time.and_then(|time| Ok(redis::from_redis_value::<(Time,)>(time)?));
         let (time,) = time.map_err(|error| Lost::Answer(Failure::Redis(error)))?;
-        live.connected.clock.note(micros(time));
+        live.note_time(micros(time));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use redis::{FromRedisValue, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::{
-    cluster::Cluster,
+    cluster::{Cluster, map::slot_of},
     node::{Lane, Node},
 };
 use crate::{
@@ -21,14 +21,15 @@ use crate::{
                 live::Live,
             },
             keys::Keys,
+            near::lease::Lease,
             ops::{
                 confirm::Confirm,
-                lookup::{LookupKeys, LookupReply},
+                lookup::LookupKeys,
+                reply::{Found, LookupReply},
                 scan::{KeyPage, ScanPosition},
                 write::{Request, Write},
             },
             wire::{
-                Reply, Time,
                 fault::Fault,
                 script::{self, By, ScriptCall},
             },
@@ -70,10 +71,7 @@ impl Client {
     }
 
     /// Looks up a session and its user in one round trip.
-    pub(crate) async fn look_up(
-        &self,
-        keys: &LookupKeys<'_>,
-    ) -> Result<(Time, Reply, Reply), Error> {
+    pub(crate) async fn look_up(&self, keys: &LookupKeys<'_>) -> Result<Found, Error> {
         let deadline = self.deadline();
         let found = match &self.0.servers {
             Servers::One(node) => node.lookups.look_up(deadline, keys).await,
@@ -180,7 +178,7 @@ impl Client {
             let Done { reply, live, .. } = answer.read::<[Value; 1]>()?;
             let [reply] = reply;
             let (time, result) = script::read(reply).map_err(Failure::Redis)?;
-            live.connected.clock.note(time);
+            live.note_time(time);
             if let Some(result) = result {
                 let reply = redis::from_redis_value(result);
                 return Ok(Done {
@@ -227,6 +225,21 @@ impl Client {
         }
     }
 
+    /// The slot of a key; `None` without a cluster.
+    pub(crate) fn slot(&self, key: &str) -> Option<u16> {
+        self.is_cluster().then(|| slot_of(key))
+    }
+
+    /// Whether a lookup for this slot would be sent on the connection with this lease.
+    pub(crate) fn is_current(&self, lease: &Arc<Lease>, slot: Option<u16>) -> bool {
+        match (&self.0.servers, slot) {
+            // The lease of a connection ends when it is replaced.
+            (Servers::One(_), _) => true,
+            (Servers::Cluster(cluster), Some(slot)) => cluster.is_current(lease, slot),
+            (Servers::Cluster(_), None) => false,
+        }
+    }
+
     /// Whether the servers are a cluster, whose slots may move.
     pub(crate) fn is_cluster(&self) -> bool {
         matches!(self.0.servers, Servers::Cluster(_))
@@ -237,7 +250,8 @@ impl Client {
             Servers::One(node) => node.health().into_iter().collect(),
             Servers::Cluster(cluster) => cluster.health(),
         };
-        self.0.config.status.report(primaries)
+        let near = self.0.config.near.as_ref().map(|near| near.health());
+        self.0.config.status.report(primaries, near)
     }
 
     /// The time limit of an operation that reads or ends all sessions of a user, page by page.

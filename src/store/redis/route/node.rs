@@ -37,7 +37,8 @@ impl Node {
     /// Starts to connect.
     pub(crate) fn start(config: Arc<LinkConfig>, source: Source) -> Self {
         let dialing = Arc::default();
-        let requests = Link::start(&config, source.clone(), &dialing, Duration::ZERO);
+        let near = config.near.clone();
+        let requests = Link::start(&config, source.clone(), &dialing, Duration::ZERO, near);
         let node = Self {
             lookups: Arc::new(Lookups::new(requests)),
             lists: OnceLock::new(),
@@ -65,7 +66,7 @@ impl Node {
             Lane::Lists => {
                 let start = || {
                     let source = self.source.clone();
-                    Link::start(&self.config, source, &self.dialing, Duration::ZERO)
+                    Link::start(&self.config, source, &self.dialing, Duration::ZERO, None)
                 };
                 self.lists.get_or_init(start)
             }

@@ -13,10 +13,12 @@ use super::{
     conn::{
         Connect,
         connected::Connected,
+        heartbeat::{Beating, Heartbeat},
         link_config::LinkConfig,
         reports::Reporter,
         watch::{PrimaryWatch, Watched},
     },
+    near::tracking::Tracking,
     wire::{
         address::Address,
         clock::{ServerClock, micros},
@@ -47,6 +49,8 @@ struct Dialed {
     clock: ServerClock,
     role: Role,
     run_id: Option<String>,
+    /// Whether the server announces changes, if it was told to.
+    announces: bool,
 }
 
 impl Connect for Source {
@@ -118,6 +122,16 @@ impl Dialed {
             must_be_primary,
             max_block,
         };
+        let tracking = reporter.tracking().filter(|_| self.announces);
+        let heartbeat = tracking.map(|tracking| {
+            let beating = Beating {
+                connection: self.connection.clone(),
+                address: self.address.clone(),
+                config: Arc::clone(config),
+                tracking: tracking.clone(),
+            };
+            Heartbeat::start(beating, reporter.clone())
+        });
         Connected {
             connection: self.connection,
             address: self.address,
@@ -125,6 +139,7 @@ impl Dialed {
             run_id: self.run_id,
             role_watched: must_be_primary && self.role != Role::Unknown,
             _watch: PrimaryWatch::start(watched, config, reporter.clone(), deposed),
+            _heartbeat: heartbeat,
         }
     }
 }
@@ -134,15 +149,19 @@ async fn dial(
     address: &Address,
     reporter: &Reporter,
 ) -> Result<Dialed, Error> {
-    let reporter = reporter.clone();
-    let on_push = move |push: PushInfo| {
-        if push.kind == PushKind::Disconnection {
-            reporter.lost();
+    let (tracking, reporter) = (reporter.tracking().cloned(), reporter.clone());
+    let on_push = move |push: PushInfo| match push.kind {
+        PushKind::Disconnection => reporter.lost(),
+        PushKind::Invalidate => {
+            if let Some(tracking) = reporter.tracking() {
+                tracking.announced(&push.data);
+            }
         }
+        _ => {}
     };
     let dialing = async {
         let connection = config.dialer.dial(address, on_push).await?;
-        probe(config, address, connection).await
+        probe(config, address, connection, tracking.as_ref()).await
     };
     let dialed = dialing.await;
     dialed.map_err(|error| config.errors.convert_at(address, &error))
@@ -154,8 +173,9 @@ async fn probe(
     config: &LinkConfig,
     address: &Address,
     mut connection: MultiplexedConnection,
+    tracking: Option<&Tracking>,
 ) -> RedisResult<Dialed> {
-    let mut questions = Pipeline::with_capacity(6);
+    let mut questions = Pipeline::with_capacity(7);
     questions.add_command(Role::question());
     questions.cmd("TIME");
     questions.cmd("GET").arg(&config.probe);
@@ -171,6 +191,9 @@ async fn probe(
         ] {
             questions.cmd("CLIENT").arg("SETINFO").arg(what).arg(value);
         }
+    }
+    if let Some(tracking) = tracking {
+        tracking.add_start(&mut questions);
     }
     let answers = connection.send_packed_commands(&questions, 0, questions.len());
     let mut answers = answers.await?.into_iter();
@@ -198,12 +221,22 @@ async fn probe(
         // Old servers do not know the command, and restricted accounts may not call it: do not repeat it each time.
         config.is_nameless.store(true, Ordering::Relaxed);
     }
+    let announces = match next().extract_error() {
+        _ if tracking.is_none() => false,
+        Ok(_) => true,
+        Err(error) => {
+            let error = config.errors.convert_at(address, &error);
+            config.status.note(&error);
+            false
+        }
+    };
     Ok(Dialed {
         address: address.clone(),
         connection,
         clock,
         role,
         run_id,
+        announces,
     })
 }
 

@@ -11,7 +11,7 @@ pub(super) const SLOTS: u16 = 16384;
 
 /// The slot of a key, computed from its hash tag if it has one
 /// ([specification](https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags)).
-pub(super) fn slot_of(key: &str) -> u16 {
+pub(crate) fn slot_of(key: &str) -> u16 {
     const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
     let tag = key
         .split_once('{')

@@ -34,12 +34,13 @@ use crate::{
             link::{Failure, runtime_is_gone},
             link_config::LinkConfig,
         },
+        near::lease::Lease,
         source::Source,
         wire::address::Address,
     },
 };
 
-mod map;
+pub(crate) mod map;
 mod operations;
 mod partition;
 mod ping;
@@ -135,6 +136,17 @@ impl Cluster {
             primary.is_some_and(|(primary, _)| primary == address)
         };
         keys.filter(is_here).take(MAX_KEYS)
+    }
+
+    /// Whether this lease is that of the connection to the primary of a slot, according to the current map.
+    pub(crate) fn is_current(&self, lease: &Arc<Lease>, slot: u16) -> bool {
+        match &*self.shared.map.borrow() {
+            MapState::Known(map) => {
+                let primary = map.primary(slot);
+                primary.is_some_and(|(_, node)| node.requests().is_lease(lease))
+            }
+            MapState::Asking | MapState::Unknown(_) => false,
+        }
     }
 
     pub(crate) fn health(&self) -> Vec<RedisPrimary> {

@@ -12,10 +12,7 @@ use super::{
 };
 use crate::store::redis::{
     conn::link::{Answer, Failure},
-    ops::{
-        lookup::{LookupKeys, LookupReply},
-        write::Request,
-    },
+    ops::{lookup::LookupKeys, reply::LookupReply, write::Request},
     route::node::{Lane, Node},
     wire::fault::Fault,
 };
@@ -63,7 +60,7 @@ impl Cluster {
             key: keys.sessions,
             lane: Lane::Requests,
             deadline,
-            request: Request::Read(&keys.commands()),
+            request: Request::Read(&keys.commands(false)),
         };
         // Boxed, so that the future of every other check is small.
         let answer = Box::pin(self.follow(&routed, redirect, found.into_values()));
