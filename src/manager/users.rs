@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, RefusalReason, User,
-    store::{BoxFuture, Checked, PutMode},
+    store::{BoxFuture, Checked, Lookup, PutMode},
     token::{ParsedToken, check_user_id},
 };
 
@@ -224,8 +224,10 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
             let metadata = Some(&*self.metadata);
             return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser, metadata));
         };
-        // A logout during the load must win.
-        let checked = manager.look_up_token(token).wait().await?;
+        // A logout during the load must win, also where the process has an answer of its own.
+        let checked = Lookup::ask(store, user_id, token.ids.session)
+            .wait()
+            .await?;
         // The request presented its token before the load.
         let outcome = manager.authenticated(token, Some(detail), checked, Late::IsRefused);
         outcome.await

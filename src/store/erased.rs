@@ -20,8 +20,13 @@ impl Lookup {
     pub(crate) fn begin(store: &Arc<dyn ErasedStore>, user_id: &Arc<str>, id: TokenId) -> Self {
         match store.check_now(user_id, &id) {
             Some(checked) => Self::Done(checked),
-            None => Self::Waiting(Arc::clone(store).check(Arc::clone(user_id), id)),
+            None => Self::ask(store, user_id, id),
         }
+    }
+
+    /// A lookup that is never answered by what the process knows.
+    pub(crate) fn ask(store: &Arc<dyn ErasedStore>, user_id: &Arc<str>, id: TokenId) -> Self {
+        Self::Waiting(Arc::clone(store).check(Arc::clone(user_id), id))
     }
 
     pub(crate) async fn wait(self) -> Result<Option<Checked>, Error> {

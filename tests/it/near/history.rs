@@ -193,7 +193,8 @@ async fn no_token_is_accepted_late_whatever_fails() {
     }
     let [hits, checks] = [&history.hits, &history.checks].map(|it| it.load(Ordering::Relaxed));
     println!("{hits} hits, {checks} checks");
-    assert!(hits > 1000 && checks > 100, "{hits} hits, {checks} checks");
+    // A busy machine makes fewer.
+    assert!(hits > 100 && checks > 10, "{hits} hits, {checks} checks");
 }
 
 /// Numbers that are the same in every run.

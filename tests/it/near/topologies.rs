@@ -171,12 +171,12 @@ async fn a_demotion_in_place_is_noticed() {
     warm(&store, "al", &id).await;
     server.cmd(&["REPLICAOF", "127.0.0.1", "1"]).await;
     let demoted = Instant::now();
-    while store.check("al", &id).await.is_ok() {
+    // Once checks are not answered because of it, nor does the near-cache answer. (On a busy machine a check may also
+    // take too long.)
+    while store.check("al", &id).await.is_ok() || is_hit(&store, "al", &id) {
         assert!(demoted.elapsed() < LONG_TIMEOUT);
         sleep(Duration::from_millis(5)).await;
     }
-    // Once a check asks no more, nor does the near-cache answer.
-    assert!(!is_hit(&store, "al", &id));
 }
 
 async fn replica_of<'a>(cluster: &'a Cluster, primary: &RedisServer) -> &'a RedisServer {
