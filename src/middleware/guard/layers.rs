@@ -266,7 +266,6 @@ impl RequirePredicate {
     ///
     /// ```
     /// use tower_bearer_session::{jwt::VerifiedClaims, middleware::RequirePredicate};
-    ///
     /// let of_acme = RequirePredicate::for_claims(|claims: &VerifiedClaims| {
     ///     claims.other().get("tenant").is_some_and(|tenant| tenant == "acme")
     /// });
