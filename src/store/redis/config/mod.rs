@@ -273,8 +273,8 @@ impl RedisStoreBuilder {
     /// Answers checks in the process, from what earlier ones have found. Default: every check asks the server.
     ///
     /// The server announces every change, and the store drops what it knows of that user. A check may be answered as of
-    /// up to [`max_staleness`](NearCache::max_staleness) ago, and **no longer** when the network, the server or the
-    /// announcements fail: every process sees a logout within that time after the server has acknowledged it. See the
+    /// up to [`max_staleness`](NearCache::max_staleness) ago, and **no longer** when the network or the server fails,
+    /// or the server stops announcing changes: every process sees a logout within that time after the server has acknowledged it. See the
     /// [guide](crate::guide::near_cache) for what is traded, and what it costs.
     ///
     /// [`SessionStore::check_now`](crate::store::SessionStore::check_now) answers from the cache, and with it the layer
