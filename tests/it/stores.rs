@@ -11,12 +11,14 @@ use tower_bearer_session::{
 pub(crate) use self::{
     mysql::MySql,
     near::{Near, NearPerKey},
+    rechecked::{Recheck, Rechecked},
     remote::{Cluster, Sentinel, Tls},
 };
 use crate::harness::{Flavor, RedisServer};
 
 mod mysql;
 mod near;
+mod rechecked;
 mod remote;
 
 /// Makes tests of functions that take `&impl Backend`: one per function and kind of store.

@@ -1,8 +1,11 @@
 use tokio::task::JoinHandle;
-use tower_bearer_session::{Error, TokenManager};
+use tower_bearer_session::{Error, MemoryStore, TokenManager};
 
-use super::{asking_manager, cached, checking, detail, log_in, two_asking_managers};
-use crate::stores::{Backend, SHORT, on_every_store, outlive_short};
+use super::{
+    asking, asking_manager, built, cache_misses::Remembers, cached, checking, detail, log_in,
+    two_asking_managers,
+};
+use crate::stores::{Backend, Rechecked, SHORT, on_every_store, outlive_short};
 
 on_every_store!(
     a_slow_load_does_not_overwrite_a_newer_add_user,
@@ -213,6 +216,26 @@ async fn a_logout_beats_a_slow_load(backend: &impl Backend) {
     assert_eq!(check.await.unwrap().unwrap(), None);
     // Who shares the load, but is not logged out, is let in.
     assert_eq!(other.await.unwrap().unwrap().as_deref(), Some("loaded"));
+}
+
+/// Also where the process remembers that the session was live, and answers checks by that.
+#[tokio::test]
+async fn a_logout_beats_a_slow_load_of_a_process_that_remembers() {
+    let store = MemoryStore::new();
+    let checks = Remembers::default();
+    let remembering = Rechecked {
+        store: store.clone(),
+        checks,
+    };
+    let (loader, mut questions) = asking();
+    let here = built(TokenManager::builder(remembering).load_user(loader));
+    let there: TokenManager = TokenManager::new(store);
+    let token = log_in(&here, "al").await;
+    let check = checking(&here, &token);
+    let slow = questions.next().await;
+    assert!(there.delete_token(&token).await.unwrap());
+    slow.detail("loaded");
+    assert_eq!(check.await.unwrap().unwrap(), None);
 }
 
 /// The same for all sessions of the user.

@@ -44,8 +44,7 @@ async fn a_shared_load_is_cached_for_the_shortest_time_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn a_load_that_gives_way_hands_its_time_over() {
     let store = MemoryStore::new();
-    let misses = CacheMisses::new(store.clone());
-    let missing = misses.missing();
+    let (misses, missing) = CacheMisses::of(store.clone());
     let (loader, mut questions) = asking();
     let manager: TokenManager<String> = built(TokenManager::builder(misses).load_user(loader));
     let token = log_in(&manager, "al").await;
@@ -109,8 +108,7 @@ async fn a_check_that_joins_during_the_write_shortens_the_time() {
 #[tokio::test(start_paused = true)]
 async fn a_load_that_ends_while_another_one_begins_is_not_repeated() {
     let (store, faults) = (MemoryStore::new(), Faults::new());
-    let misses = CacheMisses::new(store.clone());
-    let missing = misses.missing();
+    let (misses, missing) = CacheMisses::of(store.clone());
     let (loader, mut questions) = asking();
     let builder = TokenManager::builder(faults.wrap(misses)).load_user(loader);
     let manager: TokenManager<String> = built(builder);

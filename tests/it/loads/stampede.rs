@@ -53,8 +53,7 @@ async fn two_hundred_checks_make_one_load(backend: &impl Backend) {
 async fn a_marker_of_another_service_does_not_split_a_load(backend: &impl Backend) {
     let elsewhere = backend.manager_builder().await.build().unwrap();
     let (loader, mut questions) = asking();
-    let store = CacheMisses::new(backend.store().await);
-    let missing = store.missing();
+    let (store, missing) = CacheMisses::of(backend.store().await);
     let manager = built(TokenManager::builder(store).load_user(loader));
     let token = log_in(&manager, "al").await;
     elsewhere.delete_user("al").await.unwrap();
