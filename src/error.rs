@@ -1,4 +1,4 @@
-use std::{borrow::Cow, error::Error as StdError, fmt, sync::Arc};
+use std::{any::type_name, borrow::Cow, error::Error as StdError, fmt, sync::Arc};
 
 use tower::BoxError;
 
@@ -57,6 +57,12 @@ impl Error {
     pub(crate) fn newer_session() -> Self {
         let message = "a newer version of this crate has written the session, and this version cannot read it";
         Self::new(ErrorKind::Store, message)
+    }
+
+    /// The error of a value that is not of the application's type `T`; without the source, which quotes the value.
+    pub(crate) fn wrong_type<T>(what: &str) -> Self {
+        let message = format!("{what} not a {}", type_name::<T>());
+        Self::new(ErrorKind::Serialize, message)
     }
 
     /// The error of a failed read from the operating system's random number generator.

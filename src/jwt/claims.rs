@@ -1,7 +1,6 @@
 //! The claims of tokens, and the rules for them.
 
 use std::{
-    any::type_name,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,20 +15,8 @@ use crate::{Error, ErrorKind, RefusalReason, Scopes, TokenId, token::check_user_
 const MAX_LEEWAY: Duration = Duration::from_secs(60 * 60);
 /// The claims that have an accessor of their own.
 const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
-/// The claims that the crate sets or reads: an application cannot decide them.
-pub(super) const RESERVED: [&str; 11] = [
-    "iss",
-    "sub",
-    "aud",
-    "exp",
-    "nbf",
-    "iat",
-    "jti",
-    "sid",
-    "client_id",
-    "scope",
-    "auth_time",
-];
+/// The others that the crate sets or reads.
+const OTHERS: [&str; 4] = ["sid", "client_id", "scope", "auth_time"];
 
 /// The claims of a verified JWT (RFC 7519 §4).
 ///
@@ -63,6 +50,13 @@ struct Inner {
     scopes: Scopes,
     authenticated_at: Option<SystemTime>,
     other: Map<String, Value>,
+}
+
+/// Whether the crate sets or reads a claim, which the application cannot decide then. Some readers, such as Go's
+/// `encoding/json`, ignore the case of names.
+pub(super) fn is_reserved(name: &str) -> bool {
+    let mut reserved = REGISTERED.iter().chain(&OTHERS);
+    reserved.any(|reserved| reserved.eq_ignore_ascii_case(name))
 }
 
 impl VerifiedClaims {
@@ -172,11 +166,9 @@ impl VerifiedClaims {
     ///
     /// [`ErrorKind::Serialize`] if the claims are not of this type.
     pub fn other_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        // Without the source, which quotes the value.
-        serde_json::from_value(Value::Object(self.0.other.clone())).map_err(|_| {
-            let message = format!("the claims of the token are not a {}", type_name::<T>());
-            Error::new(ErrorKind::Serialize, message)
-        })
+        let other = Value::Object(self.0.other.clone());
+        serde_json::from_value(other)
+            .map_err(|_| Error::wrong_type::<T>("the claims of the token are"))
     }
 }
 

@@ -1,11 +1,11 @@
 //! The session for which a JWT is minted, and the claims of the application for it.
 
-use std::{any::type_name, fmt, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::claims::RESERVED;
+use super::claims::is_reserved;
 use crate::{Error, ErrorKind, Scopes};
 
 /// The session for which a JWT is minted, for [`JwtConfig::claims`](super::JwtConfig::claims).
@@ -61,11 +61,9 @@ impl<'a> JwtSession<'a> {
     ///
     /// [`ErrorKind::Serialize`] if the metadata are not of this type.
     pub fn metadata_as<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        // Without the source, which quotes the value.
-        serde_json::from_value(Value::Object(self.metadata.clone())).map_err(|_| {
-            let message = format!("the metadata of the session is not a {}", type_name::<T>());
-            Error::new(ErrorKind::Serialize, message)
-        })
+        let metadata = Value::Object(self.metadata.clone());
+        serde_json::from_value(metadata)
+            .map_err(|_| Error::wrong_type::<T>("the metadata of the session is"))
     }
 
     /// The scopes of the session: the claim `scope`.
@@ -128,13 +126,7 @@ impl OwnClaims {
             let message = "the claims of `JwtConfig::claims` are not a JSON object";
             return Err(Error::new(ErrorKind::Serialize, message));
         };
-        // Some readers, such as Go's `encoding/json`, ignore the case of names.
-        let is_reserved = |name: &&String| {
-            RESERVED
-                .iter()
-                .any(|other| other.eq_ignore_ascii_case(name))
-        };
-        if let Some(name) = claims.keys().find(is_reserved) {
+        if let Some(name) = claims.keys().find(|name| is_reserved(name)) {
             let message =
                 format!("`JwtConfig::claims` may not set the claim `{name}`: it is reserved");
             return Err(Error::new(ErrorKind::Config, message));

@@ -32,7 +32,17 @@ impl Listener {
 
     /// Tells all hooks of an event. `metadata` is that of its session, if it is known.
     pub(super) fn tell(&self, kind: EventKind<'_>, metadata: Option<&[u8]>) {
-        let event = Event::new(kind, metadata, self.context.as_deref());
+        self.tell_in(self.context.as_deref(), kind, metadata);
+    }
+
+    /// Tells all hooks of an event with another context.
+    pub(super) fn tell_in(
+        &self,
+        context: Option<&EventContext>,
+        kind: EventKind<'_>,
+        metadata: Option<&[u8]>,
+    ) {
+        let event = Event::new(kind, metadata, context);
         #[cfg(feature = "tracing")]
         super::trace::event(&event);
         let mut panic = None;

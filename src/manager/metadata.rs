@@ -1,9 +1,6 @@
 //! The metadata of sessions: a JSON object, in which the manager also keeps their scopes and their last use.
 
-use std::{
-    any::type_name,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -30,11 +27,9 @@ pub(crate) fn entries(metadata: Option<&[u8]>) -> Map<String, Value> {
 
 /// The metadata of a session without what the manager keeps there, as a type of the application.
 pub(crate) fn entries_as<T: DeserializeOwned>(metadata: Option<&[u8]>) -> Result<T, Error> {
-    // Without the source, which quotes the value.
-    serde_json::from_value(Value::Object(entries(metadata))).map_err(|_| {
-        let message = format!("the metadata of the session is not a {}", type_name::<T>());
-        Error::new(ErrorKind::Serialize, message)
-    })
+    let entries = Value::Object(entries(metadata));
+    serde_json::from_value(entries)
+        .map_err(|_| Error::wrong_type::<T>("the metadata of the session is"))
 }
 
 /// The scopes of a session.

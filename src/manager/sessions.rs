@@ -215,9 +215,6 @@ impl<D> TokenManager<D> {
             reason,
         };
         let listener = &self.inner.sessions.listener;
-        match &self.context {
-            None => listener.tell(kind, metadata),
-            context => listener.with_context(context.clone()).tell(kind, metadata),
-        }
+        listener.tell_in(self.context.as_deref(), kind, metadata);
     }
 }
