@@ -1,4 +1,4 @@
-use std::{fmt, str, str::FromStr, sync::Arc};
+use std::{fmt, ops::Deref, str, str::FromStr, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -56,7 +56,7 @@ impl Token {
         BASE64URL.encode_string(user_id, &mut text);
         if let Some(session) = session {
             text.push('.');
-            text.push_str(session.as_str());
+            text.push_str(&session.text());
         }
         text.push('.');
         BASE64URL.encode_string(secret, &mut text);
@@ -95,54 +95,64 @@ impl Serialize for Token {
 /// leaves out the signature and the dot before it. Stores use the id as the key of the session, so reading the store
 /// reveals no token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TokenId([u8; TokenId::LEN]);
+pub struct TokenId([u8; 16]);
+
+/// The text of a [`TokenId`], on the stack.
+pub(crate) struct TokenIdText([u8; TokenId::LEN]);
 
 impl TokenId {
     /// The length of the text form, in bytes.
     pub const LEN: usize = 22;
 
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).expect("a token id is base64url, which is ASCII")
-    }
-
     /// The id with these 16 bytes, from [`to_bytes`](Self::to_bytes).
-    pub fn from_bytes(bytes: &[u8; 16]) -> Self {
-        let mut id = [0; Self::LEN];
-        BASE64URL
-            .encode_slice(bytes, &mut id)
-            .expect("16 bytes are 22 characters of base64url");
-        Self(id)
+    pub const fn from_bytes(bytes: &[u8; 16]) -> Self {
+        Self(*bytes)
     }
 
     /// The 16 bytes of the id, a shorter form for stores.
-    pub fn to_bytes(&self) -> [u8; 16] {
-        // Decoding needs room for an estimate of the length.
-        let mut bytes = [0; 18];
+    pub const fn to_bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
+    /// The text form without an allocation.
+    pub(crate) fn text(&self) -> TokenIdText {
+        let mut text = [0; Self::LEN];
         BASE64URL
-            .decode_slice(self.0, &mut bytes)
-            .expect("a token id is the base64url of 16 bytes");
-        let mut id = [0; 16];
-        id.copy_from_slice(&bytes[..16]);
-        id
+            .encode_slice(self.0, &mut text)
+            .expect("16 bytes are 22 characters of base64url");
+        TokenIdText(text)
     }
 
     /// The id of the token with this text; for a JWT, the text is the header and the claims without the signature.
     pub(crate) fn of(token: &str) -> Self {
         let hash = Sha256::digest(token);
-        Self::from_bytes(hash.first_chunk().expect("a hash of 32 bytes"))
+        Self(*hash.first_chunk().expect("a hash of 32 bytes"))
+    }
+}
+
+impl AsRef<[u8]> for TokenIdText {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Deref for TokenIdText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        str::from_utf8(&self.0).expect("base64url is ASCII")
     }
 }
 
 impl fmt::Debug for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TokenId({})", self.as_str())
+        write!(f, "TokenId({self})")
     }
 }
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
+        f.pad(&self.text())
     }
 }
 
@@ -156,18 +166,18 @@ impl FromStr for TokenId {
     /// [`ErrorKind::InvalidInput`] if the text is not a token id. The error does not quote the text, which might be a
     /// token.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let invalid = || Error::new(ErrorKind::InvalidInput, "not a token id");
-        let id: [u8; Self::LEN] = text.as_bytes().try_into().map_err(|_| invalid())?;
-        BASE64URL
-            .decode_slice(id, &mut [0; 18])
-            .map_err(|_| invalid())?;
-        Ok(Self(id))
+        // Decoding needs room for an estimate of the length.
+        let mut bytes = [0; 18];
+        match BASE64URL.decode_slice(text, &mut bytes) {
+            Ok(16) => Ok(Self(*bytes.first_chunk().expect("16 of 18 bytes"))),
+            _ => Err(Error::new(ErrorKind::InvalidInput, "not a token id")),
+        }
     }
 }
 
 impl Serialize for TokenId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.serialize_str(&self.text())
     }
 }
 
@@ -331,7 +341,7 @@ mod tests {
         let named =
             "tbs1.YWxpY2U.4kwus3f3oUnjsz4F7CAgaQ.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let parsed = ParsedToken::parse(named).unwrap();
-        assert_eq!(parsed.ids.session.as_str(), "4kwus3f3oUnjsz4F7CAgaQ");
+        assert_eq!(parsed.ids.session.to_string(), "4kwus3f3oUnjsz4F7CAgaQ");
         assert_eq!(parsed.ids.token, TokenId::of(named));
         for bad in [
             "",
@@ -387,8 +397,8 @@ mod tests {
     #[test]
     fn the_token_id_is_the_first_half_of_sha_256() {
         let id = TokenId::of("tbs1.YWxpY2U.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-        assert_eq!(id.as_str(), "4kwus3f3oUnjsz4F7CAgaQ");
-        assert_eq!(id.as_str().parse::<TokenId>().unwrap(), id);
+        assert_eq!(id.to_string(), "4kwus3f3oUnjsz4F7CAgaQ");
+        assert_eq!(id.to_string().parse::<TokenId>().unwrap(), id);
         for bad in [
             "",
             "short",
@@ -404,7 +414,7 @@ mod tests {
     fn debug_shows_no_secret_and_serialize_shows_the_token() {
         let token = Token::mint("alice", None).unwrap();
         let debug = format!("{token:?}");
-        assert!(debug.contains(token.id().as_str()));
+        assert!(debug.contains(&token.id().to_string()));
         assert!(!debug.contains(&token.expose_secret()[PREFIX.len()..]));
         assert_eq!(serde_json::to_value(&token).unwrap(), token.expose_secret());
     }

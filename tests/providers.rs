@@ -11,7 +11,7 @@ use tower_bearer_session::{
 #[tokio::test]
 async fn keys_and_stores_install_no_crypto_provider() {
     let read = |name: &str| {
-        let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/it/jwt/keys");
+        let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/services/jwt/keys");
         std::fs::read_to_string(format!("{keys}/{name}")).unwrap()
     };
     let keys = [

@@ -37,7 +37,7 @@ pub(crate) async fn record(
 ) -> Vec<u8> {
     let [sessions, _] = keys(user_id);
     let mut command = redis::cmd("HGET");
-    command.arg(sessions).arg(token.id().as_str());
+    command.arg(sessions).arg(token.id().to_string());
     let record: Option<Vec<u8>> = command.query_async(connection).await.unwrap();
     record.expect("a record of the session")
 }
@@ -79,7 +79,7 @@ pub(crate) async fn users(
         let user_id = format!("user-{number}");
         let token = mint.set_token(&user_id, None).await.unwrap();
         let [key, _] = keys(&user_id);
-        let id = token.id().as_str();
+        let id = token.id().to_string();
         replace.del(&key).ignore().hset(&key, id, record).ignore();
         replace.pexpire(&key, MILLIS_LEFT as i64).ignore();
         tokens.push((user_id, token));

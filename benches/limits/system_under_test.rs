@@ -39,7 +39,7 @@ impl SystemUnderTest {
             manager,
             user_id: USER.to_owned(),
             token: token.expose_secret().to_owned(),
-            token_id: token.id().as_str().to_owned(),
+            token_id: token.id().to_string(),
         };
         // The first check loads the user.
         subject.check().await;
@@ -60,7 +60,7 @@ impl SystemUnderTest {
                 manager: self.manager.clone(),
                 user_id,
                 token: token.expose_secret().to_owned(),
-                token_id: token.id().as_str().to_owned(),
+                token_id: token.id().to_string(),
             };
             other.check().await;
             others.push(other);

@@ -52,7 +52,7 @@ fn parts(record: &[u8]) -> Option<(u8, Vec<&[u8]>)> {
 }
 
 fuzz_target!(|record: &[u8]| {
-    let session = decode(record.to_vec());
+    let session = decode(record);
     let version = record.get(6).filter(|_| record.len() >= 19);
     let Some(session) = session else {
         let is_known = match version {

@@ -15,12 +15,12 @@ use base64::{
 use tower_bearer_session::jwt::VerifyingKey;
 
 pub const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
-const ES256: &str = include_str!("../../tests/it/jwt/keys/es256.pem");
-const EDDSA: &str = include_str!("../../tests/it/jwt/keys/eddsa.pem");
-const RS256: &str = include_str!("../../tests/it/jwt/keys/rs256.pem");
-pub const ES256_PUBLIC: &str = include_str!("../../tests/it/jwt/keys/es256.pub.pem");
-pub const EDDSA_PUBLIC: &str = include_str!("../../tests/it/jwt/keys/eddsa.pub.pem");
-pub const RS256_PUBLIC: &str = include_str!("../../tests/it/jwt/keys/rs256.pub.pem");
+const ES256: &str = include_str!("../../tests/services/jwt/keys/es256.pem");
+const EDDSA: &str = include_str!("../../tests/services/jwt/keys/eddsa.pem");
+const RS256: &str = include_str!("../../tests/services/jwt/keys/rs256.pem");
+pub const ES256_PUBLIC: &str = include_str!("../../tests/services/jwt/keys/es256.pub.pem");
+pub const EDDSA_PUBLIC: &str = include_str!("../../tests/services/jwt/keys/eddsa.pub.pem");
+pub const RS256_PUBLIC: &str = include_str!("../../tests/services/jwt/keys/rs256.pub.pem");
 
 /// The algorithms, which are also the ids of their keys.
 pub const ALGORITHMS: [&str; 4] = ["HS256", "ES256", "EdDSA", "RS256"];

@@ -44,7 +44,7 @@ struct NewClaims<'a> {
     #[serde(skip_serializing_if = "Scopes::is_empty")]
     scope: &'a Scopes,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sid: Option<&'a str>,
+    sid: Option<&'a TokenId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -106,7 +106,7 @@ impl JwtTokens {
             // Rounded down: a login counts as older rather than as newer.
             auth_time: since_epoch(session.authenticated_at()).as_secs(),
             scope: session.scopes(),
-            sid: id.map(TokenId::as_str),
+            sid: id,
             iss: rules.issuer.as_deref(),
             aud: rules.audience.as_deref(),
             client_id: minter.client_id.as_deref(),

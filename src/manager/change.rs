@@ -61,7 +61,7 @@ impl<D> TokenManager<D> {
         let Some(checked) = self.look_up(&user_id, token_id).wait().await? else {
             return Ok(None);
         };
-        let current = checked.session.metadata.unwrap_or_default();
+        let current = checked.session.metadata();
         self.change_metadata(user_id, *token_id, current, update)
             .await
     }
@@ -89,7 +89,7 @@ impl<D> TokenManager<D> {
             let Some(checked) = self.look_up(&user_id, &session).wait().await? else {
                 return Ok(None);
             };
-            current = checked.session.metadata.unwrap_or_default();
+            current = checked.session.metadata();
         }
         Err(changed_too_often())
     }

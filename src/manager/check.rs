@@ -46,7 +46,7 @@ pub(super) fn accept(ids: TokenIds, checked: Option<Checked>) -> Result<Checked,
         // The client need not know more of the session than its id.
         TokenStatus::Unknown => return Err(RefusalReason::NotLive.into()),
     };
-    let metadata = Some(checked.session.metadata.unwrap_or_default());
+    let metadata = Some(checked.session.metadata());
     Err(Refused { reason, metadata })
 }
 
@@ -148,7 +148,7 @@ impl<D> TokenManager<D> {
             {
                 Refused {
                     reason: RefusalReason::Replaced,
-                    metadata: Some(session.metadata.unwrap_or_default()),
+                    metadata: Some(session.metadata()),
                 }
             }
             // A replacement of the token was undone in between, or the metadata was changed.

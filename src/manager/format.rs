@@ -88,7 +88,7 @@ impl Format {
                 };
                 // Scopes only change with the token, on which the change depends anyway.
                 if tokens.has_own_claims() && change.if_metadata.is_none() {
-                    change.if_metadata = Some(record.metadata.clone().unwrap_or_default());
+                    change.if_metadata = Some(record.metadata());
                 }
                 let metadata = change.metadata.as_ref().or(record.metadata.as_ref());
                 let minted_for = jwt_session(user_id, metadata.map(|bytes| &**bytes), times);

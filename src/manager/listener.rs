@@ -42,11 +42,15 @@ impl Listener {
         kind: EventKind<'_>,
         metadata: Option<&[u8]>,
     ) {
+        let hooks = self.hooks.get().map_or(&[][..], Vec::as_slice);
+        if cfg!(not(feature = "tracing")) && hooks.is_empty() {
+            return;
+        }
         let event = Event::new(kind, metadata, context);
         #[cfg(feature = "tracing")]
         super::trace::event(&event);
         let mut panic = None;
-        for hook in self.hooks.get().into_iter().flatten() {
+        for hook in hooks {
             // A panic keeps the event from no other hook.
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| hook(&event))) {
                 panic.get_or_insert(payload);

@@ -88,7 +88,7 @@ impl Login {
             Ok(created) => {
                 let evictions = created.evicted.iter().map(|(token_id, session)| {
                     let token_id = *token_id;
-                    let metadata = Some(session.metadata.clone().unwrap_or_default());
+                    let metadata = Some(session.metadata());
                     let change = Change::Evicted(Subject { token_id, metadata });
                     sessions.done(Arc::clone(user_id), change)
                 });

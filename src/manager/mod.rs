@@ -254,7 +254,7 @@ impl<D> TokenManager<D> {
         if id != session {
             let checked = self.look_up_token(&token).wait().await?;
             match accept(token.ids, checked) {
-                Ok(checked) => metadata = Some(checked.session.metadata.unwrap_or_default()),
+                Ok(checked) => metadata = Some(checked.session.metadata()),
                 Err(refused) => {
                     let reason = self.refuse(&token, refused).await?;
                     return Ok(reason == RefusalReason::Reused);

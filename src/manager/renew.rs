@@ -90,7 +90,7 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
             manager: self.clone(),
             user_id: user.id().into(),
             token_id: session,
-            metadata: state.record.metadata.clone().unwrap_or_default(),
+            metadata: state.record.metadata(),
             change,
         };
         spawn(&runtime, renewal.run());

@@ -1,4 +1,7 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::metadata;
 use crate::{
@@ -15,8 +18,7 @@ pub(crate) struct SessionState {
     pub(crate) now: SystemTime,
     /// The end of the grace of a token that was replaced.
     usable_until: Option<SystemTime>,
-    /// The session, without its tokens.
-    pub(crate) record: SessionRecord,
+    pub(crate) record: Arc<SessionRecord>,
 }
 
 impl SessionState {
@@ -24,11 +26,10 @@ impl SessionState {
     pub(super) fn of(ids: TokenIds, checked: Checked) -> Self {
         let Checked {
             now,
-            session: mut record,
+            session: record,
             ..
         } = checked;
         let usable_until = record.usable_until(&ids.token);
-        record.rotation = None;
         Self {
             ids,
             now,

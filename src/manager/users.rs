@@ -22,10 +22,6 @@ use crate::{
 const REFRESH_CONCURRENCY: usize = 8;
 
 /// The outcome of authenticating a token after its store lookup.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would cost an allocation per request"
-)]
 pub(crate) enum AuthOutcome<D> {
     Known(Result<Verdict<D>, Error>),
     /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.
@@ -200,7 +196,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         manager: self.clone(),
                         loads: loads.clone(),
                         token: token.clone(),
-                        metadata: checked.session.metadata.unwrap_or_default(),
+                        metadata: checked.session.metadata(),
                         seen: checked.user,
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };

@@ -118,6 +118,7 @@ impl<R> Responder<R> {
         let rejection = self.pending_rejection(&response, user_type);
         let mut response = response.map(R::wrap);
         if let Some(rejection) = rejection {
+            remove_caching(response.headers_mut());
             return self.finish_refusal(rejection, response, fixups);
         }
         if let Some(offered) = fixups.offered {
@@ -143,13 +144,12 @@ impl<R> Responder<R> {
     fn finish_refusal<B>(
         &self,
         rejection: Rejection,
-        mut response: Response<R::Body>,
+        response: Response<R::Body>,
         fixups: ResponseFixups,
     ) -> Response<R::Body>
     where
         R: OnRejection<B>,
     {
-        remove_caching(response.headers_mut());
         let mut response = self.apply_hook(rejection, response, fixups.grpc);
         if let Some(offered) = fixups.offered {
             offered.choose(&mut response, fixups.connect);

@@ -251,7 +251,7 @@ impl<D> Session<D> {
 
     /// The metadata as the store has them.
     fn stored_metadata(&self) -> Bytes {
-        self.state.record.metadata.clone().unwrap_or_default()
+        self.state.record.metadata()
     }
 
     fn parsed(&self) -> ParsedToken {

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 
 use super::{
     Rejection, RequestHead, TokenSource,
@@ -74,6 +74,7 @@ impl<R> Settings<R> {
     }
 
     /// Reads the token of a request, and what the post-processing of its response depends on.
+    #[inline]
     pub(super) fn read_token<B, T>(
         self: &Arc<Self>,
         request: &mut Request<B>,
@@ -137,7 +138,9 @@ impl<R> PostProcess<R> {
         R: OnRejection<B>,
     {
         let responder = &self.settings.responder;
-        self.clear_dead_cookie(responder.finish(response, self.fixups, user_type))
+        let mut response = responder.finish(response, self.fixups, user_type);
+        self.clear_dead_cookie(response.headers_mut());
+        response
     }
 
     /// The response to a request that the layer refuses.
@@ -146,22 +149,23 @@ impl<R> PostProcess<R> {
         R: OnRejection<B>,
     {
         let responder = &self.settings.responder;
-        self.clear_dead_cookie(responder.refuse(rejection, self.fixups))
+        let mut response = responder.refuse(rejection, self.fixups);
+        self.clear_dead_cookie(response.headers_mut());
+        response
     }
 
     /// Clears the cookie that has a dead token, except in gRPC responses, whose clients have no cookies.
     ///
     /// A shared cache would send the `Set-Cookie` of a response that it may store to other clients as well, whose cookies
     /// may be alive.
-    fn clear_dead_cookie<B>(&self, mut response: Response<B>) -> Response<B> {
+    fn clear_dead_cookie(&self, headers: &mut HeaderMap) {
         if self.token_is_dead
             && !self.fixups.grpc
             && let Some(source) = self.source()
             && source.is_cookie()
-            && !is_shared(response.headers())
+            && !is_shared(headers)
         {
-            source.clear_cookie(response.headers_mut());
+            source.clear_cookie(headers);
         }
-        response
     }
 }

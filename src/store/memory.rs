@@ -54,7 +54,7 @@ impl MemoryStore {
         let user = state.users.get(user_id)?;
         Some(Checked {
             now,
-            session: user.live(token_id, now)?.clone(),
+            session: Arc::clone(user.live(token_id, now)?),
             user: user.cached(now).cloned(),
         })
     }
@@ -104,7 +104,7 @@ impl SessionStore for MemoryStore {
         let (mut state, now) = self.begin();
         if let Some(session) = state.live(user_id, token_id, now) {
             return Ok(Created {
-                session: session.clone(),
+                session: SessionRecord::clone(session),
                 evicted: Vec::new(),
             });
         }
@@ -136,9 +136,10 @@ impl SessionStore for MemoryStore {
         change: &SessionChange,
     ) -> Result<Option<Updated>, Error> {
         let (mut state, now) = self.begin();
-        let Some(mut session) = state.live(user_id, token_id, now).cloned() else {
+        let Some(session) = state.live(user_id, token_id, now) else {
             return Ok(None);
         };
+        let mut session = SessionRecord::clone(session);
         if !session.apply(token_id, change, now) {
             return Ok(None);
         }

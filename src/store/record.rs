@@ -1,5 +1,7 @@
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use super::{
     NewSession, SessionChange, SessionRecord, SessionVersion,
     rotation::{Rotation, TokenStatus},
@@ -35,6 +37,11 @@ impl SessionRecord {
             rotation: None,
             is_opaque: false,
         }
+    }
+
+    /// The metadata, as [`SessionChange`] has them: empty if there are none.
+    pub(crate) fn metadata(&self) -> Bytes {
+        self.metadata.clone().unwrap_or_default()
     }
 
     /// The version of the session, for a conditional [`SessionChange`].

@@ -1,5 +1,6 @@
 use std::{
     num::NonZeroU32,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -112,8 +113,8 @@ pub struct Updated {
 pub struct Checked {
     /// The time of the check, by the store's clock.
     pub now: SystemTime,
-    /// The session.
-    pub session: SessionRecord,
+    /// The session. Shared, so that a store that has it at hand need not copy it.
+    pub session: Arc<SessionRecord>,
     /// The user's cached value, if it exists and has not expired.
     pub user: Option<Bytes>,
 }
@@ -195,7 +196,12 @@ impl Created {
 
 impl Checked {
     /// Returns the result for this session, at this time of the store's clock.
-    pub fn new(now: SystemTime, session: SessionRecord, user: Option<Bytes>) -> Self {
+    pub fn new(
+        now: SystemTime,
+        session: impl Into<Arc<SessionRecord>>,
+        user: Option<Bytes>,
+    ) -> Self {
+        let session = session.into();
         Self { now, session, user }
     }
 }

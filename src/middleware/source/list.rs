@@ -11,6 +11,8 @@ pub(in crate::middleware) struct TokenSources {
     list: Arc<[TokenSource]>,
     /// Whether the first source with a token decides, whatever the others have.
     first_decides: bool,
+    /// Whether one of them reads the WebSocket protocols.
+    reads_protocols: bool,
 }
 
 /// Where a request has its token.
@@ -27,6 +29,7 @@ impl Default for TokenSources {
         Self {
             list: Arc::new([TokenSource::authorization()]),
             first_decides: false,
+            reads_protocols: false,
         }
     }
 }
@@ -41,6 +44,8 @@ impl TokenSources {
         sources: impl IntoIterator<Item = TokenSource>,
     ) {
         self.list = sources.into_iter().collect();
+        let is_protocol = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
+        self.reads_protocols = self.list.iter().any(is_protocol);
     }
 
     pub(in crate::middleware) fn let_first_decide(&mut self) {
@@ -48,6 +53,7 @@ impl TokenSources {
     }
 
     /// Marks the header fields that may carry the token, so that they are not logged.
+    #[inline]
     pub(in crate::middleware) fn mark_as_sensitive(&self, headers: &mut HeaderMap) {
         for source in &*self.list {
             source.mark_as_sensitive(headers);
@@ -63,8 +69,7 @@ impl TokenSources {
         self.mark_as_sensitive(request.headers_mut());
         let (found, source) = self.find(request);
         let token = read(found.as_deref().map_err(Clone::clone));
-        let reads_protocols = |source: &TokenSource| matches!(source.0, Kind::WebSocketProtocol);
-        let offered = match self.list.iter().any(reads_protocols) {
+        let offered = match self.reads_protocols {
             true => websocket::hide(request),
             false => None,
         };

@@ -27,14 +27,14 @@ pub(super) struct State {
 
 #[derive(Default)]
 pub(super) struct UserEntry {
-    sessions: HashMap<TokenId, SessionRecord>,
+    sessions: HashMap<TokenId, Arc<SessionRecord>>,
     cached: Option<(Bytes, SystemTime)>,
     /// Tells those who wait when a session starts, changes or ends; `None` if nobody has ever waited.
     changes: Option<watch::Sender<()>>,
 }
 
 impl UserEntry {
-    pub(super) fn live(&self, token_id: &TokenId, now: SystemTime) -> Option<&SessionRecord> {
+    pub(super) fn live(&self, token_id: &TokenId, now: SystemTime) -> Option<&Arc<SessionRecord>> {
         let session = self.sessions.get(token_id)?;
         (now < session.expires_at).then_some(session)
     }
@@ -62,7 +62,7 @@ impl State {
     pub(super) fn sessions(
         &self,
         user_id: &str,
-    ) -> impl Iterator<Item = (&TokenId, &SessionRecord)> {
+    ) -> impl Iterator<Item = (&TokenId, &Arc<SessionRecord>)> {
         self.users
             .get(user_id)
             .into_iter()
@@ -74,7 +74,7 @@ impl State {
         user_id: &str,
         token_id: &TokenId,
         now: SystemTime,
-    ) -> Option<&SessionRecord> {
+    ) -> Option<&Arc<SessionRecord>> {
         self.users.get(user_id)?.live(token_id, now)
     }
 
@@ -85,7 +85,7 @@ impl State {
     ) -> Vec<(TokenId, SessionRecord)> {
         self.sessions(user_id)
             .filter(|(_, session)| now < session.expires_at)
-            .map(|(id, session)| (*id, session.clone()))
+            .map(|(id, session)| (*id, SessionRecord::clone(session)))
             .collect()
     }
 
@@ -143,7 +143,7 @@ impl State {
         if user.sessions.is_empty() {
             self.with_sessions.insert(user_id);
         }
-        user.sessions.insert(*token_id, session);
+        user.sessions.insert(*token_id, Arc::new(session));
         user.tell_of_change();
     }
 

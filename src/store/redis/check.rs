@@ -37,7 +37,7 @@ impl RedisStore {
         let found = self.client.look_up(&keys).await?;
         let now = time(found.now);
         let record_len = found.session.as_ref().map_or(0, Vec::len);
-        let session = found.session.and_then(record::decode);
+        let session = found.session.as_deref().and_then(record::decode);
         match session.filter(|session| now < session.expires_at) {
             Some(session) if session.is_opaque => Err(Error::newer_session()),
             Some(session) => {

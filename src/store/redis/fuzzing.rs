@@ -7,7 +7,7 @@ use super::{record, wire::address::Address};
 use crate::store::SessionRecord;
 
 /// Reads the record of a session.
-pub fn decode(record: Vec<u8>) -> Option<SessionRecord> {
+pub fn decode(record: &[u8]) -> Option<SessionRecord> {
     record::decode(record)
 }
 

@@ -187,7 +187,7 @@ impl SessionStore for RedisStore {
         let _changing = self.changing(user_id);
         let call = script::CREATE
             .call(self.keys.sessions(user_id))
-            .arg(token_id.as_str())
+            .arg(&*token_id.text())
             .arg(millis(new.ttl))
             .arg(new.max_lifetime.map_or(0, millis))
             .arg(new.metadata.as_deref().unwrap_or_default())
@@ -202,9 +202,9 @@ impl SessionStore for RedisStore {
             let mut reply = reply.into_iter();
             match (reply.next().as_deref(), limit) {
                 (Some(b"done"), _) => {
-                    let session = reply.next().and_then(record::decode);
+                    let session = reply.next().and_then(|record| record::decode(&record));
                     while let (Some(id), Some(session)) = (reply.next(), reply.next()) {
-                        evicted.extend(token_id_of(&id).zip(record::decode(session)));
+                        evicted.extend(token_id_of(&id).zip(record::decode(&session)));
                     }
                     let session = session.ok_or_else(|| unexpected_reply("create"))?;
                     return Ok(Created { session, evicted });
@@ -248,7 +248,7 @@ impl SessionStore for RedisStore {
         let _changing = self.changing(user_id);
         let call = script::DELETE
             .call(self.keys.sessions(user_id))
-            .arg(token_id.as_str());
+            .arg(&*token_id.text());
         let done: Done<bool> = self.client.write(&call, OnDrop::Retry).await?;
         // If there was none, then somebody else may have ended it, just now.
         self.client.confirm(call.key(), &done.live).await?;
@@ -259,7 +259,7 @@ impl SessionStore for RedisStore {
         let _changing = self.changing(user_id);
         let call = script::DELETE_ALL
             .call(self.keys.sessions(user_id))
-            .arg(except.map_or("", TokenId::as_str))
+            .arg(except.map(TokenId::text).as_deref().unwrap_or_default())
             .arg(self.cluster_arg());
         let done: Done<u64> = self.client.write(&call, OnDrop::Retry).await?;
         self.client.confirm(call.key(), &done.live).await?;

@@ -86,7 +86,7 @@ impl RedisStore {
     ) -> Result<Vec<(TokenId, SessionRecord)>, Error> {
         let Scanned { mut live, dead } = self.scan(user_id, until).await?;
         for ids in dead.chunks(MAX_ENDED) {
-            let fields = ids.iter().map(|id| (&id[..], Vec::new()));
+            let fields = ids.iter().map(|id| (id, Vec::new()));
             self.end(user_id, 0, fields, until).await?;
         }
         let order = |session: &SessionRecord| match limit.on_full {
@@ -105,7 +105,7 @@ impl RedisStore {
         for page in excess.chunks(MAX_ENDED) {
             let fields = page.iter().filter_map(|(_, id)| {
                 let (header, _) = live.get(id)?;
-                Some((id.as_str().as_bytes(), header.to_vec()))
+                Some((id.text(), header.to_vec()))
             });
             for id in self.end(user_id, keep, fields, until).await? {
                 let ended = token_id_of(&id).and_then(|id| live.remove_entry(&id));
@@ -117,16 +117,16 @@ impl RedisStore {
 
     /// Ends each of these sessions that has expired, or that still has the given header while the user has more than
     /// `stay` sessions. Returns the ids of the live sessions that it has ended.
-    async fn end<'a>(
+    async fn end<F: AsRef<[u8]>>(
         &self,
         user_id: &str,
         stay: usize,
-        sessions: impl Iterator<Item = (&'a [u8], Vec<u8>)>,
+        sessions: impl Iterator<Item = (F, Vec<u8>)>,
         until: Instant,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let mut call = PRUNE.call(self.keys.sessions(user_id)).arg(stay);
         for (id, header) in sessions {
-            call = call.arg(id).arg(header);
+            call = call.arg(id.as_ref()).arg(header);
         }
         let ended = self.client.write_until(&call, OnDrop::Retry, until).await;
         Ok(ended.map_err(|error| self.overdue(error, until))?.reply)
@@ -151,7 +151,7 @@ impl Scanned {
                 self.dead.push(id);
             } else {
                 let header = record::header(&session);
-                let session = header.zip(record::decode(session));
+                let session = header.zip(record::decode(&session));
                 self.live.extend(token_id_of(&id).zip(session));
             }
         }

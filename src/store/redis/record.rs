@@ -44,13 +44,13 @@ pub(super) type Header = [u8; HEADER];
 
 /// Reads a record; `None` if it is not a session. Of a session that only a newer reader can interpret, just the header is
 /// read.
-pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
-    let created_at = time(&record, 7)?;
+pub(super) fn decode(record: &[u8]) -> Option<SessionRecord> {
+    let created_at = time(record, 7)?;
     let mut session = SessionRecord {
         created_at,
-        refreshed_at: time(&record, 13)?,
+        refreshed_at: time(record, 13)?,
         authenticated_at: created_at,
-        expires_at: time(&record, 0)?,
+        expires_at: time(record, 0)?,
         ends_at: None,
         metadata: None,
         rotation: None,
@@ -62,28 +62,26 @@ pub(super) fn decode(record: Vec<u8>) -> Option<SessionRecord> {
     if record[6] != READER {
         return None;
     }
-    let record = Bytes::from(record);
     let mut at = HEADER;
     let mut take = |len: usize| {
-        let end = at.checked_add(len)?;
-        let part = (end <= record.len()).then(|| record.slice(at..end));
-        at = end;
-        part
+        let start = at;
+        at = at.checked_add(len)?;
+        record.get(start..at)
     };
     let has = take(1)?[0];
     if has & AUTHENTICATED != 0 {
-        session.authenticated_at = time(&take(6)?, 0)?;
+        session.authenticated_at = time(take(6)?, 0)?;
     }
     if has & ENDS != 0 {
-        session.ends_at = Some(time(&take(6)?, 0)?);
+        session.ends_at = Some(time(take(6)?, 0)?);
     }
     if has & METADATA != 0 {
         let len = u32::from_be_bytes(*take(4)?.first_chunk()?);
         let metadata = take(usize::try_from(len).ok()?)?;
-        session.metadata = (!metadata.is_empty()).then_some(metadata);
+        session.metadata = (!metadata.is_empty()).then(|| Bytes::copy_from_slice(metadata));
     }
     if has & TOKENS != 0 {
-        let current = token_id(&take(16)?)?;
+        let current = token_id(take(16)?)?;
         let replaced = take(1)?[0];
         let replaced = take(22 * usize::from(replaced))?;
         let replaced = replaced.chunks(22).map(|token| {
@@ -205,7 +203,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_documented_one() {
         for (record, session) in samples() {
-            assert_eq!(decode(record), Some(session));
+            assert_eq!(decode(&record), Some(session));
         }
     }
 
@@ -214,7 +212,7 @@ mod tests {
         for (mut record, session) in samples() {
             record[19] |= 0xF0;
             record.extend(b"from the future");
-            assert_eq!(decode(record), Some(session));
+            assert_eq!(decode(&record), Some(session));
         }
     }
 
@@ -226,7 +224,7 @@ mod tests {
                     is_opaque: true,
                     ..plain()
                 };
-                assert_eq!(decode(record(compatible_from, tail)), Some(opaque));
+                assert_eq!(decode(&record(compatible_from, tail)), Some(opaque));
             }
         }
     }
@@ -235,13 +233,13 @@ mod tests {
     fn what_is_cut_short_is_no_session() {
         for (record, _) in samples() {
             for len in 0..record.len() {
-                assert_eq!(decode(record[..len].to_vec()), None, "{len} of {record:?}");
+                assert_eq!(decode(&record[..len]), None, "{len} of {record:?}");
             }
         }
         let too_long = record(1, b"\x04\xFF\xFF\xFF\xFF{}");
         let other_versions = [0, 32, 255].map(|version| record(version, &[0; 9]));
         for bad in other_versions.into_iter().chain([too_long]) {
-            assert_eq!(decode(bad), None);
+            assert_eq!(decode(&bad), None);
         }
     }
 

@@ -34,7 +34,7 @@ impl RedisStore {
         let new_token = change.new_token;
         let call = UPDATE
             .call(self.keys.sessions(user_id))
-            .arg(token_id.as_str())
+            .arg(&*token_id.text())
             .arg(
                 change
                     .ttl

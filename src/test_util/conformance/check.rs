@@ -1,7 +1,7 @@
 //! Tests of `check`.
 
 use super::helpers::{
-    DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, token_id,
+    DAY, HOUR, SHORT, is_live, listed, live, live_session, log_in, outlive_short, session, token_id,
 };
 use crate::{
     SessionStore,
@@ -88,7 +88,7 @@ pub async fn a_check_writes_nothing(backend: &impl Backend) {
     for n in 2..50 {
         assert!(!is_live(&store, "al", &token_id(n)).await);
         assert!(!is_live(&store, "bo", &token_id(n)).await);
-        assert_eq!(live(&store, "al", &id).await.session, created);
+        assert_eq!(live_session(&store, "al", &id).await, created);
     }
     assert_eq!(listed(&store, "al").await, [id]);
     assert_eq!(listed(&store, "bo").await, []);
@@ -119,7 +119,7 @@ pub async fn every_handle_sees_the_same(backend: &impl Backend) {
     for n in 0..50 {
         let id = token_id(n);
         let created = log_in(&store, "al", &id).await;
-        assert_eq!(live(&other, "al", &id).await.session, created);
+        assert_eq!(live_session(&other, "al", &id).await, created);
         store
             .put_user("al", &[n as u8], HOUR, PutMode::Replace)
             .await

@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::helpers::{
-    DAY, HOUR, at_once, is_live, limit, listed, live, log_in, replacement, session, tick, token_id,
+    DAY, HOUR, at_once, is_live, limit, listed, live_session, log_in, replacement, session, tick,
+    token_id,
 };
 use crate::{
     ErrorKind, OnFull, SessionStore,
@@ -204,7 +205,7 @@ pub async fn one_of_many_conditional_updates_wins(backend: &impl Backend) {
         });
         let winners: Vec<_> = updated.await.into_iter().flatten().collect();
         assert_eq!(winners.len(), 1, "number of updates that succeeded");
-        let session = live(&*stores[0], "al", &id).await.session;
+        let session = live_session(&*stores[0], "al", &id).await;
         assert_eq!(session.expires_at, session.refreshed_at + winners[0]);
         version = session.version();
     }
@@ -217,7 +218,7 @@ pub async fn a_conditional_update_never_overwrites_a_refresh(backend: &impl Back
     log_in(&*stores[0], "al", &id).await;
     for _ in 0..100 {
         tick().await;
-        let version = live(&*stores[0], "al", &id).await.session.version();
+        let version = live_session(&*stores[0], "al", &id).await.version();
         let updated = at_once(8, |task| {
             let store = Arc::clone(&stores[task % 2]);
             let mut change = SessionChange::refresh(HOUR / 2);
@@ -232,7 +233,7 @@ pub async fn a_conditional_update_never_overwrites_a_refresh(backend: &impl Back
         });
         let refreshed = updated.await.contains(&(0, true));
         assert!(refreshed, "a session that is live is refreshed");
-        let session = live(&*stores[0], "al", &id).await.session;
+        let session = live_session(&*stores[0], "al", &id).await;
         assert_eq!(session.expires_at, session.refreshed_at + HOUR / 2);
     }
 }
@@ -255,7 +256,7 @@ pub async fn one_of_many_replacements_wins(backend: &impl Backend) {
         });
         let winners: Vec<_> = replaced.await.into_iter().flatten().collect();
         assert_eq!(winners.len(), 1, "number of replacements that succeeded");
-        let session = live(&*stores[1], "al", &id).await.session;
+        let session = live_session(&*stores[1], "al", &id).await;
         assert_eq!(session.current_token(&id), &winners[0]);
         current = winners[0];
     }

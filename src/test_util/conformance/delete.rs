@@ -1,6 +1,6 @@
 //! Tests of `delete` and `delete_all`.
 
-use super::helpers::{HOUR, is_live, listed, live, log_in, log_in_apart, tick, token_id};
+use super::helpers::{HOUR, is_live, listed, live_session, log_in, log_in_apart, tick, token_id};
 use crate::{SessionStore, store::PutMode, test_util::Backend};
 
 /// `delete` returns `true` for the call that ended the session, and `false` afterwards.
@@ -22,7 +22,7 @@ pub async fn deleting_what_never_was_is_false(backend: &impl Backend) {
     let bos = log_in(&store, "bo", &token_id(1)).await;
     assert!(!store.delete("al", &token_id(1)).await.expect("no error"));
     assert!(!store.delete("bo", &token_id(2)).await.expect("no error"));
-    assert_eq!(live(&store, "bo", &token_id(1)).await.session, bos);
+    assert_eq!(live_session(&store, "bo", &token_id(1)).await, bos);
 }
 
 /// A new session with the id of a deleted one has nothing of it.
@@ -38,7 +38,7 @@ pub async fn a_deleted_session_can_be_created_anew(backend: &impl Backend) {
     store.delete_all("al", None).await.expect("no error");
     let third = log_in(&store, "al", &token_id(1)).await;
     assert!(second.created_at < third.created_at);
-    assert_eq!(live(&store, "al", &token_id(1)).await.session, third);
+    assert_eq!(live_session(&store, "al", &token_id(1)).await, third);
 }
 
 /// `delete_all` ends and counts all sessions of one user, and none of another.
@@ -64,14 +64,14 @@ pub async fn delete_all_keeps_the_excepted_session(backend: &impl Backend) {
     for n in 0..20 {
         log_in(&store, "al", &token_id(n)).await;
     }
-    let kept = live(&store, "al", &token_id(7)).await.session;
+    let kept = live_session(&store, "al", &token_id(7)).await;
     for removed in [19, 0] {
         let count = store
             .delete_all("al", Some(&token_id(7)))
             .await
             .expect("no error");
         assert_eq!(count, removed);
-        assert_eq!(live(&store, "al", &token_id(7)).await.session, kept);
+        assert_eq!(live_session(&store, "al", &token_id(7)).await, kept);
         assert_eq!(
             store.list("al").await.expect("no error"),
             [(token_id(7), kept.clone())]

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::helpers::{DAY, HOUR, listed, live, log_in, replacement, session, tick, token_id};
+use super::helpers::{
+    DAY, HOUR, listed, live, live_session, log_in, replacement, session, tick, token_id,
+};
 use crate::{
     SessionStore,
     store::{MAX_TTL, MAX_VALUE_LEN, Rotation, TokenStatus},
@@ -38,7 +40,7 @@ pub async fn the_largest_session_gets_another_token(backend: &impl Backend) {
         let updated = updated.expect("no error").expect("the token is current");
         assert_eq!(updated.ended, u64::from(is_last));
     }
-    let session = live(&store, "al", &id).await.session;
+    let session = live_session(&store, "al", &id).await;
     let rotation = session.rotation.as_ref().expect("a rotation");
     assert_eq!(rotation.current, token_id(replacements));
     let replaced = rotation.replaced.iter().map(|token| token.token_id);
@@ -68,7 +70,7 @@ pub async fn the_longest_grace_and_ttl_work(backend: &impl Backend) {
         change.ttl = Some(MAX_TTL);
         let updated = store.update("al", &id, &change).await;
         let updated = updated.expect("no error").expect("the token is current");
-        let session = live(&store, "al", &id).await.session;
+        let session = live_session(&store, "al", &id).await;
         // The absolute end came first.
         assert_eq!(Some(session.expires_at), created.ends_at);
         assert_eq!(updated.expires_at, session.expires_at);
@@ -93,7 +95,7 @@ pub async fn the_longest_grace_and_ttl_work(backend: &impl Backend) {
     change.ttl = Some(MAX_TTL);
     let updated = store.update("bo", &id, &change).await;
     let updated = updated.expect("no error").expect("the token is current");
-    let session = live(&store, "bo", &id).await.session;
+    let session = live_session(&store, "bo", &id).await;
     assert_eq!(session.expires_at, session.refreshed_at + MAX_TTL);
     assert_eq!(updated.expires_at, session.expires_at);
 }

@@ -57,6 +57,15 @@ pub async fn log_in_apart(store: &impl SessionStore, user_id: &str, token_ids: &
     }
 }
 
+/// The session of a live token.
+pub async fn live_session(
+    store: &impl SessionStore,
+    user_id: &str,
+    token_id: &TokenId,
+) -> SessionRecord {
+    Arc::unwrap_or_clone(live(store, user_id, token_id).await.session)
+}
+
 /// Checks a session, and panics if it is not live.
 pub async fn live(store: &impl SessionStore, user_id: &str, token_id: &TokenId) -> Checked {
     let checked = store.check(user_id, token_id).await.expect("no error");

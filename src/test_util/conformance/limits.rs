@@ -1,7 +1,7 @@
 //! Tests of `create` with a session limit, one call at a time; `concurrency` tests concurrent calls.
 
 use super::helpers::{
-    HOUR, is_live, limit, listed, live, log_in, log_in_apart, session, tick, token_id,
+    HOUR, is_live, limit, listed, live, live_session, log_in, log_in_apart, session, tick, token_id,
 };
 use crate::{
     ErrorKind, OnFull, SessionStore, TokenId,
@@ -114,7 +114,7 @@ pub async fn evicted_sessions_are_reported_as_they_were(backend: &impl Backend) 
                 .await
                 .expect("no error")
         );
-        let last = live(&store, user_id, &token_id(1)).await.session;
+        let last = live_session(&store, user_id, &token_id(1)).await;
         let created = try_log_in(&store, user_id, 2, limit(1, on_full))
             .await
             .expect("no error");

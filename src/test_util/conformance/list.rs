@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::helpers::{DAY, HOUR, listed, live, log_in, log_in_apart, session, token_id};
+use super::helpers::{DAY, HOUR, listed, live_session, log_in, log_in_apart, session, token_id};
 use crate::{SessionStore, test_util::Backend};
 use bytes::Bytes;
 use tokio::task::yield_now;
@@ -58,7 +58,7 @@ pub async fn a_list_tells_what_a_check_tells(backend: &impl Backend) {
     let list = store.list("al").await.expect("no error");
     assert_eq!(list.len(), 10);
     for (id, listed) in list {
-        assert_eq!(listed, live(&store, "al", &id).await.session);
+        assert_eq!(listed, live_session(&store, "al", &id).await);
     }
 }
 

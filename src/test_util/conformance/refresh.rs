@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::helpers::{
-    DAY, HOUR, SHORT, is_live, listed, live, log_in, outlive_short, session, tick, token_id,
+    DAY, HOUR, SHORT, is_live, listed, live, live_session, log_in, outlive_short, session, tick,
+    token_id,
 };
 use crate::{SessionStore, test_util::Backend};
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub async fn a_refresh_moves_the_expiry_and_nothing_else(backend: &impl Backend)
         let mut expected = created.clone();
         expected.refreshed_at = refreshed_at;
         expected.expires_at = refreshed_at + hours * HOUR;
-        assert_eq!(checked.session, expected);
+        assert_eq!(*checked.session, expected);
         assert_eq!(store.list("al").await.expect("no error"), [(id, expected)]);
         before = refreshed_at;
     }
@@ -50,7 +51,7 @@ pub async fn a_refresh_may_shorten(backend: &impl Backend) {
         .await
         .expect("no error");
     assert!(store.refresh("al", &id, HOUR).await.expect("no error"));
-    let shortened = live(&store, "al", &id).await.session;
+    let shortened = live_session(&store, "al", &id).await;
     assert_eq!(shortened.expires_at, shortened.refreshed_at + HOUR);
 }
 
@@ -84,7 +85,7 @@ pub async fn a_refresh_never_passes_the_absolute_end(backend: &impl Backend) {
     for ttl in [DAY, 2 * HOUR, 365 * DAY] {
         tick().await;
         assert!(store.refresh("al", &id, ttl).await.expect("no error"));
-        let session = live(&store, "al", &id).await.session;
+        let session = live_session(&store, "al", &id).await;
         assert_eq!(session.ends_at, created.ends_at);
         assert_eq!(Some(session.expires_at), session.ends_at);
     }
@@ -95,7 +96,7 @@ pub async fn a_refresh_never_passes_the_absolute_end(backend: &impl Backend) {
             .await
             .expect("no error")
     );
-    let session = live(&store, "al", &id).await.session;
+    let session = live_session(&store, "al", &id).await;
     assert_eq!(
         session.expires_at,
         session.refreshed_at + Duration::from_secs(1000)
@@ -162,6 +163,6 @@ pub async fn a_refresh_touches_one_session_only(backend: &impl Backend) {
             .await
             .expect("no error")
     );
-    assert_eq!(live(&store, "al", &token_id(2)).await.session, other);
-    assert_eq!(live(&store, "bo", &token_id(1)).await.session, bos);
+    assert_eq!(live_session(&store, "al", &token_id(2)).await, other);
+    assert_eq!(live_session(&store, "bo", &token_id(1)).await, bos);
 }

@@ -1,6 +1,8 @@
 //! Tests of user ids: any 1 to 255 bytes of UTF-8 work, and no two ids are mixed up.
 
-use super::helpers::{DAY, HOUR, is_live, limit, listed, live, log_in, session, token_id};
+use super::helpers::{
+    DAY, HOUR, is_live, limit, listed, live, live_session, log_in, session, token_id,
+};
 use crate::{OnFull, SessionStore, store::PutMode, test_util::Backend};
 
 /// Every method works for every user id.
@@ -11,7 +13,7 @@ pub async fn any_user_id_works(backend: &impl Backend) {
         let [first, second] = [1, 2].map(token_id);
         let created = log_in(&store, user_id, &first).await;
         assert_eq!(
-            live(&store, user_id, &first).await.session,
+            live_session(&store, user_id, &first).await,
             created,
             "{user_id:?}"
         );

@@ -158,11 +158,13 @@ impl Entry {
 
     /// The size of what it refers to, but for the record.
     fn bytes(&self) -> usize {
+        // Beside the counts of its references.
+        let session = 2 * size_of::<usize>() + size_of::<SessionRecord>();
         let rotation = self.checked.session.rotation.as_deref();
         let rotation = rotation.map_or(0, |rotation| {
             size_of_val(rotation) + size_of_val(&*rotation.replaced)
         });
-        rotation + self.checked.user.as_ref().map_or(0, Bytes::len)
+        session + rotation + self.checked.user.as_ref().map_or(0, Bytes::len)
     }
 }
 

@@ -142,7 +142,7 @@ impl LookupKeys<'_> {
         if commands.is_empty() {
             commands.cmd("TIME");
         }
-        commands.add_command(command(["HGET", self.sessions, self.token_id.as_str()]));
+        commands.add_command(command(["HGET", self.sessions, &self.token_id.text()]));
         commands.add_command(command(["GET", self.user]));
         if for_near {
             commands.add_command(command(["PTTL", self.user]));
