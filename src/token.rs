@@ -189,7 +189,7 @@ impl<'de> Deserialize<'de> for TokenId {
 }
 
 /// The ids of a token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TokenIds {
     /// The session, by the id of its first token.
     pub(crate) session: TokenId,

@@ -84,7 +84,7 @@ pub(crate) fn checks_in_turn(
 ) -> impl Future<Output = Laps> + use<> {
     let (mut connection, users) = (connection.clone(), Arc::clone(users));
     async move {
-        let mut turns = system_under_test::turns(&users);
+        let mut turns = system_under_test::in_turn(&users);
         while laps.next() {
             let user = turns.next().unwrap();
             let keys = keys(&user.user_id);

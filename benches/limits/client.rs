@@ -10,24 +10,33 @@ use std::{
 
 use tokio::net::TcpStream;
 
-use super::load::{Figures, Laps, Load};
+use super::{
+    load::{Figures, Laps, Load},
+    system_under_test::in_turn,
+};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 pub(crate) struct HttpClient {
     connections: Vec<Arc<TcpStream>>,
-    request: Arc<[u8]>,
+    /// Of one user each.
+    requests: Arc<[Box<[u8]>]>,
     /// All responses are as long as the first one.
     length: usize,
 }
 
 impl HttpClient {
-    pub(crate) async fn connect(to: SocketAddr, token: &str, connections: usize) -> Self {
-        let request =
-            format!("GET / HTTP/1.1\r\nHost: {to}\r\nAuthorization: Bearer {token}\r\n\r\n");
+    /// A client that sends the tokens in turn.
+    pub(crate) async fn connect(to: SocketAddr, tokens: &[String], connections: usize) -> Self {
+        let request = |token| {
+            format!("GET / HTTP/1.1\r\nHost: {to}\r\nAuthorization: Bearer {token}\r\n\r\n")
+        };
+        let requests = tokens
+            .iter()
+            .map(|token| request(token).into_bytes().into());
         let mut client = Self {
             connections: Vec::new(),
-            request: request.into_bytes().into(),
+            requests: requests.collect(),
             length: 0,
         };
         for _ in 0..connections {
@@ -36,7 +45,7 @@ impl HttpClient {
             client.connections.push(Arc::new(stream));
         }
         let first = &client.connections[0];
-        send(first, &client.request).await;
+        send(first, &client.requests[0]).await;
         client.length = whole_response(first).await;
         client
     }
@@ -49,7 +58,7 @@ impl HttpClient {
             let connection = &self.connections[next.fetch_add(1, Ordering::Relaxed)];
             requests(
                 Arc::clone(connection),
-                Arc::clone(&self.request),
+                Arc::clone(&self.requests),
                 self.length,
                 laps,
             )
@@ -59,13 +68,14 @@ impl HttpClient {
 
 async fn requests(
     stream: Arc<TcpStream>,
-    request: Arc<[u8]>,
+    requests: Arc<[Box<[u8]>]>,
     length: usize,
     mut laps: Laps,
 ) -> Laps {
     let mut response = vec![0; length];
+    let mut turns = in_turn(&requests);
     while laps.next() {
-        send(&stream, &request).await;
+        send(&stream, turns.next().unwrap()).await;
         let mut read = 0;
         while read < length {
             read += receive(&stream, &mut response[read..]).await;

@@ -19,12 +19,12 @@ use super::{
 };
 
 const ROUNDS: usize = 51;
-const CONNECTIONS: usize = 64;
-const REQUESTS: usize = 6_400;
+pub(crate) const CONNECTIONS: usize = 64;
+pub(crate) const REQUESTS: usize = 6_400;
 const BODY: &str = "hello";
 
 // The threads of the server are the client of Redis.
-const COLUMNS: [Column; 7] = [
+pub(crate) const COLUMNS: [Column; 7] = [
     Column::median("requests/s", RATE, 0),
     Column::ratio("ratio", RATE),
     Column::median("p50 µs", HALF, 0),
@@ -77,7 +77,7 @@ pub(crate) fn run(report: &mut Report) {
         server: Cpu::of(&redis),
     };
     let variant = |(name, server): &(&'static str, Server)| {
-        let connecting = HttpClient::connect(server.address, &server.token, CONNECTIONS);
+        let connecting = HttpClient::connect(server.address, &server.tokens, CONNECTIONS);
         let client = runtime.block_on(connecting);
         let load = &load;
         Variant::new(*name, move || client.run(load))
@@ -89,39 +89,39 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 /// A server on a thread of its own; stopped when dropped.
-struct Server {
-    address: SocketAddr,
-    token: String,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) tokens: Vec<String>,
     _running: oneshot::Sender<Infallible>,
 }
 
 impl Server {
-    /// `app` makes the service, and a token for it.
-    fn start(app: impl AsyncFnOnce() -> (Router, String) + Send + 'static) -> Self {
+    /// `app` makes the service, and tokens for it.
+    pub(crate) fn start(app: impl AsyncFnOnce() -> (Router, Vec<String>) + Send + 'static) -> Self {
         let (ready, started) = mpsc::channel();
         let (running, stopped) = oneshot::channel();
         let serve = async move || {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let (router, token) = app().await;
+            let (router, tokens) = app().await;
             let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
             tokio::spawn(async { axum::serve(listener, router).await });
-            ready.send((address, token)).unwrap();
+            ready.send((address, tokens)).unwrap();
             // An error, when the other half is dropped.
             let _: Result<Infallible, _> = stopped.await;
         };
         // Its allocations are not counted, which would favor whoever makes few of them.
         thread::spawn(|| allocation_counter::opt_out(|| one_thread().block_on(serve())));
-        let (address, token) = started.recv().expect("the server did not start");
+        let (address, tokens) = started.recv().expect("the server did not start");
         Self {
             address,
-            token,
+            tokens,
             _running: running,
         }
     }
 }
 
-fn plain() -> Router {
+pub(crate) fn plain() -> Router {
     Router::new().route("/", get(async || BODY))
 }
 
@@ -133,30 +133,31 @@ fn greeting() -> Router {
     Router::new().route("/", get(greet))
 }
 
-async fn nobody() -> (Router, String) {
-    (plain(), SystemUnderTest::on(MemoryStore::new()).await.token)
+async fn nobody() -> (Router, Vec<String>) {
+    let subject = SystemUnderTest::on(MemoryStore::new()).await;
+    (plain(), vec![subject.token])
 }
 
-async fn fixed_token() -> (Router, String) {
-    let (router, token) = nobody().await;
+pub(crate) async fn fixed_token() -> (Router, Vec<String>) {
+    let (router, tokens) = nobody().await;
     #[expect(
         deprecated,
         reason = "it is the least that a check of a bearer token can cost"
     )]
-    let layer = ValidateRequestHeaderLayer::bearer(&token);
-    (router.layer(layer), token)
+    let layer = ValidateRequestHeaderLayer::bearer(&tokens[0]);
+    (router.layer(layer), tokens)
 }
 
-fn layered(router: Router, subject: SystemUnderTest) -> (Router, String) {
+fn layered(router: Router, subject: SystemUnderTest) -> (Router, Vec<String>) {
     (
         router.layer(SessionLayer::new(subject.manager)),
-        subject.token,
+        vec![subject.token],
     )
 }
 
-async fn hand_written(url: &str) -> (Router, String) {
+async fn hand_written(url: &str) -> (Router, Vec<String>) {
     let subject = SystemUnderTest::on_redis(url).await;
     let connection = baseline::connect(url).await;
     let layer = middleware::from_fn_with_state(connection, baseline::middleware);
-    (plain().layer(layer), subject.token)
+    (plain().layer(layer), vec![subject.token])
 }

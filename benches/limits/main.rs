@@ -18,6 +18,7 @@ mod cpu;
 mod fill;
 mod growth;
 mod http;
+mod in_process;
 mod load;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -37,10 +38,11 @@ use test_harness as harness;
 
 type Group = (&'static str, fn(&mut Report));
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     ("overhead", overhead::run),
     ("redis", redis::run),
     ("http", http::run),
+    ("in-process", in_process::run),
     ("growth", growth::run),
     ("stores", stores::run),
 ];

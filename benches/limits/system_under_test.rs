@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tower_bearer_session::{RedisStore, SessionStore, TokenManager};
+use tower_bearer_session::{NearCache, RedisStore, SessionStore, TokenManager};
 
 use super::load::Laps;
 
@@ -90,6 +90,13 @@ pub(crate) async fn redis_store(url: &str) -> RedisStore {
     builder.connect().await.unwrap()
 }
 
+/// The same, with a near-cache.
+pub(crate) async fn near_store(url: &str) -> RedisStore {
+    let builder = RedisStore::builder(url).deadline(DEADLINE);
+    let builder = builder.near_cache(NearCache::new());
+    builder.connect().await.unwrap()
+}
+
 pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
     let load = async |id: String| {
         let profile = Profile {
@@ -104,7 +111,7 @@ pub(crate) fn manager(store: impl SessionStore) -> TokenManager<Profile> {
 }
 
 /// All of them in turn, for ever, from any one on; neighbors are not next to each other.
-pub(crate) fn turns(users: &[SystemUnderTest]) -> impl Iterator<Item = &SystemUnderTest> {
+pub(crate) fn in_turn<T>(users: &[T]) -> impl Iterator<Item = &T> {
     let first = RandomState::new().hash_one(0) as usize % users.len();
     (0..).map(move |turn| &users[(first + turn * 7919) % users.len()])
 }
@@ -116,7 +123,7 @@ pub(crate) fn checks_in_turn(
 ) -> impl Future<Output = Laps> + use<> {
     let users = Arc::clone(users);
     async move {
-        let mut turns = turns(&users);
+        let mut turns = in_turn(&users);
         while laps.next() {
             turns.next().unwrap().check().await;
         }

@@ -3,6 +3,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     Event, Inner, LoadUser, TokenManager,
     decoded_users::DecodedUsers,
+    ended::Watches,
     format::Format,
     limit::session_limit,
     listener::{Hook, Listener},
@@ -290,6 +291,7 @@ impl<D> TokenManagerBuilder<D> {
                 revocation_poll,
                 renewals: Renewals::default(),
                 undos: Arc::new(Undos::new()),
+                watches: Watches::default(),
             }),
             context: None,
         })

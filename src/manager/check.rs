@@ -97,6 +97,15 @@ impl<D> TokenManager<D> {
         self.look_up(&token.user_id, &token.ids.session)
     }
 
+    /// The same, and no cache of the store answers it.
+    pub(crate) fn ask_for_token(&self, token: &ParsedToken) -> Lookup {
+        Lookup::ask(
+            &self.inner.sessions.store,
+            &token.user_id,
+            token.ids.session,
+        )
+    }
+
     /// Authenticates a token by the check of its session.
     pub(super) async fn authenticated(
         &self,

@@ -44,6 +44,14 @@ impl<D> TokenManager<D> {
         }
     }
 
+    /// A handle whose events have no context.
+    pub(super) fn without_context(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            context: None,
+        }
+    }
+
     /// The store and the listener for events with the context of this handle.
     pub(super) fn sessions(&self) -> Sessions {
         let Sessions { store, listener } = &self.inner.sessions;

@@ -1,4 +1,5 @@
-//! A cache of decoded user details, which are decoded once per cached value.
+//! Decoded user details, which are decoded once per cached value: beside the value, if the store keeps it in the
+//! process, and for other stores in a cache.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::slot::Slot;
+use crate::store::CachedUser;
 
 /// The maximum number of cached details.
 const SHARDS: usize = 1024;
@@ -40,9 +42,24 @@ impl<D> DecodedUsers<D> {
     }
 }
 
-impl<D: DeserializeOwned> DecodedUsers<D> {
+impl<D: DeserializeOwned + Send + Sync + 'static> DecodedUsers<D> {
     /// Decodes a cached value of this user, or returns the detail that was decoded from it before.
-    pub(super) fn decode(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
+    pub(super) fn decode(&self, user_id: &Arc<str>, user: &CachedUser) -> Slot<Arc<D>> {
+        if !user.is_kept() {
+            return self.decode_read(user_id, user.value());
+        }
+        if let Some(detail) = user.detail() {
+            return Slot::User(detail);
+        }
+        let slot = Slot::decode(user_id, Some(user)).map(Arc::new);
+        if let Slot::User(detail) = &slot {
+            user.keep_detail(detail);
+        }
+        slot
+    }
+
+    /// Decodes a value that the store does not keep.
+    fn decode_read(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
         let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shard = self.hasher.hash_one(user_id) as usize % SHARDS;
         let shard = &self.shards.get_or_init(make)[shard];
@@ -79,15 +96,34 @@ mod tests {
     #[test]
     fn a_version_of_a_user_of_up_to_2_kib_is_decoded_once() {
         let (users, id) = (DecodedUsers::<String>::new(), Arc::from("al"));
-        let decode = |value: &Bytes| match users.decode(&id, value) {
+        let decode = |user: &CachedUser| match users.decode(&id, user) {
             Slot::User(detail) => detail,
             Slot::NoSuchUser | Slot::Vacant => panic!("it is a user"),
         };
         let version = |detail: String| Bytes::from(encode(&id, Some(&detail), 10_000).unwrap());
         let (short, other) = (version("a".to_owned()), version("b".to_owned()));
-        assert!(Arc::ptr_eq(&decode(&short), &decode(&short)));
-        assert_eq!(*decode(&other), "b");
+        let read = |value: &Bytes| decode(&value.clone().into());
+        assert!(Arc::ptr_eq(&read(&short), &read(&short)));
+        assert_eq!(*read(&other), "b");
         let long = version("a".repeat(MAX_LEN));
-        assert!(!Arc::ptr_eq(&decode(&long), &decode(&long)));
+        assert!(!Arc::ptr_eq(&read(&long), &read(&long)));
+        // A store that keeps a value bounds its own memory.
+        let kept = CachedUser::kept(long);
+        assert!(Arc::ptr_eq(&decode(&kept), &decode(&kept.clone())));
+    }
+
+    /// Managers of several types may share a store.
+    #[test]
+    fn a_kept_value_is_decoded_for_every_type() {
+        let (texts, values) = (
+            DecodedUsers::<String>::new(),
+            DecodedUsers::<serde_json::Value>::new(),
+        );
+        let id = Arc::from("al");
+        let user = CachedUser::kept(encode(&id, Some(&"a"), 100).unwrap().into());
+        for _ in 0..2 {
+            assert!(matches!(texts.decode(&id, &user), Slot::User(text) if *text == "a"));
+            assert!(matches!(values.decode(&id, &user), Slot::User(value) if *value == "a"));
+        }
     }
 }

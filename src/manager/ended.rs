@@ -1,11 +1,18 @@
-//! Waiting for the end of a session.
+//! Waiting for the end of a session. All who wait for one share a task that watches it.
 
 use std::{
-    sync::Arc,
+    collections::{HashMap, hash_map::Entry},
+    future::poll_fn,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 
 use super::{TokenManager, check::accept};
 use crate::{store::Checked, token::TokenIds};
@@ -13,17 +20,102 @@ use crate::{store::Checked, token::TokenIds};
 /// The minimum time between two checks of a session.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-impl<D> TokenManager<D> {
+/// The sessions that are watched, with what tells those who wait that one has ended.
+#[derive(Default)]
+pub(super) struct Watches(Mutex<HashMap<TokenIds, watch::Sender<bool>>>);
+
+/// The watch over one session; dropping it ends the watch.
+struct Watch<D> {
+    manager: TokenManager<D>,
+    user_id: Arc<str>,
+    ids: TokenIds,
+    ended: watch::Sender<bool>,
+}
+
+impl<D: Send + Sync + 'static> TokenManager<D> {
     /// Waits until a session has ended, or its token was replaced and its grace is over. While the store fails, only the
     /// absolute end of the session counts.
-    pub(crate) async fn until_ended(&self, user_id: &str, ids: TokenIds) {
-        let user_id: Arc<str> = user_id.into();
+    pub(crate) async fn until_ended(&self, user_id: &Arc<str>, ids: TokenIds) {
+        let mut ended = self.watch(user_id, ids);
+        if ended.wait_for(|ended| *ended).await.is_err() {
+            // The task has gone with the runtime of whoever was the first to wait.
+            self.watch_session(user_id, ids).await;
+        }
+    }
+
+    /// Joins those who wait for the end of a session. The first one begins to watch it.
+    fn watch(&self, user_id: &Arc<str>, ids: TokenIds) -> watch::Receiver<bool> {
+        match self.inner.watches.lock().entry(ids) {
+            Entry::Occupied(watched) => watched.get().subscribe(),
+            Entry::Vacant(vacant) => {
+                let (sender, ended) = watch::channel(false);
+                let watch = Watch {
+                    manager: self.without_context(),
+                    user_id: Arc::clone(user_id),
+                    ids,
+                    ended: sender.clone(),
+                };
+                vacant.insert(sender);
+                // In no span, because it may outlive the request that was the first.
+                tokio::spawn(watch.run());
+                ended
+            }
+        }
+    }
+}
+
+impl Watches {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TokenIds, watch::Sender<bool>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<D> Watch<D> {
+    /// Watches until the session has ended, or nobody waits for that.
+    async fn run(self) {
+        let mut ended = pin!(self.manager.watch_session(&self.user_id, self.ids));
+        let mut abandoned = pin!(self.until_abandoned());
+        let has_ended = poll_fn(|cx| match ended.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => abandoned.as_mut().poll(cx).map(|()| false),
+        });
+        if has_ended.await {
+            self.ended.send_replace(true);
+        }
+    }
+
+    async fn until_abandoned(&self) {
+        loop {
+            self.ended.closed().await;
+            let mut watches = self.manager.inner.watches.lock();
+            // Nobody can join while the lock is held.
+            if self.ended.receiver_count() == 0 {
+                watches.remove(&self.ids);
+                return;
+            }
+        }
+    }
+}
+
+impl<D> Drop for Watch<D> {
+    fn drop(&mut self) {
+        let mut watches = self.manager.inner.watches.lock();
+        let is_own = |watched: &watch::Sender<bool>| watched.same_channel(&self.ended);
+        if watches.get(&self.ids).is_some_and(is_own) {
+            watches.remove(&self.ids);
+        }
+    }
+}
+
+impl<D> TokenManager<D> {
+    /// Waits for the end of a session by checking it after each change, and from time to time.
+    async fn watch_session(&self, user_id: &Arc<str>, ids: TokenIds) {
         // The absolute end is known without the store.
         let mut end: Option<Instant> = None;
         loop {
             let asked = Instant::now();
             // Before the check, so that no change after it is missed.
-            let changed = self.inner.sessions.store.changed(&user_id);
+            let changed = self.inner.sessions.store.changed(user_id);
             if end.is_some_and(|end| end <= asked) {
                 return;
             }

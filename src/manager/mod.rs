@@ -11,8 +11,8 @@ pub use self::{
     types::{IssuedToken, RefreshedUsers, TokenInfo},
 };
 use self::{
-    check::accept, decoded_users::DecodedUsers, format::Format, load::SingleFlight, login::Login,
-    renew::Renewals, sessions::Sessions, types::check_ttl, undo::Undos,
+    check::accept, decoded_users::DecodedUsers, ended::Watches, format::Format, load::SingleFlight,
+    login::Login, renew::Renewals, sessions::Sessions, types::check_ttl, undo::Undos,
 };
 pub(crate) use self::{
     check::{Authenticated, Late, Verdict},
@@ -123,6 +123,7 @@ struct Inner<D> {
     revocation_poll: Duration,
     renewals: Renewals,
     undos: Arc<Undos>,
+    watches: Watches,
 }
 
 impl TokenManager {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, RefusalReason, User,
-    store::{BoxFuture, Checked, Lookup, PutMode},
+    store::{BoxFuture, Checked, PutMode},
     token::{ParsedToken, check_user_id},
 };
 
@@ -197,7 +197,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
                         loads: loads.clone(),
                         token: token.clone(),
                         metadata: checked.session.metadata(),
-                        seen: checked.user,
+                        seen: checked.user.map(Bytes::from),
                         user_ttl: user_ttl.unwrap_or(self.inner.user_ttl),
                     };
                     return AuthOutcome::Waiting(Box::pin(load.run()));
@@ -214,16 +214,16 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> TokenManager<D> {
 impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> Load<D> {
     async fn run(self) -> Result<Verdict<D>, Error> {
         let (manager, token) = (&self.manager, &self.token);
-        let (store, user_id) = (&manager.inner.sessions.store, &token.user_id);
-        let filling = self.loads.fill(store, user_id, self.seen, self.user_ttl);
+        let store = &manager.inner.sessions.store;
+        let filling = self
+            .loads
+            .fill(store, &token.user_id, self.seen, self.user_ttl);
         let Some(detail) = filling.await? else {
             let metadata = Some(&*self.metadata);
             return Ok(manager.report_refusal(token, RefusalReason::NoSuchUser, metadata));
         };
         // A logout during the load must win, also where the process has an answer of its own.
-        let checked = Lookup::ask(store, user_id, token.ids.session)
-            .wait()
-            .await?;
+        let checked = manager.ask_for_token(token).wait().await?;
         // The request presented its token before the load.
         let outcome = manager.authenticated(token, Some(detail), checked, Late::IsRefused);
         outcome.await

@@ -121,6 +121,24 @@ impl<D, R> SessionLayer<D, R> {
         self
     }
 
+    /// Asks the store for each request, and never a cache such as the near-cache of a `RedisStore`: for routes whose requests must not be served after an
+    /// acknowledged logout, not even for a moment. Default: a store may answer from its cache.
+    ///
+    /// ```
+    /// # use axum::{Router, routing::{get, post}};
+    /// # use tower_bearer_session::{MemoryStore, SessionLayer, TokenManager};
+    /// # let manager: TokenManager = TokenManager::new(MemoryStore::new());
+    /// let layer = SessionLayer::new(manager);
+    /// let app: Router = Router::new()
+    ///     .route("/transfers", post(async || "transferred"))
+    ///     .route_layer(layer.clone().always_ask())
+    ///     .merge(Router::new().route("/news", get(async || "news")).route_layer(layer));
+    /// ```
+    pub fn always_ask(mut self) -> Self {
+        self.settings.always_ask = true;
+        self
+    }
+
     /// Sets what is added to the [events](crate::Event) of a request as their [context](crate::Event::context), for audit
     /// logs: the address of the client, an id of the request. Default: nothing.
     ///

@@ -70,7 +70,11 @@ where
         });
         match token {
             Ok(token) => {
-                let outcome = match manager.look_up_token(&token) {
+                let lookup = match settings.always_ask {
+                    true => manager.ask_for_token(&token),
+                    false => manager.look_up_token(&token),
+                };
+                let outcome = match lookup {
                     Lookup::Done(checked) => manager.authenticate(&token, checked, None),
                     Lookup::Waiting(check) => {
                         let manager = manager.clone();

@@ -292,7 +292,7 @@ impl<D: Send + Sync + 'static> Session<D> {
     pub fn revoked(&self) -> Revoked {
         let session = self.clone();
         Revoked::new(async move {
-            let (manager, user_id) = (&session.manager, session.user.id());
+            let (manager, user_id) = (&session.manager, session.user.shared_id());
             manager.until_ended(user_id, session.state.ids).await;
         })
     }

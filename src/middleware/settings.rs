@@ -17,6 +17,8 @@ use crate::manager::{EventContext, RenewalPolicy};
 pub(super) struct Settings<R> {
     pub(super) mode: Mode,
     pub(super) sources: TokenSources,
+    /// Whether no cache of the store may answer a check.
+    pub(super) always_ask: bool,
     pub(super) renewal: RenewalPolicy,
     pub(super) event_context: Option<Arc<MakeContext>>,
     pub(super) responder: Responder<R>,
@@ -34,6 +36,7 @@ impl Settings<PlainResponse> {
         Self {
             mode,
             sources,
+            always_ask: false,
             renewal: RenewalPolicy::default(),
             event_context: None,
             responder: Responder::new(layer, cache),
@@ -60,6 +63,7 @@ impl<R> Settings<R> {
         Settings {
             mode: self.mode,
             sources: self.sources,
+            always_ask: self.always_ask,
             renewal: self.renewal,
             event_context: self.event_context,
             responder: self.responder.map_hook(map),
@@ -101,6 +105,7 @@ impl<R> Settings<R> {
             .field("checker", checker)
             .field("mode", &self.mode)
             .field("token_sources", &self.sources.list())
+            .field("always_ask", &self.always_ask)
             .field("refresh_below", &self.renewal.below)
             .field("note_last_seen", &self.renewal.seen)
             .finish_non_exhaustive()

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use self::state::{State, USERS_PER_PAGE};
 use super::{
-    Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
+    CachedUser, Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
     SessionStore, Updated, UserCursor, UserPage,
 };
 use crate::{Error, TokenId};
@@ -191,7 +191,7 @@ impl SessionStore for MemoryStore {
 
     async fn get_user(&self, user_id: &str) -> Result<Option<Bytes>, Error> {
         let (state, now) = self.begin();
-        Ok(state.cached(user_id, now).cloned())
+        Ok(state.cached(user_id, now).cloned().map(Bytes::from))
     }
 
     async fn put_user(
@@ -203,11 +203,12 @@ impl SessionStore for MemoryStore {
     ) -> Result<bool, Error> {
         let (mut state, now) = self.begin();
         if let PutMode::IfUnchanged(expected) = mode
-            && state.cached(user_id, now).map(|value| &**value) != expected
+            && state.cached(user_id, now).map(|user| &**user) != expected
         {
             return Ok(false);
         }
-        state.put_cached(user_id, Bytes::copy_from_slice(value), now + ttl);
+        let value = CachedUser::kept(Bytes::copy_from_slice(value));
+        state.put_cached(user_id, value, now + ttl);
         Ok(true)
     }
 

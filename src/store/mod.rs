@@ -33,6 +33,7 @@ pub use self::redis::{
     RedisTopology,
 };
 pub use self::{
+    cached_user::CachedUser,
     intercept::{InterceptedStore, Operation, StoreCall, StoreInterceptor},
     memory::MemoryStore,
     rotation::{NewToken, ReplacedToken, Rotation, TokenStatus},
@@ -43,6 +44,7 @@ pub use self::{
     users::{UserCursor, UserPage},
 };
 
+mod cached_user;
 #[cfg(any(feature = "mysql", feature = "redis"))]
 mod config;
 mod erased;

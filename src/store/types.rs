@@ -6,7 +6,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::rotation::{NewToken, Rotation};
+use super::{
+    CachedUser,
+    rotation::{NewToken, Rotation},
+};
 use crate::TokenId;
 
 /// The properties of a new session, for [`SessionStore::create`](super::SessionStore::create).
@@ -116,7 +119,7 @@ pub struct Checked {
     /// The session. Shared, so that a store that has it at hand need not copy it.
     pub session: Arc<SessionRecord>,
     /// The user's cached value, if it exists and has not expired.
-    pub user: Option<Bytes>,
+    pub user: Option<CachedUser>,
 }
 
 /// The condition under which [`SessionStore::put_user`](super::SessionStore::put_user) writes.
@@ -201,7 +204,7 @@ impl Checked {
         session: impl Into<Arc<SessionRecord>>,
         user: Option<Bytes>,
     ) -> Self {
-        let session = session.into();
+        let (session, user) = (session.into(), user.map(CachedUser::from));
         Self { now, session, user }
     }
 }

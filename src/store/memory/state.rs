@@ -5,10 +5,9 @@ use std::{
     time::SystemTime,
 };
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::super::{OnFull, SessionLimit, SessionRecord};
+use super::super::{CachedUser, OnFull, SessionLimit, SessionRecord};
 use crate::{Error, TokenId};
 
 /// The maximum number of expired entries that one call frees. A call adds at most one entry, so purging keeps up.
@@ -28,7 +27,7 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct UserEntry {
     sessions: HashMap<TokenId, Arc<SessionRecord>>,
-    cached: Option<(Bytes, SystemTime)>,
+    cached: Option<(CachedUser, SystemTime)>,
     /// Tells those who wait when a session starts, changes or ends; `None` if nobody has ever waited.
     changes: Option<watch::Sender<()>>,
 }
@@ -39,7 +38,7 @@ impl UserEntry {
         (now < session.expires_at).then_some(session)
     }
 
-    pub(super) fn cached(&self, now: SystemTime) -> Option<&Bytes> {
+    pub(super) fn cached(&self, now: SystemTime) -> Option<&CachedUser> {
         let (value, expires_at) = self.cached.as_ref()?;
         (now < *expires_at).then_some(value)
     }
@@ -99,7 +98,7 @@ impl State {
             .collect()
     }
 
-    pub(super) fn cached(&self, user_id: &str, now: SystemTime) -> Option<&Bytes> {
+    pub(super) fn cached(&self, user_id: &str, now: SystemTime) -> Option<&CachedUser> {
         self.users.get(user_id)?.cached(now)
     }
 
@@ -177,7 +176,7 @@ impl State {
         gone.len() as u64
     }
 
-    pub(super) fn put_cached(&mut self, user_id: &str, value: Bytes, expires_at: SystemTime) {
+    pub(super) fn put_cached(&mut self, user_id: &str, value: CachedUser, expires_at: SystemTime) {
         self.remove_cached(user_id);
         let user_id = self.intern(user_id);
         self.expiries

@@ -1,6 +1,9 @@
 //! Checks of sessions, by the near-cache or by the server.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    future::pending,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 
@@ -11,7 +14,10 @@ use super::{
     record,
     wire::Time,
 };
-use crate::{Error, TokenId, store::Checked};
+use crate::{
+    Error, TokenId,
+    store::{CachedUser, Checked},
+};
 
 /// A write for a user. When it is dropped, the near-cache forgets what it knows of the user: a check that begins after
 /// the write has returned is not answered by what was there before.
@@ -41,10 +47,12 @@ impl RedisStore {
         match session.filter(|session| now < session.expires_at) {
             Some(session) if session.is_opaque => Err(Error::newer_session()),
             Some(session) => {
-                let checked = Checked::new(now, session, found.user.map(Bytes::from));
+                let mut checked = Checked::new(now, session, found.user.map(Bytes::from));
                 if let (Some((near, ticket)), Some(keep)) = (near, found.keep) {
+                    let user = checked.user.take();
+                    checked.user = user.map(|user| CachedUser::kept(user.into()));
                     let slot = self.client.slot(keys.sessions);
-                    let entry = Entry::new(&checked, keep.user_ttl, keep.lease, slot);
+                    let entry = Entry::new(checked.clone(), keep.user_ttl, keep.lease, slot);
                     near.finish(ticket, user_id, token_id, entry, record_len);
                 }
                 Ok(Some(checked))
@@ -59,6 +67,17 @@ impl RedisStore {
         near.hit(user_id, token_id, |lease, slot| {
             self.client.is_current(lease, slot)
         })
+    }
+
+    /// Resolves when a change of this user was announced after the call; never without a near-cache.
+    pub(super) fn until_changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        let changed = self.near.as_deref().map(|near| near.changed(user_id));
+        async move {
+            match changed {
+                Some(changed) => changed.await,
+                None => pending().await,
+            }
+        }
     }
 
     /// Begins a write for a user.

@@ -298,21 +298,11 @@ impl SessionStore for RedisStore {
         ttl: Duration,
         mode: PutMode<'_>,
     ) -> Result<bool, Error> {
-        let (when, seen) = match mode {
-            PutMode::Replace => ("always", None),
-            PutMode::IfUnchanged(None) => ("none", None),
-            PutMode::IfUnchanged(Some(seen)) => ("same", Some(seen)),
-        };
-        check_len("a cached value", value)?;
-        check_len("the value to replace", seen.unwrap_or_default())?;
-        let _changing = self.changing(user_id);
-        let call = script::PUT_USER
-            .call(self.keys.user(user_id))
-            .arg(value)
-            .arg(millis(ttl))
-            .arg(when)
-            .arg(seen.unwrap_or_default());
-        Ok(self.client.write(&call, OnDrop::Retry).await?.reply)
+        self.put_value(user_id, value, ttl, mode).await
+    }
+
+    fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        self.until_changed(user_id)
     }
 
     async fn ping(&self) -> Result<(), Error> {

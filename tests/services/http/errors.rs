@@ -34,7 +34,7 @@ async fn an_extractor_without_its_layer_names_the_types() {
     };
     let layer = SessionLayer::<Profile>::new(manager);
     let mut outermost_answered = false;
-    let there = "it has a `SessionLayer<it::http::Profile>`";
+    let there = "it has a `SessionLayer<support::app::Profile>`";
     for (app, present) in [
         (routes(), None),
         (routes().layer(layer.clone()), Some(there)),
@@ -48,11 +48,11 @@ async fn an_extractor_without_its_layer_names_the_types() {
         ),
     ] {
         for (path, wanted) in [
-            ("/session", "`Session<it::http::errors::Other>`"),
-            ("/user", "`User<it::http::errors::Other>`"),
-            ("/manager", "`TokenManager<it::http::errors::Other>`"),
-            ("/maybe/session", "`Session<it::http::errors::Other>`"),
-            ("/maybe/user", "`User<it::http::errors::Other>`"),
+            ("/session", "`Session<services::http::errors::Other>`"),
+            ("/user", "`User<services::http::errors::Other>`"),
+            ("/manager", "`TokenManager<services::http::errors::Other>`"),
+            ("/maybe/session", "`Session<services::http::errors::Other>`"),
+            ("/maybe/user", "`User<services::http::errors::Other>`"),
             ("/default", "`Session<serde_json::value::Value>`"),
         ] {
             let bearer = format!("Bearer {}", token.expose_secret());

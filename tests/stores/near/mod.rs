@@ -5,6 +5,7 @@ mod expiry;
 mod faults;
 mod history;
 mod hits;
+mod reconnections;
 mod rights;
 mod topologies;
 

@@ -58,7 +58,7 @@ async fn a_cached_user_of_another_type_is_an_error(backend: &impl Server) {
     let put = store.put_user("al", b"1", HOUR, PutMode::Replace).await;
     assert!(put.unwrap());
     let checked = live(&store, "al", &id).await;
-    assert_eq!(checked.user.unwrap(), "1");
+    assert_eq!(&*checked.user.unwrap(), b"1");
 }
 
 /// What is no record is no session: not live, not listed, not counted, and no harm to real ones.

@@ -85,6 +85,11 @@ impl Live {
         self.reporter.lost();
     }
 
+    /// Gives up a connection that was never used.
+    pub(crate) fn discard(&self) {
+        self.reporter.discard();
+    }
+
     /// The lease on what is read on the connection, if there is a near-cache.
     pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
         self.reporter.tracking().map(Tracking::lease)

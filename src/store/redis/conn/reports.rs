@@ -16,6 +16,8 @@ const SILENT: u32 = u32::MAX;
 #[derive(Default)]
 struct Condition {
     lost: AtomicBool,
+    /// Whether the connection was given up before it was used.
+    discarded: AtomicBool,
     /// The number of ticks for which a reply of the server has been overdue.
     silent_ticks: AtomicU32,
 }
@@ -131,14 +133,30 @@ impl Reporter {
 
     /// Reports that a new connection may cure a fault of this one.
     pub(crate) fn suspect(&self) {
-        self.reports.suspect(self.generation);
+        if !self.is_discarded() {
+            self.reports.suspect(self.generation);
+        }
+    }
+
+    /// Ends the reports on a connection that is not going to be used.
+    pub(crate) fn discard(&self) {
+        self.condition.discarded.store(true, Ordering::Relaxed);
+        if let Some(tracking) = &self.tracking {
+            tracking.lease().end();
+        }
+    }
+
+    fn is_discarded(&self) -> bool {
+        self.condition.discarded.load(Ordering::Relaxed)
     }
 
     /// Reports that the connection is closed, or must not be used any more.
     pub(crate) fn lost(&self) {
         self.condition.lost.store(true, Ordering::Relaxed);
         self.end_lease();
-        self.reports.lost(self.generation);
+        if !self.is_discarded() {
+            self.reports.lost(self.generation);
+        }
     }
 
     /// Ends the lease on what was read on the connection.

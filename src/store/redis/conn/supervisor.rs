@@ -5,7 +5,8 @@
 //! - The connection is reported as *lost*.
 //! - The connection is reported as *suspect*: an operation failed in a way that a new connection may cure, or the
 //!   server is silent.
-//! - The connection approaches its maximum age, because its address may lead to another server by then.
+//! - The connection approaches its maximum age, because its address may lead to another server by then. With a
+//!   near-cache, it stays in use if the new one shows that the address leads to the same run of the server.
 //!
 //! A connection that is not lost stays in use until its replacement is open. The exception is a silent connection:
 //! operations stop using it once an attempt to replace it has failed. Operations in flight on a replaced connection
@@ -65,6 +66,7 @@ impl<C: Connect> Supervisor<C> {
         let mut in_trouble = false;
         for generation in 1.. {
             match self.connect(generation).await {
+                Ok(live) if !in_trouble && self.keeps(in_use, &live) => live.discard(),
                 Ok(live) => {
                     self.use_on(&live);
                     let last = self.state.send_replace(State::Up(Arc::new(live)));
@@ -142,6 +144,23 @@ impl<C: Connect> Supervisor<C> {
             true
         });
         works
+    }
+
+    /// Keeps the connection in use in place of a new one, if both lead to the same run of a server: a near-cache keeps
+    /// what was read on it.
+    fn keeps(&self, in_use: u64, new: &Live) -> bool {
+        let run_id = &new.connected.run_id;
+        let is_known = run_id.as_ref().is_some_and(|run_id| !run_id.is_empty());
+        if self.near.is_none() || !is_known || self.reports.is_suspect(in_use) {
+            return false;
+        }
+        match &*self.state.borrow() {
+            State::Up(live) if live.connected.run_id == *run_id && !live.is_lost() => {
+                self.use_on(live);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Allows operations to use the connection until the latest time at which the next attempt to replace it ends.

@@ -7,6 +7,8 @@ use std::{
 
 /// What [`Lease::until`] is for a lease that has ended for good.
 const ENDED: u64 = 0;
+/// What it is for a lease that has never held.
+const UNBEGUN: u64 = 1;
 
 /// The lease of one connection, on which the server announces changes.
 ///
@@ -37,7 +39,7 @@ impl Lease {
     /// A lease that has not begun.
     pub(crate) fn new() -> Self {
         Self {
-            until: AtomicU64::new(1),
+            until: AtomicU64::new(UNBEGUN),
             use_by: AtomicU64::new(u64::MAX),
             latest: AtomicI64::new(0),
             earliest: AtomicI64::new(0),
@@ -46,7 +48,15 @@ impl Lease {
 
     /// Renews the lease, after the reply to a keyed read: it ends `max_staleness` after the read was sent. `time` is what
     /// the server's clock showed in between. A lease that has [ended](Self::end) stays so.
-    pub(crate) fn renew(&self, sent: u64, answered: u64, time: u64, max_staleness: Duration) {
+    ///
+    /// Returns whether it had lapsed: it has held before, and has not held just now.
+    pub(crate) fn renew(
+        &self,
+        sent: u64,
+        answered: u64,
+        time: u64,
+        max_staleness: Duration,
+    ) -> bool {
         let latest = time as i64 - sent as i64;
         self.latest.store(latest, Ordering::Relaxed);
         // Unless the server's clock was set back, the higher one of two lower bounds is the better.
@@ -56,10 +66,11 @@ impl Lease {
         self.note_time(answered, time);
         let end = sent.saturating_add(max_staleness.as_micros() as u64);
         let later = |until: u64| (until != ENDED).then_some(until.max(end));
-        // Fails for a lease that has ended.
-        let _ = self
+        let before = self
             .until
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        // It is an error for a lease that has ended.
+        before.is_ok_and(|until| until != UNBEGUN && until <= answered)
     }
 
     /// Notes the server's time in a reply that arrived at this moment: what is served from now on is not earlier.
@@ -73,9 +84,9 @@ impl Lease {
         self.use_by.store(end, Ordering::Relaxed);
     }
 
-    /// Ends the lease for good.
-    pub(crate) fn end(&self) {
-        self.until.store(ENDED, Ordering::Release);
+    /// Ends the lease for good. Returns whether it had begun and not ended.
+    pub(crate) fn end(&self) -> bool {
+        !matches!(self.until.swap(ENDED, Ordering::AcqRel), ENDED | UNBEGUN)
     }
 
     /// Whether the lease has ended for good.
@@ -125,6 +136,19 @@ mod tests {
         // A reply that took longer renews nothing.
         lease.renew(2_000, 2_400, 9_001_000, STALENESS);
         assert!(!is_valid(&lease, 2_400));
+    }
+
+    #[test]
+    fn a_lease_that_did_not_hold_in_between_has_lapsed() {
+        let lease = Lease::new();
+        let renew = |sent| lease.renew(sent, sent + 100, 9_000_000, STALENESS);
+        // It begins, it is renewed in time, and too late: what counts is when the reply is there.
+        assert_eq!(
+            [renew(1_000), renew(1_199), renew(1_399)],
+            [false, false, true]
+        );
+        assert_eq!([lease.end(), lease.end()], [true, false]);
+        assert!(!renew(3_000) && !Lease::new().end());
     }
 
     #[test]

@@ -5,17 +5,20 @@
 //! connection on which it was read holds, and nothing in it has come to its end by the server's clock.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 pub use self::{health::NearCacheHealth, settings::NearCache};
 use self::{
     lease::Lease,
     table::{Table, Ticket},
+    waiters::Waiters,
 };
 use super::keys::Keys;
 use crate::{
@@ -32,6 +35,7 @@ pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tracking;
+mod waiters;
 
 /// What lookups have found, for the store.
 pub(crate) struct Near {
@@ -39,6 +43,8 @@ pub(crate) struct Near {
     keys: Keys,
     table: Table<TokenId, Entry>,
     started: Instant,
+    lease_losses: AtomicU64,
+    waiters: Waiters,
 }
 
 /// What a lookup has found.
@@ -60,6 +66,8 @@ impl Near {
             settings,
             keys,
             started: Instant::now(),
+            lease_losses: AtomicU64::new(0),
+            waiters: Waiters::default(),
         }
     }
 
@@ -103,22 +111,40 @@ impl Near {
     /// Drops what is known of a user, because it may have changed.
     pub(crate) fn invalidate(&self, user_id: &str) {
         self.table.invalidate(user_id);
+        self.waiters.wake(user_id);
     }
 
     /// Drops what is known of the user with this key.
     pub(crate) fn invalidate_key(&self, key: &[u8]) {
         if let Some(user_id) = self.keys.owner_of(key) {
-            self.table.invalidate(&user_id);
+            self.invalidate(&user_id);
         }
     }
 
     /// Drops everything.
     pub(crate) fn clear(&self) {
         self.table.clear();
+        self.waiters.wake_all();
+    }
+
+    /// Returns a future that resolves when a change of this user is announced, or may have been missed, after this call.
+    pub(crate) fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
+        self.waiters.wait(user_id)
     }
 
     pub(crate) fn health(&self) -> NearCacheHealth {
-        self.table.health()
+        NearCacheHealth {
+            lease_losses: self.lease_losses.load(Ordering::Relaxed),
+            ..self.table.health()
+        }
+    }
+
+    /// Notes that a lease held no more. What was announced meanwhile is not known, and nobody need wait for it.
+    fn note_loss(&self) {
+        self.waiters.wake_all();
+        self.lease_losses.fetch_add(1, Ordering::Relaxed);
+        #[cfg(feature = "tracing")]
+        tracing::debug!("the near-cache has lost a lease: checks ask the server");
     }
 
     /// The `n`th one of keys that no user has, and that are in all slots of a cluster.
@@ -141,7 +167,7 @@ impl Near {
 impl Entry {
     /// What was found in this slot on the connection with this lease. The user's value lives so long.
     pub(crate) fn new(
-        checked: &Checked,
+        checked: Checked,
         user_ttl: Option<Duration>,
         lease: Arc<Lease>,
         slot: Option<u16>,
@@ -152,7 +178,7 @@ impl Entry {
             lease,
             slot,
             ends: micros(user_ends.map_or(ends, |user| user.min(ends))),
-            checked: checked.clone(),
+            checked,
         }
     }
 
@@ -164,7 +190,9 @@ impl Entry {
         let rotation = rotation.map_or(0, |rotation| {
             size_of_val(rotation) + size_of_val(&*rotation.replaced)
         });
-        session + rotation + self.checked.user.as_ref().map_or(0, Bytes::len)
+        // What it decodes to takes about as much.
+        let user = self.checked.user.as_ref().map_or(0, |user| 2 * user.len());
+        session + rotation + user
     }
 }
 

@@ -120,6 +120,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
             bytes: size_of_val(&*self.versions),
             hits: 0,
             misses: 0,
+            lease_losses: 0,
             invalidations: versions
                 .map(|version| version.load(Ordering::Relaxed))
                 .sum(),

@@ -115,7 +115,9 @@ impl Tracking {
         }
         probes.read(replies).map_err(NotRenewed::Error)?;
         let max_staleness = self.near.settings.max_staleness;
-        self.lease.renew(sent, answered, time, max_staleness);
+        if self.lease.renew(sent, answered, time, max_staleness) {
+            self.near.note_loss();
+        }
         Ok(())
     }
 
@@ -132,7 +134,9 @@ impl Tracking {
 
     /// Ends the lease for good.
     pub(crate) fn end(&self) {
-        self.lease.end();
+        if self.lease.end() {
+            self.near.note_loss();
+        }
     }
 }
 

@@ -179,7 +179,7 @@ async fn probe(
     questions.add_command(Role::question());
     questions.cmd("TIME");
     questions.cmd("GET").arg(&config.probe);
-    let asks_run = config.confirm.is_some();
+    let asks_run = config.confirm.is_some() || tracking.is_some();
     if asks_run {
         questions.cmd("INFO").arg("server");
     }
@@ -205,12 +205,14 @@ async fn probe(
         Err(error) if Fault::of(&error).is_of_another_node() => {}
         read => drop(read?),
     }
-    let run_id = match asks_run {
-        true => {
-            let info: String = redis::from_redis_value(next().extract_error()?)?;
+    let run_id = match asks_run.then(|| next().extract_error()) {
+        Some(Ok(info)) => {
+            let info: String = redis::from_redis_value(info)?;
             Some(run_id(&info).unwrap_or_default().to_owned())
         }
-        false => None,
+        // A near-cache can do without.
+        Some(Err(error)) if config.confirm.is_some() => return Err(error.into()),
+        _ => None,
     };
     if tells_name
         && [next(), next()]

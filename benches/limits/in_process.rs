@@ -1,0 +1,133 @@
+//! Requests of many users, whose checks the process can answer itself.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, RwLock},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{Request, Response, StatusCode, header::AUTHORIZATION},
+};
+use tower_bearer_session::{MemoryStore, SessionLayer, SessionStore, TokenManager};
+use tower_http::validate_request::ValidateRequestHeaderLayer;
+
+use super::{
+    client::HttpClient,
+    cpu::Cpu,
+    harness::{Flavor, RedisServer},
+    http::{COLUMNS, CONNECTIONS, REQUESTS, Server, fixed_token, plain},
+    load::{Load, one_thread},
+    report::Report,
+    rounds::{Rounds, Variant},
+    system_under_test::{Profile, SystemUnderTest, near_store, redis_store},
+};
+
+const ROUNDS: usize = 31;
+const USERS: usize = 10_000;
+
+pub(crate) fn run(report: &mut Report) {
+    report.group(
+        "In the process",
+        "Like *HTTP*, with requests of 10,000 users in turn, whose details have three fields. The map by hand is the limit \
+         of whatever looks tokens up: from the token to what a handler gets, which it puts into the extensions in two \
+         entries, and nothing else. The static bearer token is one for all.",
+    );
+    let runtime = one_thread();
+    let redis = runtime.block_on(RedisServer::start(Flavor::Redis));
+    let (for_near, for_plain) = (redis.url(), redis.url());
+    let servers = [
+        ("map by hand", Server::start(map_by_hand)),
+        ("static bearer token", Server::start(fixed_token)),
+        (
+            "SessionLayer, memory, no loader",
+            Server::start(async || {
+                let manager = TokenManager::new(MemoryStore::new());
+                let mut tokens = Vec::new();
+                for n in 0..USERS {
+                    let token = manager.set_token(&format!("user-{n}"), None).await.unwrap();
+                    tokens.push(token.expose_secret().to_owned());
+                }
+                (plain().layer(SessionLayer::new(manager)), tokens)
+            }),
+        ),
+        (
+            "SessionLayer, memory",
+            Server::start(async || layered(MemoryStore::new()).await),
+        ),
+        (
+            "SessionLayer, Redis, near-cache",
+            Server::start(async move || layered(near_store(&for_near).await).await),
+        ),
+        (
+            "SessionLayer, Redis",
+            Server::start(async move || layered(redis_store(&for_plain).await).await),
+        ),
+    ];
+    let load = Load {
+        runtime: &runtime,
+        tasks: CONNECTIONS,
+        operations: REQUESTS,
+        client: Cpu::OtherThreads,
+        server: Cpu::of(&redis),
+    };
+    let variant = |(name, server): &(&'static str, Server)| {
+        let connecting = HttpClient::connect(server.address, &server.tokens, CONNECTIONS);
+        let client = runtime.block_on(connecting);
+        let load = &load;
+        Variant::new(*name, move || client.run(load))
+    };
+    let rounds = Rounds::measure(ROUNDS, servers.iter().map(variant).collect());
+    report.table("10,000 users in turn", &COLUMNS, &rounds);
+    report.table("With Redis", &COLUMNS, &rounds.only(&[5, 4]));
+}
+
+async fn layered(store: impl SessionStore) -> (Router, Vec<String>) {
+    let subject = SystemUnderTest::on(store).await;
+    let users = subject.others(USERS).await;
+    let tokens = users.into_iter().map(|user| user.token).collect();
+    (plain().layer(SessionLayer::new(subject.manager)), tokens)
+}
+
+/// What a handler gets.
+#[derive(Clone)]
+struct Found {
+    user: Arc<str>,
+    profile: Arc<Profile>,
+}
+
+async fn map_by_hand() -> (Router, Vec<String>) {
+    let subject = SystemUnderTest::on(MemoryStore::new()).await;
+    let users = subject.others(USERS).await;
+    let profile = |user_id: &str| Profile {
+        email: format!("{user_id}@example.org"),
+        name: user_id.to_owned(),
+        roles: vec!["reader".to_owned(), "writer".to_owned()],
+    };
+    let entry = |user: &SystemUnderTest| {
+        let found = Found {
+            user: user.user_id.as_str().into(),
+            profile: Arc::new(profile(&user.user_id)),
+        };
+        (user.token.clone(), found)
+    };
+    let map: HashMap<String, Found> = users.iter().map(entry).collect();
+    let map = Arc::new(RwLock::new(map));
+    let look_up = move |request: &mut Request<Body>| {
+        let header = request.headers().get(AUTHORIZATION);
+        let token = header.and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
+        let found = token.and_then(|token| map.read().unwrap().get(token).cloned());
+        let Some(Found { user, profile }) = found else {
+            let mut refusal = Response::new(Body::empty());
+            *refusal.status_mut() = StatusCode::UNAUTHORIZED;
+            return Err(refusal);
+        };
+        request.extensions_mut().insert(user);
+        request.extensions_mut().insert(profile);
+        Ok(())
+    };
+    let tokens = users.into_iter().map(|user| user.token).collect();
+    let layer = ValidateRequestHeaderLayer::custom(look_up);
+    (plain().layer(layer), tokens)
+}

@@ -1,0 +1,90 @@
+//! What becomes of the near-cache when the connection reaches its maximum age.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tower_bearer_session::{RedisStore, SessionStore};
+
+use super::{LONG_TIMEOUT, is_hit, lasting, warm};
+use crate::{
+    harness::{Flavor, Proxy, RedisServer},
+    stores::{log_in, token_id},
+};
+
+const MAX_AGE: Duration = Duration::from_millis(200);
+
+async fn aging(proxy: &Proxy) -> RedisStore {
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    RedisStore::builder(url)
+        .near_cache(lasting())
+        .max_connection_age(MAX_AGE)
+        .connect_timeout(LONG_TIMEOUT)
+        .deadline(LONG_TIMEOUT)
+        .connect()
+        .await
+        .unwrap()
+}
+
+/// When the connection in use was made.
+fn connected_at(store: &RedisStore) -> Option<std::time::SystemTime> {
+    store.health().primaries()[0].connected_at()
+}
+
+/// A new connection every now and then shows that the address leads to the same server, and is given up.
+#[tokio::test]
+async fn a_connection_to_the_same_server_stays_with_what_was_read_on_it() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(server.port()).await;
+    let store = aging(&proxy).await;
+    let (id, connected) = (token_id(1), connected_at(&store));
+    log_in(&store, "al", &id).await;
+    warm(&store, "al", &id).await;
+    let until = Instant::now() + 5 * MAX_AGE;
+    while Instant::now() < until {
+        assert!(is_hit(&store, "al", &id));
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(connected_at(&store), connected);
+    let info: String = server.cmd(&["INFO", "stats"]).await;
+    let received = info
+        .lines()
+        .find_map(|line| line.strip_prefix("total_connections_received:"));
+    let received: u32 = received.unwrap().parse().unwrap();
+    assert!(received >= 4, "{received} connections: no other was tried");
+    assert_eq!(store.health().reconnects(), 0);
+    // Announcements come as before.
+    assert!(store.delete("al", &id).await.unwrap());
+    assert!(!is_hit(&store, "al", &id));
+}
+
+/// The old server goes on to serve its open connections, and knows nothing of a logout at the new one.
+#[tokio::test]
+async fn a_connection_to_another_server_replaces_it_with_all_that_was_read() {
+    let (old, new) = (
+        RedisServer::start(Flavor::Redis).await,
+        RedisServer::start(Flavor::Redis).await,
+    );
+    let proxy = Proxy::start(old.port()).await;
+    let store = aging(&proxy).await;
+    let id = token_id(1);
+    log_in(&store, "al", &id).await;
+    warm(&store, "al", &id).await;
+    proxy.redirect(new.port());
+    crate::eventually("no hit", async || !is_hit(&store, "al", &id)).await;
+    assert!(store.check("al", &id).await.unwrap().is_none());
+}
+
+/// The run of a server ends with its process: what was read before is void, although the address is the same.
+#[tokio::test]
+async fn a_server_that_was_started_anew_is_another_one() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let proxy = Proxy::start(server.port()).await;
+    let store = aging(&proxy).await;
+    let id = token_id(1);
+    log_in(&store, "al", &id).await;
+    warm(&store, "al", &id).await;
+    server.kill();
+    server.restart().await;
+    crate::eventually("an answer", async || store.check("al", &id).await.is_ok()).await;
+    assert!(!is_hit(&store, "al", &id));
+}
