@@ -22,6 +22,7 @@ mod in_process;
 mod load;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod near;
 mod overhead;
 mod population;
 mod redis;
@@ -38,11 +39,12 @@ use test_harness as harness;
 
 type Group = (&'static str, fn(&mut Report));
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     ("overhead", overhead::run),
     ("redis", redis::run),
     ("http", http::run),
     ("in-process", in_process::run),
+    ("near", near::run),
     ("growth", growth::run),
     ("stores", stores::run),
 ];

@@ -120,7 +120,7 @@ mod tests {
             DecodedUsers::<serde_json::Value>::new(),
         );
         let id = Arc::from("al");
-        let user = CachedUser::kept(encode(&id, Some(&"a"), 100).unwrap().into());
+        let user = CachedUser::kept(encode(&id, Some(&"a".to_owned()), 100).unwrap().into());
         for _ in 0..2 {
             assert!(matches!(texts.decode(&id, &user), Slot::User(text) if *text == "a"));
             assert!(matches!(values.decode(&id, &user), Slot::User(value) if *value == "a"));

@@ -15,10 +15,13 @@ use tokio::{
 };
 
 use super::{TokenManager, check::accept};
-use crate::{store::Checked, token::TokenIds};
+use crate::{jitter, store::Checked, token::TokenIds};
 
 /// The minimum time between two checks of a session.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The maximum time after which a check that failed is repeated.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The sessions that are watched, with what tells those who wait that one has ended.
 #[derive(Default)]
@@ -119,9 +122,9 @@ impl<D> TokenManager<D> {
             if end.is_some_and(|end| end <= asked) {
                 return;
             }
-            let mut pause = self.inner.revocation_poll;
+            let mut pause = jittered(self.inner.revocation_poll);
             match self
-                .look_up(&user_id, &ids.session)
+                .look_up(user_id, &ids.session)
                 .wait()
                 .await
                 .map(|checked| accept(ids, checked))
@@ -139,7 +142,8 @@ impl<D> TokenManager<D> {
                 }
                 Err(_) => {
                     let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                    tokio::time::sleep(pause.min(left.unwrap_or(pause)).max(MIN_PAUSE)).await;
+                    let pause = jittered(pause.min(RETRY)).min(left.unwrap_or(pause));
+                    tokio::time::sleep(pause.max(MIN_PAUSE)).await;
                     continue;
                 }
             }
@@ -148,4 +152,9 @@ impl<D> TokenManager<D> {
             let _ = timeout(pause.saturating_sub(MIN_PAUSE), changed).await;
         }
     }
+}
+
+/// Somewhat less, so that the checks of many sessions that begin at once are spread.
+fn jittered(pause: Duration) -> Duration {
+    pause - jitter::up_to(pause / 8)
 }

@@ -38,8 +38,21 @@ struct Shared {
     hides_role: AtomicBool,
     /// In seconds since the Unix epoch.
     time: AtomicU64,
-    /// Channels and messages.
-    pushes: broadcast::Sender<(String, String)>,
+    /// What the commands begin with that are held.
+    held: Mutex<Option<String>>,
+    orders: broadcast::Sender<Order>,
+}
+
+/// What all connections are told to do.
+#[derive(Clone)]
+enum Order {
+    /// A message on a channel.
+    Publish(String, String),
+    /// Something unasked.
+    Say(String),
+    /// The reply to a command that is held.
+    Release(String),
+    Disconnect,
 }
 
 impl FakeServer {
@@ -54,7 +67,8 @@ impl FakeServer {
             connections: AtomicUsize::new(0),
             hides_role: AtomicBool::new(false),
             time: AtomicU64::new(2_000_000_000),
-            pushes: broadcast::Sender::new(1024),
+            held: Mutex::default(),
+            orders: broadcast::Sender::new(1024),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self {
@@ -98,9 +112,33 @@ impl FakeServer {
 
     /// Sends a message to those who have subscribed to the channel.
     pub fn publish(&self, channel: &str, message: &str) {
-        let message = (channel.to_owned(), message.to_owned());
+        self.order(Order::Publish(channel.to_owned(), message.to_owned()));
+    }
+
+    /// From now on a command that begins with these words is answered when the test [releases](Self::release) it, and
+    /// those that follow it on the connection after that. Without words none is held.
+    pub fn hold(&self, words: Option<&str>) {
+        *lock(&self.shared.held) = words.map(str::to_owned);
+    }
+
+    /// Answers the commands that are held.
+    pub fn release(&self, reply: &str) {
+        self.order(Order::Release(reply.to_owned()));
+    }
+
+    /// Says something unasked, to all clients.
+    pub fn say(&self, what: &str) {
+        self.order(Order::Say(what.to_owned()));
+    }
+
+    /// Closes all connections.
+    pub fn disconnect(&self) {
+        self.order(Order::Disconnect);
+    }
+
+    fn order(&self, order: Order) {
         // Nobody may be connected.
-        let _ = self.shared.pushes.send(message);
+        let _ = self.shared.orders.send(order);
     }
 }
 
@@ -149,23 +187,35 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// Answers one client until it goes.
 async fn serve(client: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
-    let mut pushes = shared.pushes.subscribe();
+    let mut orders = shared.orders.subscribe();
     let (reader, mut writer) = client.into_split();
     let mut commands = command_stream(reader);
     let mut channels = Vec::new();
+    let mut is_held = false;
     loop {
         tokio::select! {
-            push = pushes.recv() => {
-                let (channel, message) = push.expect("a test that publishes less");
-                if channels.contains(&channel) {
+            order = orders.recv() => match order.expect("a test that orders less") {
+                Order::Publish(channel, message) if channels.contains(&channel) => {
                     let parts = ["message", &channel, &message].map(bulk).concat();
                     writer.write_all(format!(">3\r\n{parts}").as_bytes()).await?;
                 }
-            }
-            command = commands.recv() => {
+                Order::Release(reply) if is_held => {
+                    is_held = false;
+                    writer.write_all(reply.as_bytes()).await?;
+                }
+                Order::Say(what) => writer.write_all(what.as_bytes()).await?,
+                Order::Disconnect => return Ok(()),
+                Order::Publish(..) | Order::Release(_) => {}
+            },
+            command = commands.recv(), if !is_held => {
                 let Some(command) = command else { return Ok(()) };
                 let words: Vec<&str> = command.iter().map(String::as_str).collect();
-                lock(&shared.commands).push(words.join(" "));
+                let line = words.join(" ");
+                is_held = lock(&shared.held).as_ref().is_some_and(|held| line.starts_with(held));
+                lock(&shared.commands).push(line);
+                if is_held {
+                    continue;
+                }
                 let answer = Arc::clone(&lock(&shared.answer));
                 let tells_role = !shared.hides_role.load(Ordering::SeqCst);
                 let time = shared.time.load(Ordering::SeqCst);
@@ -191,6 +241,7 @@ fn greeting(words: &[&str], tells_role: bool, time: u64) -> Reply {
             let [proto, role, master] = ["proto", "role", "master"].map(bulk);
             format!("%2\r\n{proto}:3\r\n{role}{master}")
         }
+        ["CLIENT", "TRACKINGINFO"] => format!("%1\r\n{}~1\r\n+on\r\n", bulk("flags")),
         ["CLIENT" | "SELECT" | "ASKING", ..] => "+OK\r\n".to_owned(),
         ["TIME"] => array([&*time.to_string(), "0"].map(bulk)),
         _ => return None,

@@ -3,6 +3,7 @@
 //! Every answer of a near-cache is held against what was acknowledged, by the clock of the test.
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -20,7 +21,7 @@ use crate::{
 };
 
 const MAX_STALENESS: Duration = Duration::from_millis(200);
-const USERS: usize = 10;
+pub(super) const USERS: usize = 10;
 
 /// What is known of a session.
 #[derive(Clone, Copy)]
@@ -35,7 +36,7 @@ struct Known {
 
 /// The latest sessions of each user, and what the checkers have seen.
 #[derive(Default)]
-struct History {
+pub(super) struct History {
     sessions: Mutex<Vec<Known>>,
     /// Held during a write, and while all sessions end.
     writing: tokio::sync::Mutex<()>,
@@ -108,16 +109,26 @@ impl History {
         }
     }
 
+    /// One of the sessions, at random.
+    async fn pick(&self, random: &mut Random) -> Option<(Known, String)> {
+        tokio::task::yield_now().await;
+        let sessions = self.sessions();
+        let known = sessions.get(random.below(sessions.len().max(1))).copied()?;
+        Some((known, format!("user {}", known.user)))
+    }
+
+    fn is_live(&self, known: &Known) -> bool {
+        let sessions = self.sessions();
+        sessions.iter().any(|it| it.id == known.id && it.is_live)
+    }
+
+    /// Checks by the near-cache and by the server, which never changes.
     async fn check(&self, store: &RedisStore, seed: u64) {
         let mut random = Random(seed);
         while !self.is_over.load(Ordering::Relaxed) {
-            let known = {
-                let sessions = self.sessions();
-                sessions.get(random.below(sessions.len().max(1))).copied()
+            let Some((known, name)) = self.pick(&mut random).await else {
+                continue;
             };
-            tokio::task::yield_now().await;
-            let Some(known) = known else { continue };
-            let name = format!("user {}", known.user);
             let begun = Instant::now();
             if is_hit(store, &name, &known.id) {
                 self.hits.fetch_add(1, Ordering::Relaxed);
@@ -129,10 +140,7 @@ impl History {
             }
             self.checks.fetch_add(1, Ordering::Relaxed);
             let checked = store.check(&name, &known.id).await;
-            let still = self
-                .sessions()
-                .iter()
-                .any(|it| it.id == known.id && it.is_live);
+            let still = self.is_live(&known);
             if let Ok(checked) = checked {
                 assert!(checked.is_some() || !still, "a live session was refused");
                 assert!(
@@ -140,6 +148,115 @@ impl History {
                     "a check came too late"
                 );
             }
+        }
+    }
+
+    /// Checks by the near-cache, at servers that take over from one another and may forget what was acknowledged: then
+    /// it is the server's answers that count.
+    async fn check_hits(&self, store: &RedisStore, refusals: &Refusals, seed: u64) {
+        let mut random = Random(seed);
+        while !self.is_over.load(Ordering::Relaxed) {
+            let Some((known, name)) = self.pick(&mut random).await else {
+                continue;
+            };
+            let (begun, refused) = (Instant::now(), refusals.of(&known.id));
+            if !is_hit(store, &name, &known.id) {
+                continue;
+            }
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            let late = refused.map(|refused| begun.saturating_duration_since(refused));
+            if let Some(late) = late.filter(|late| *late > MAX_STALENESS) {
+                // A server that took over may have the session again.
+                let again = store.check(&name, &known.id).await;
+                assert!(
+                    !matches!(again, Ok(None)),
+                    "accepted {late:?} after the server refused it"
+                );
+            }
+        }
+    }
+
+    /// Checks by the server. `is_lossless`: whoever takes over knows all that was acknowledged.
+    async fn check_answers(
+        &self,
+        store: &RedisStore,
+        refusals: &Refusals,
+        seed: u64,
+        is_lossless: bool,
+    ) {
+        let mut random = Random(seed);
+        while !self.is_over.load(Ordering::Relaxed) {
+            let Some((known, name)) = self.pick(&mut random).await else {
+                continue;
+            };
+            let Ok(checked) = store.check(&name, &known.id).await else {
+                continue;
+            };
+            self.checks.fetch_add(1, Ordering::Relaxed);
+            refusals.note(&known.id, checked.is_none());
+            let was_refused = checked.is_none() && self.is_live(&known);
+            assert!(!(is_lossless && was_refused), "a live session was refused");
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Writes with a store without a near-cache, and checks with several that have one, until all faults are done.
+    pub(super) async fn hold_against(
+        self: Arc<Self>,
+        url: &str,
+        is_lossless: bool,
+        faults: impl AsyncFnOnce(),
+    ) {
+        let builder = || RedisStore::builder(url).connect_timeout(LONG_TIMEOUT);
+        let mut tasks = JoinSet::new();
+        for seed in 0..3 {
+            let near = NearCache::new().max_staleness(MAX_STALENESS);
+            let near = if seed == 1 { near.per_key() } else { near };
+            let store = builder().near_cache(near).connect().await.unwrap();
+            let refusals = Arc::new(Refusals::default());
+            let (history, of_hits) = (Arc::clone(&self), Arc::clone(&refusals));
+            let near = store.clone();
+            tasks.spawn(async move { history.check_hits(&near, &of_hits, seed).await });
+            let history = Arc::clone(&self);
+            tasks.spawn(async move {
+                let seed = seed + 10;
+                history
+                    .check_answers(&store, &refusals, seed, is_lossless)
+                    .await;
+            });
+        }
+        let (plain, writer) = (builder().connect().await.unwrap(), Arc::clone(&self));
+        tasks.spawn(async move { writer.write(&plain).await });
+        faults().await;
+        self.finish(tasks).await;
+    }
+
+    async fn finish(&self, mut tasks: JoinSet<()>) {
+        self.is_over.store(true, Ordering::Relaxed);
+        while let Some(task) = tasks.join_next().await {
+            task.expect("no broken rule");
+        }
+        let [hits, checks] = [&self.hits, &self.checks].map(|it| it.load(Ordering::Relaxed));
+        println!("{hits} hits, {checks} checks");
+        // A busy machine makes fewer.
+        assert!(hits > 100 && checks > 10, "{hits} hits, {checks} checks");
+    }
+}
+
+/// When the server has refused each session, as long as it has not accepted it again.
+#[derive(Default)]
+struct Refusals(Mutex<HashMap<TokenId, Instant>>);
+
+impl Refusals {
+    fn of(&self, id: &TokenId) -> Option<Instant> {
+        self.0.lock().unwrap().get(id).copied()
+    }
+
+    fn note(&self, id: &TokenId, is_refused: bool) {
+        let mut refusals = self.0.lock().unwrap();
+        match is_refused {
+            true => drop(refusals.entry(*id).or_insert_with(Instant::now)),
+            false => drop(refusals.remove(id)),
         }
     }
 }
@@ -187,14 +304,7 @@ async fn no_token_is_accepted_late_whatever_fails() {
             _ => history.end_all(server.restart()).await,
         }
     }
-    history.is_over.store(true, Ordering::Relaxed);
-    while let Some(task) = tasks.join_next().await {
-        task.expect("no broken rule");
-    }
-    let [hits, checks] = [&history.hits, &history.checks].map(|it| it.load(Ordering::Relaxed));
-    println!("{hits} hits, {checks} checks");
-    // A busy machine makes fewer.
-    assert!(hits > 100 && checks > 10, "{hits} hits, {checks} checks");
+    history.finish(tasks).await;
 }
 
 /// Numbers that are the same in every run.

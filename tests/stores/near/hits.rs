@@ -1,9 +1,14 @@
 //! Checks that the near-cache answers, and how soon it learns of changes.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
+use http::{Request, Response, header::AUTHORIZATION};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_bearer_session::{
-    NearCache, OnFull, RedisStore, SessionStore, TokenId,
+    NearCache, OnFull, RedisStore, SessionLayer, SessionStore, TokenId, TokenManager,
     store::{PutMode, SessionChange},
 };
 
@@ -24,6 +29,7 @@ on_every_server!(
     checks_at_the_same_time_are_all_kept,
     a_flush_drops_everything,
     health_tells_what_was_done,
+    a_layer_that_always_asks_takes_no_hit,
 );
 
 async fn a_hit_does_not_ask_the_server(backend: &impl Server) {
@@ -249,4 +255,24 @@ async fn health_tells_what_was_done(backend: &impl Server) {
         used.invalidations >= 1 && used.bytes > empty.bytes,
         "{used:?}"
     );
+}
+
+/// A route that always asks is not served after a logout, although the near-cache would.
+async fn a_layer_that_always_asks_takes_no_hit(backend: &impl Server) {
+    let server = backend.server();
+    let manager = TokenManager::new(near_store(server, lasting()).await);
+    let handler = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(())));
+    let layer = SessionLayer::new(manager.clone());
+    let token = manager.set_token("al", None).await.unwrap();
+    let status = async |layer: SessionLayer| {
+        let bearer = format!("Bearer {}", token.expose_secret());
+        let request = Request::builder().header(AUTHORIZATION, bearer);
+        let response = layer.layer(handler).oneshot(request.body(()).unwrap());
+        response.await.unwrap().status()
+    };
+    assert_eq!(status(layer.clone()).await, 200);
+    let (hits, _) = commands_of(server, status(layer.clone())).await;
+    assert_eq!(hits.get("hget"), None);
+    let (asked, _) = commands_of(server, status(layer.clone().always_ask())).await;
+    assert_eq!(asked["hget"], 1);
 }

@@ -5,8 +5,11 @@ mod expiry;
 mod faults;
 mod history;
 mod hits;
+mod orders;
 mod reconnections;
 mod rights;
+mod streams;
+mod takeovers;
 mod topologies;
 
 use std::time::Duration;

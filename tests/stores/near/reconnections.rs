@@ -45,7 +45,8 @@ async fn a_connection_to_the_same_server_stays_with_what_was_read_on_it() {
         sleep(Duration::from_millis(5)).await;
     }
     assert_eq!(connected_at(&store), connected);
-    let info: String = server.cmd(&["INFO", "stats"]).await;
+    let info = server.cmd(&["INFO", "stats"]).await;
+    let info: String = redis::from_redis_value(info).unwrap();
     let received = info
         .lines()
         .find_map(|line| line.strip_prefix("total_connections_received:"));

@@ -179,7 +179,7 @@ async fn a_demotion_in_place_is_noticed() {
     }
 }
 
-async fn replica_of<'a>(cluster: &'a Cluster, primary: &RedisServer) -> &'a RedisServer {
+pub(super) async fn replica_of<'a>(cluster: &'a Cluster, primary: &RedisServer) -> &'a RedisServer {
     let port = primary.port().to_string();
     for node in cluster.nodes() {
         let info = node.cmd(&["INFO", "replication"]).await;

@@ -238,6 +238,9 @@ impl RedisStoreBuilder {
     /// server, one after the other: for checks and writes, for lists, and for confirmations by replicas. If it cannot
     /// connect, [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the reason.
     ///
+    /// With a [near-cache](Self::near_cache), the old connection stays in use if the new one shows that the address leads to
+    /// the same run of the server; the new one is closed.
+    ///
     /// The store notices within about a second when a server is demoted in place, whatever this age.
     ///
     /// A new connection takes about 0.1 ms of the server's time, and with TLS up to 1 ms. By default each process opens

@@ -17,10 +17,15 @@ use crate::{
     },
 };
 
-/// A task that sends heartbeats. Dropping the handle ends the task.
-pub(crate) struct Heartbeat(AbortHandle);
+/// How many heartbeats may be on their way at the same time. Where a reply takes nearly as long as the lease lasts, one
+/// after the other would leave gaps.
+const IN_FLIGHT: u32 = 3;
+
+/// The tasks that send heartbeats. Dropping the handle ends them.
+pub(crate) struct Heartbeat([AbortHandle; IN_FLIGHT as usize]);
 
 /// What a heartbeat needs.
+#[derive(Clone)]
 pub(crate) struct Beating {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) address: Address,
@@ -31,24 +36,33 @@ pub(crate) struct Beating {
 impl Heartbeat {
     /// Starts to send heartbeats, at a server that announces changes on this connection. The connection becomes suspect
     /// when the server does so no more: a new one begins with the command to announce changes.
-    pub(crate) fn start(beating: Beating, reporter: Reporter) -> Self {
-        let beat = async move {
-            if beating.until_over().await {
-                reporter.suspect();
-            }
-        };
-        Self(tokio::spawn(beat).abort_handle())
+    pub(crate) fn start(beating: &Beating, reporter: &Reporter) -> Self {
+        let mut turn = 0;
+        Self([(); IN_FLIGHT as usize].map(|()| {
+            let (beating, reporter) = (beating.clone(), reporter.clone());
+            let beat = async move {
+                if beating.until_over(turn).await {
+                    reporter.suspect();
+                }
+            };
+            turn += 1;
+            tokio::spawn(beat).abort_handle()
+        }))
     }
 }
 
 impl Beating {
-    /// Sends heartbeats. Returns `true` if the server announces no changes any more, and `false` if the connection is
-    /// lost, which the connection itself reports.
-    async fn until_over(mut self) -> bool {
+    /// Sends a heartbeat in every third interval. Returns `true` if the server announces no changes any more, and
+    /// `false` if the connection is lost, which the connection itself reports.
+    async fn until_over(mut self, turn: u32) -> bool {
         let mut probes = Probes::new();
         let mut is_in_trouble = false;
+        let interval = self.tracking.interval();
+        let mut next = Instant::now() + turn * interval;
         loop {
-            let next = Instant::now() + self.tracking.interval();
+            sleep_until(next).await;
+            // After a pause of the machine they do not catch up.
+            next = Instant::now() + IN_FLIGHT * interval;
             let sent = self.tracking.now();
             let commands = self.tracking.heartbeat(&probes);
             let replies = self
@@ -63,6 +77,9 @@ impl Beating {
                 Err(NotRenewed::Error(error)) => {
                     // The node of a cluster holds other keys.
                     let is_trouble = !Fault::of(&error).is_of_another_node();
+                    if !is_trouble {
+                        next = Instant::now() + interval;
+                    }
                     if is_trouble && !mem::replace(&mut is_in_trouble, true) {
                         let error = self.config.errors.convert_at(&self.address, &error);
                         self.config.status.note(&error);
@@ -76,13 +93,14 @@ impl Beating {
                     return true;
                 }
             }
-            sleep_until(next).await;
         }
     }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        self.0.abort();
+        for task in &self.0 {
+            task.abort();
+        }
     }
 }

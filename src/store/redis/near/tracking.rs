@@ -310,7 +310,7 @@ mod tests {
             let checked = Checked::new(now, SessionRecord::begin(&new, now), None);
             for user in ["al", "bo"] {
                 let ticket = tracking.near.begin(user);
-                let entry = Entry::new(&checked, None, Arc::clone(&tracking.lease), None);
+                let entry = Entry::new(checked.clone(), None, Arc::clone(&tracking.lease), None);
                 tracking.near.finish(ticket, user, &id(user), entry, 20);
             }
             tracking.announced(&[value(announced)]);

@@ -130,7 +130,7 @@ impl Dialed {
                 config: Arc::clone(config),
                 tracking: tracking.clone(),
             };
-            Heartbeat::start(beating, reporter.clone())
+            Heartbeat::start(&beating, reporter)
         });
         Connected {
             connection: self.connection,
@@ -211,7 +211,7 @@ async fn probe(
             Some(run_id(&info).unwrap_or_default().to_owned())
         }
         // A near-cache can do without.
-        Some(Err(error)) if config.confirm.is_some() => return Err(error.into()),
+        Some(Err(error)) if config.confirm.is_some() => return Err(error),
         _ => None,
     };
     if tells_name
