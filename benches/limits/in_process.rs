@@ -7,11 +7,10 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
     http::{Request, Response, StatusCode, header::AUTHORIZATION},
 };
 use tower_bearer_session::{MemoryStore, SessionLayer, SessionStore, TokenManager};
-use tower_http::validate_request::ValidateRequestHeaderLayer;
+use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 
 use super::{
     client::HttpClient,
@@ -100,26 +99,35 @@ struct Found {
 async fn map_by_hand() -> (Router, Vec<String>) {
     let subject = SystemUnderTest::on(MemoryStore::new()).await;
     let users = subject.others(USERS).await;
-    let profile = |user_id: &str| Profile {
-        email: format!("{user_id}@example.org"),
-        name: user_id.to_owned(),
-        roles: vec!["reader".to_owned(), "writer".to_owned()],
-    };
-    let entry = |user: &SystemUnderTest| {
-        let found = Found {
-            user: user.user_id.as_str().into(),
-            profile: Arc::new(profile(&user.user_id)),
+    let entries = users
+        .iter()
+        .map(|user| (user.token.clone(), user.user_id.clone()));
+    let layer = by_hand(entries.collect());
+    let tokens = users.into_iter().map(|user| user.token).collect();
+    (plain().layer(layer), tokens)
+}
+
+/// Looks tokens up in a map, to users with these ids.
+pub(crate) fn by_hand<B: Default>(
+    users: Vec<(String, String)>,
+) -> ValidateRequestHeaderLayer<impl ValidateRequest<B, ResponseBody = B> + Clone> {
+    let entry = |(token, user_id): (String, String)| {
+        let profile = Profile {
+            email: format!("{user_id}@example.org"),
+            name: user_id.clone(),
+            roles: vec!["reader".to_owned(), "writer".to_owned()],
         };
-        (user.token.clone(), found)
+        let (user, profile) = (user_id.into(), Arc::new(profile));
+        (token, Found { user, profile })
     };
-    let map: HashMap<String, Found> = users.iter().map(entry).collect();
+    let map: HashMap<String, Found> = users.into_iter().map(entry).collect();
     let map = Arc::new(RwLock::new(map));
-    let look_up = move |request: &mut Request<Body>| {
+    let look_up = move |request: &mut Request<B>| {
         let header = request.headers().get(AUTHORIZATION);
         let token = header.and_then(|header| header.to_str().ok()?.strip_prefix("Bearer "));
         let found = token.and_then(|token| map.read().unwrap().get(token).cloned());
         let Some(Found { user, profile }) = found else {
-            let mut refusal = Response::new(Body::empty());
+            let mut refusal = Response::new(B::default());
             *refusal.status_mut() = StatusCode::UNAUTHORIZED;
             return Err(refusal);
         };
@@ -127,7 +135,5 @@ async fn map_by_hand() -> (Router, Vec<String>) {
         request.extensions_mut().insert(profile);
         Ok(())
     };
-    let tokens = users.into_iter().map(|user| user.token).collect();
-    let layer = ValidateRequestHeaderLayer::custom(look_up);
-    (plain().layer(layer), tokens)
+    ValidateRequestHeaderLayer::custom(look_up)
 }

@@ -89,7 +89,7 @@ pub(crate) fn run(report: &mut Report) {
                         let turn = turn.fetch_add(1, Ordering::Relaxed);
                         let user = turns.next().unwrap();
                         match every {
-                            Some(every) if turn % every == 0 => {
+                            Some(every) if turn.is_multiple_of(every) => {
                                 let refreshed = elsewhere.refresh_token(&user.token, None);
                                 assert!(refreshed.await.unwrap());
                             }

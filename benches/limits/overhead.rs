@@ -16,10 +16,10 @@ use tower::{Layer, Service, service_fn};
 use tower_bearer_session::{MemoryStore, SessionLayer};
 
 use super::{
-    load,
+    in_process, load,
     report::{Column, Report},
     rounds::{Rounds, Variant},
-    system_under_test::SystemUnderTest,
+    system_under_test::{SystemUnderTest, USER},
 };
 
 const ROUNDS: usize = 31;
@@ -39,7 +39,8 @@ const COLUMNS: [Column; 4] = [
 pub(crate) fn run(report: &mut Report) {
     report.group(
         "Overhead",
-        "`SessionLayer` in required mode on `MemoryStore`, around a tower service that does nothing.",
+        "`SessionLayer` in required mode on `MemoryStore`, around a tower service that does nothing. The map by hand is that \
+         of *In the process*, with one user.",
     );
     let runtime = load::one_thread();
     let SystemUnderTest { manager, token, .. } =
@@ -49,6 +50,7 @@ pub(crate) fn run(report: &mut Report) {
         ready(Ok::<_, Infallible>(Response::new(())))
     });
     let layered = SessionLayer::new(manager).layer(bare);
+    let by_hand = in_process::by_hand(vec![(token.clone(), USER.to_owned())]).layer(bare);
     let bearer = format!("Bearer {token}");
     let with = |bearer: &str| {
         let request = Request::builder().header(AUTHORIZATION, bearer);
@@ -60,6 +62,7 @@ pub(crate) fn run(report: &mut Report) {
     let runtime = &runtime;
     let variants = vec![
         Variant::new("bare service", || round(runtime, bare, live)),
+        Variant::new("map by hand", || round(runtime, by_hand.clone(), live)),
         Variant::new("live token", || round(runtime, layered.clone(), live)),
         Variant::new("malformed token", || {
             round(runtime, layered.clone(), malformed)
