@@ -169,8 +169,8 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Sets how often [`Session::revoked`](crate::Session::revoked) asks the store whether its session has ended.
-    /// Default: 5 seconds.
+    /// Sets how often [`Session::revoked`](crate::Session::revoked) checks its session, beside the checks after changes of
+    /// which the store tells: after this time, or up to an eighth earlier. Default: 5 seconds.
     pub fn revocation_poll(mut self, interval: Duration) -> Self {
         self.revocation_poll = interval;
         self

@@ -45,21 +45,18 @@ impl<D> DecodedUsers<D> {
 impl<D: DeserializeOwned + Send + Sync + 'static> DecodedUsers<D> {
     /// Decodes a cached value of this user, or returns the detail that was decoded from it before.
     pub(super) fn decode(&self, user_id: &Arc<str>, user: &CachedUser) -> Slot<Arc<D>> {
-        if !user.is_kept() {
-            return self.decode_read(user_id, user.value());
-        }
         if let Some(detail) = user.detail() {
             return Slot::User(detail);
         }
-        let slot = Slot::decode(user_id, Some(user)).map(Arc::new);
+        let slot = self.decode_value(user_id, user.value());
         if let Slot::User(detail) = &slot {
             user.keep_detail(detail);
         }
         slot
     }
 
-    /// Decodes a value that the store does not keep.
-    fn decode_read(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
+    /// The same for the value itself, which the store need not keep.
+    fn decode_value(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
         let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
         let shard = self.hasher.hash_one(user_id) as usize % SHARDS;
         let shard = &self.shards.get_or_init(make)[shard];

@@ -1,4 +1,4 @@
-//! Waiting for the end of a session. All who wait for one share a task that watches it.
+//! Waiting for the end of a session. Streams of one session share a task that watches it.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,7 +10,8 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    runtime::{self, Handle},
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 
@@ -20,19 +21,24 @@ use crate::{jitter, store::Checked, token::TokenIds};
 /// The minimum time between two checks of a session.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// The maximum time after which a check that failed is repeated.
-const RETRY: Duration = Duration::from_secs(1);
-
-/// The sessions that are watched, with what tells those who wait that one has ended.
+/// The sessions that are watched, each by a task of every runtime with streams: a task runs only as long as its runtime
+/// does.
 #[derive(Default)]
-pub(super) struct Watches(Mutex<HashMap<TokenIds, watch::Sender<bool>>>);
+pub(super) struct Watches(Mutex<HashMap<(runtime::Id, TokenIds), Arc<Watched>>>);
+
+/// What those who wait for the end of a session share with its watch.
+struct Watched {
+    ended: watch::Sender<bool>,
+    /// Tells the watch that somebody has joined, whose session may have ended before.
+    joined: Notify,
+}
 
 /// The watch over one session; dropping it ends the watch.
 struct Watch<D> {
     manager: TokenManager<D>,
     user_id: Arc<str>,
-    ids: TokenIds,
-    ended: watch::Sender<bool>,
+    key: (runtime::Id, TokenIds),
+    watched: Arc<Watched>,
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
@@ -41,34 +47,43 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     pub(crate) async fn until_ended(&self, user_id: &Arc<str>, ids: TokenIds) {
         let mut ended = self.watch(user_id, ids);
         if ended.wait_for(|ended| *ended).await.is_err() {
-            // The task has gone with the runtime of whoever was the first to wait.
-            self.watch_session(user_id, ids).await;
+            // The runtime is shutting down.
+            self.watch_session(user_id, ids, &Notify::new()).await;
         }
     }
 
     /// Joins those who wait for the end of a session. The first one begins to watch it.
     fn watch(&self, user_id: &Arc<str>, ids: TokenIds) -> watch::Receiver<bool> {
-        match self.inner.watches.lock().entry(ids) {
-            Entry::Occupied(watched) => watched.get().subscribe(),
-            Entry::Vacant(vacant) => {
-                let (sender, ended) = watch::channel(false);
-                let watch = Watch {
-                    manager: self.without_context(),
-                    user_id: Arc::clone(user_id),
-                    ids,
-                    ended: sender.clone(),
-                };
-                vacant.insert(sender);
-                // In no span, because it may outlive the request that was the first.
-                tokio::spawn(watch.run());
-                ended
+        let runtime = Handle::current();
+        let key = (runtime.id(), ids);
+        let (sender, ended) = watch::channel(false);
+        let watched = Arc::new(Watched {
+            ended: sender,
+            joined: Notify::new(),
+        });
+        match self.inner.watches.lock().entry(key) {
+            Entry::Occupied(watched) => {
+                let watched = watched.get();
+                watched.joined.notify_one();
+                return watched.ended.subscribe();
             }
+            Entry::Vacant(vacant) => drop(vacant.insert(Arc::clone(&watched))),
         }
+        let watch = Watch {
+            manager: self.without_context(),
+            user_id: Arc::clone(user_id),
+            key,
+            watched,
+        };
+        // In no span, because it may outlive the request that was the first. Not while the lock is held: a runtime that
+        // is shutting down drops it at once.
+        runtime.spawn(watch.run());
+        ended
     }
 }
 
 impl Watches {
-    fn lock(&self) -> MutexGuard<'_, HashMap<TokenIds, watch::Sender<bool>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(runtime::Id, TokenIds), Arc<Watched>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -76,24 +91,26 @@ impl Watches {
 impl<D> Watch<D> {
     /// Watches until the session has ended, or nobody waits for that.
     async fn run(self) {
-        let mut ended = pin!(self.manager.watch_session(&self.user_id, self.ids));
-        let mut abandoned = pin!(self.until_abandoned());
+        let watching = self
+            .manager
+            .watch_session(&self.user_id, self.key.1, &self.watched.joined);
+        let (mut ended, mut abandoned) = (pin!(watching), pin!(self.until_abandoned()));
         let has_ended = poll_fn(|cx| match ended.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(true),
             Poll::Pending => abandoned.as_mut().poll(cx).map(|()| false),
         });
         if has_ended.await {
-            self.ended.send_replace(true);
+            self.watched.ended.send_replace(true);
         }
     }
 
     async fn until_abandoned(&self) {
         loop {
-            self.ended.closed().await;
+            self.watched.ended.closed().await;
             let mut watches = self.manager.inner.watches.lock();
             // Nobody can join while the lock is held.
-            if self.ended.receiver_count() == 0 {
-                watches.remove(&self.ids);
+            if self.watched.ended.receiver_count() == 0 {
+                watches.remove(&self.key);
                 return;
             }
         }
@@ -103,16 +120,17 @@ impl<D> Watch<D> {
 impl<D> Drop for Watch<D> {
     fn drop(&mut self) {
         let mut watches = self.manager.inner.watches.lock();
-        let is_own = |watched: &watch::Sender<bool>| watched.same_channel(&self.ended);
-        if watches.get(&self.ids).is_some_and(is_own) {
-            watches.remove(&self.ids);
+        let is_own = |watched: &Arc<Watched>| Arc::ptr_eq(watched, &self.watched);
+        if watches.get(&self.key).is_some_and(is_own) {
+            watches.remove(&self.key);
         }
     }
 }
 
 impl<D> TokenManager<D> {
-    /// Waits for the end of a session by checking it after each change, and from time to time.
-    async fn watch_session(&self, user_id: &Arc<str>, ids: TokenIds) {
+    /// Waits for the end of a session by checking it after each change, whenever somebody has joined, and from time to
+    /// time.
+    async fn watch_session(&self, user_id: &Arc<str>, ids: TokenIds, joined: &Notify) {
         // The absolute end is known without the store.
         let mut end: Option<Instant> = None;
         loop {
@@ -141,15 +159,19 @@ impl<D> TokenManager<D> {
                         .and_then(|time| asked.checked_add(left(time)));
                 }
                 Err(_) => {
-                    let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-                    let pause = jittered(pause.min(RETRY)).min(left.unwrap_or(pause));
-                    tokio::time::sleep(pause.max(MIN_PAUSE)).await;
-                    continue;
+                    if let Some(end) = end {
+                        pause = pause.min(end.saturating_duration_since(Instant::now()));
+                    }
                 }
             }
             // A change soon after the last one waits, so that a user whose sessions change often costs few checks.
             tokio::time::sleep(MIN_PAUSE.min(pause.max(Duration::from_millis(1)))).await;
-            let _ = timeout(pause.saturating_sub(MIN_PAUSE), changed).await;
+            let (mut changed, mut joined) = (pin!(changed), pin!(joined.notified()));
+            let wake = poll_fn(|cx| match changed.as_mut().poll(cx) {
+                Poll::Pending => joined.as_mut().poll(cx),
+                ready => ready,
+            });
+            let _ = timeout(pause.saturating_sub(MIN_PAUSE), wake).await;
         }
     }
 }

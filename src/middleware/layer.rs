@@ -121,8 +121,10 @@ impl<D, R> SessionLayer<D, R> {
         self
     }
 
-    /// Asks the store for each request, and never a cache such as the near-cache of a `RedisStore`: for routes whose requests must not be served after an
-    /// acknowledged logout, not even for a moment. Default: a store may answer from its cache.
+    /// Asks the store for each request, and never takes the answer of a cache such as the near-cache of a `RedisStore`.
+    /// Default: a cache may answer.
+    ///
+    /// It is for routes whose requests must not be served after an acknowledged logout, not even for a moment.
     ///
     /// ```
     /// # use axum::{Router, routing::{get, post}};
@@ -144,7 +146,8 @@ impl<D, R> SessionLayer<D, R> {
     ///
     /// The function is called for each request, before its token is read. The events are those of the layer and of all
     /// calls by the [`Session`](crate::Session) and the manager that handlers extract, also if these are completed after
-    /// the request. A manager of the application's state has no context.
+    /// the request. A manager of the application's state has no context, and neither have the checks of
+    /// [`Session::revoked`](crate::Session::revoked), which several requests may share.
     ///
     /// `ConnectInfo` is there if axum serves with `into_make_service_with_connect_info`. With
     /// [`TokenSource::query`](super::TokenSource::query), the URI contains the token.

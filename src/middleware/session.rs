@@ -269,13 +269,17 @@ impl<D: Send + Sync + 'static> Session<D> {
     /// A handler that streams to a client (WebSocket, server-sent events) also waits for this future, and then closes
     /// the stream.
     ///
-    /// The future checks the session in the store at once, then at the
+    /// The future checks the session in the store at once, then about at the
     /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, and whenever the store
-    /// [tells of a change](crate::SessionStore::changed), which only a [`MemoryStore`](crate::MemoryStore) does at
-    /// present. It never calls the user loader. During
-    /// an outage of the store, only sessions past their [absolute end](crate::TokenOptions::max_lifetime), if an
+    /// [tells of a change](crate::SessionStore::changed), which a [`MemoryStore`](crate::MemoryStore) does, and a
+    /// `RedisStore` with a near-cache. Streams of one session share a background task that does so,
+    /// from the first poll of a future until all are dropped. It never calls the user loader, and its [events](crate::Event) have no context. During an outage of the store, only sessions past their [absolute end](crate::TokenOptions::max_lifetime), if an
     /// earlier check returned one, are reported as ended: streams of sessions that were logged out or have expired go
     /// on.
+    ///
+    /// # Panics
+    ///
+    /// The future panics if it is polled outside of a tokio runtime.
     ///
     /// ```no_run
     /// # async fn next_message() {}

@@ -10,7 +10,8 @@ use bytes::Bytes;
 /// The cached value of a user, in a [`Checked`](super::Checked) session.
 ///
 /// A store that [keeps](Self::kept) values in the process returns clones of them: a manager decodes the value once, and
-/// finds what it has decoded in every clone. Other stores return what they have read ([`From<Bytes>`](Self::from)).
+/// finds what it has decoded in every clone. (Of several managers with different types of details, the first one does.)
+/// Other stores return what they have read ([`From<Bytes>`](Self::from)), as [`Checked::new`](super::Checked::new) does.
 #[derive(Clone)]
 pub struct CachedUser(Value);
 
@@ -27,7 +28,7 @@ struct Kept {
 }
 
 impl CachedUser {
-    /// A value that the store keeps in the process, with what it decodes to.
+    /// A value that the store keeps in the process, with what it decodes to; to be returned for this user only.
     pub fn kept(value: Bytes) -> Self {
         let detail = OnceLock::new();
         Self(Value::Kept(Arc::new(Kept { value, detail })))
@@ -39,11 +40,6 @@ impl CachedUser {
             Value::Read(value) => value,
             Value::Kept(kept) => &kept.value,
         }
-    }
-
-    /// Whether the store keeps the value.
-    pub(crate) fn is_kept(&self) -> bool {
-        matches!(self.0, Value::Kept(_))
     }
 
     /// The detail that the value was decoded to, if it is of this type.

@@ -1,5 +1,6 @@
 use std::{
-    fmt,
+    fmt, mem,
+    ops::{Deref, DerefMut},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -65,16 +66,44 @@ impl MemoryStore {
     }
 
     /// Locks the state, frees a few expired entries, and returns the state with the current time.
-    fn begin(&self) -> (MutexGuard<'_, State>, SystemTime) {
+    fn begin(&self) -> (Locked<'_>, SystemTime) {
         let mut state = self.lock();
         let now = self.now();
         state.purge(now);
         (state, now)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> Locked<'_> {
         // No code that holds the lock can panic in the middle of a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Locked(Some(
+            self.state.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
+
+/// The locked state. What was removed is dropped after the lock is released: the detail of a user is of a type of the
+/// application's.
+struct Locked<'a>(Option<MutexGuard<'a, State>>);
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        self.0.as_ref().expect("it is locked until it is dropped")
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        self.0.as_mut().expect("it is locked until it is dropped")
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let removed = mem::take(&mut self.removed);
+        drop(self.0.take());
+        drop(removed);
     }
 }
 

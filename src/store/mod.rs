@@ -97,6 +97,11 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 ///
 /// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract. An [`Arc`](std::sync::Arc)
 /// or [`Box`] of a store is a store, too.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a session store",
+    label = "not a session store",
+    note = "pass a `MemoryStore`, a `RedisStore` or a `MySqlStore`, or implement `SessionStore`"
+)]
 pub trait SessionStore: Send + Sync + 'static {
     /// Starts a session, unless it is live already, and keeps the user's limit.
     ///

@@ -198,7 +198,8 @@ impl Created {
 }
 
 impl Checked {
-    /// Returns the result for this session, at this time of the store's clock.
+    /// Returns the result for this session, at this time of the store's clock. A store that keeps cached values in the
+    /// process sets [`user`](Self::user) afterwards, to a [`CachedUser::kept`].
     pub fn new(
         now: SystemTime,
         session: impl Into<Arc<SessionRecord>>,

@@ -1,11 +1,17 @@
 //! What only the memory store can show, because its clock can be stopped: times to the nanosecond, and that
 //! it frees what has expired.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio::time::advance;
 use tower_bearer_session::{
-    MemoryStore, OnFull, SessionStore, TokenId, TokenManager, TokenOptions,
+    Error, MemoryStore, OnFull, SessionStore, TokenId, TokenManager, TokenOptions,
     store::{PutMode, SessionRecord},
 };
 
@@ -268,6 +274,56 @@ async fn a_clone_is_the_same_store() {
     assert!(!is_live(&store, "al", &id).await);
     create(&store, &id, HOUR, None).await;
     assert!(!is_live(&MemoryStore::default(), "al", &id).await);
+}
+
+/// The detail of a user may do anything when it is dropped, also ask the store.
+#[tokio::test]
+async fn what_is_removed_is_dropped_without_the_lock() {
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Detail(String);
+
+    static STORE: OnceLock<MemoryStore> = OnceLock::new();
+    static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+    impl Drop for Detail {
+        fn drop(&mut self) {
+            assert!(STORE.get().is_some_and(|store| !store.is_empty()));
+            DROPPED.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    let store = STORE.get_or_init(MemoryStore::new);
+    let work = async {
+        let builder = TokenManager::builder(store.clone());
+        let manager = builder
+            .load_user(async |_: String| Ok::<_, Error>(Some(Detail("long".repeat(1000)))))
+            .build()
+            .unwrap();
+        let token = manager.set_token("al", None).await.unwrap();
+        let check = || manager.check_token_or_update_user(token.expose_secret(), None);
+        // The second one keeps what it decodes; that is too long for the cache of the manager.
+        for _ in 0..2 {
+            assert!(check().await.unwrap().is_some());
+        }
+        let before = DROPPED.load(Ordering::SeqCst);
+        manager.delete_user("al").await.unwrap();
+        assert_eq!(DROPPED.load(Ordering::SeqCst), before + 1);
+    };
+    // With the lock, the thread would wait for ever.
+    let worker = std::thread::spawn(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work);
+    });
+    let waiting = async {
+        while !worker.is_finished() {
+            tokio::time::sleep(MS).await;
+        }
+    };
+    let limit = Duration::from_secs(30);
+    tokio::time::timeout(limit, waiting)
+        .await
+        .expect("no deadlock");
+    worker.join().unwrap();
 }
 
 /// So many sessions of somebody else that those which come after them are not freed the moment they expire:

@@ -44,6 +44,11 @@ enum Kind {
 /// A custom token source; for [`TokenSource::custom`].
 ///
 /// Any `Fn(&RequestHead<'_>) -> Option<String>` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot find tokens in requests",
+    label = "not a token source",
+    note = "pass a closure `|request: &RequestHead<'_>| -> Option<String>`, or implement `FindToken`"
+)]
 pub trait FindToken: Send + Sync + 'static {
     /// Reads the token of a request; `None` if this source has none.
     ///

@@ -22,6 +22,8 @@ pub(super) struct State {
     with_sessions: BTreeSet<Arc<str>>,
     /// One entry for each session (`Some`) and cached value (`None`) in `users`.
     pub(super) expiries: BTreeSet<(SystemTime, Arc<str>, Option<TokenId>)>,
+    /// The cached values that were removed, to be dropped without the lock.
+    pub(super) removed: Vec<CachedUser>,
 }
 
 #[derive(Default)]
@@ -186,8 +188,9 @@ impl State {
 
     fn remove_cached(&mut self, user_id: &str) {
         if let Some(user) = self.users.get_mut(user_id)
-            && let Some((_, expires_at)) = user.cached.take()
+            && let Some((removed, expires_at)) = user.cached.take()
         {
+            self.removed.push(removed);
             self.forget(user_id, expires_at, None);
         }
     }

@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     io,
-    pin::pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -179,8 +178,7 @@ async fn failures_in_the_background_are_events() {
     spy.faults
         .on(Operation::Check)
         .fail_next(2, ErrorKind::Timeout);
-    let mut end = pin!(waiting.revoked());
-    timeout(Duration::from_secs(13), &mut end)
+    timeout(Duration::from_secs(13), waiting.revoked())
         .await
         .unwrap_err();
     assert_eq!(

@@ -251,6 +251,7 @@ async fn health_tells_what_was_done(backend: &impl Server) {
     assert!(is_hit(&store, "al", id));
     let used = health(&store);
     assert!(used.hits >= 2 && used.misses >= 1, "{used:?}");
+    assert_eq!(used.lease_losses, 0);
     assert!(
         used.invalidations >= 1 && used.bytes > empty.bytes,
         "{used:?}"

@@ -185,3 +185,53 @@ async fn streams_of_one_session_share_its_checks() {
     let all = tokio::time::timeout(LONG_TIMEOUT, streams.join_all());
     assert_eq!(all.await.unwrap().len(), 100);
 }
+
+/// A stream of a session that has ended already does not wait for the next poll of those before it.
+#[tokio::test]
+async fn whoever_joins_is_told_at_once() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let store = patient(RedisStore::builder(server.url()))
+        .connect()
+        .await
+        .unwrap();
+    let builder = TokenManager::builder(store).revocation_poll(Duration::from_secs(3600));
+    let manager = builder.build().unwrap();
+    let token = manager.set_token("al", None).await.unwrap();
+    let session = session(&manager, &token).await;
+    let mut first = tokio::spawn(session.revoked());
+    // It has been checked, and is waiting.
+    sleep(Duration::from_millis(200)).await;
+    assert!(session.log_out().await.unwrap());
+    let both = async { tokio::join!(session.revoked(), &mut first).1.unwrap() };
+    tokio::time::timeout(LONG_TIMEOUT, both).await.unwrap();
+}
+
+/// A task of one runtime is not what streams of another one depend on.
+#[tokio::test]
+async fn streams_of_several_runtimes_end() {
+    let manager = TokenManager::new(tower_bearer_session::MemoryStore::new());
+    let token = manager.set_token("al", None).await.unwrap();
+    let session = session(&manager, &token).await;
+    let other = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let first = other.spawn(session.revoked());
+    // It begins to wait, and then its runtime stands still.
+    let standing = std::thread::spawn(move || {
+        other.block_on(async { sleep(Duration::from_millis(50)).await });
+        other
+    });
+    let other = tokio::task::spawn_blocking(|| standing.join().unwrap())
+        .await
+        .unwrap();
+    let here = tokio::spawn(session.revoked());
+    sleep(Duration::from_millis(50)).await;
+    assert!(session.log_out().await.unwrap());
+    tokio::time::timeout(LONG_TIMEOUT, here)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(!first.is_finished());
+    other.shutdown_background();
+}

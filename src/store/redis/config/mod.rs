@@ -284,7 +284,7 @@ impl RedisStoreBuilder {
     /// and the manager; [`SessionStore::check`](crate::store::SessionStore::check) always asks the server. Only live
     /// sessions are cached. Writes through this store take effect on its own checks before they return.
     ///
-    /// The account needs the rights `client|tracking` and `client|trackinginfo`, and the server must be reached without
+    /// The account needs the rights `client|tracking` and `client|trackinginfo`, and should have `info`; the server must be reached without
     /// a proxy that shares connections. If the server refuses, every check asks it, and
     /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) has the reason.
     pub fn near_cache(mut self, near: NearCache) -> Self {

@@ -2,10 +2,10 @@
 
 use std::{mem, sync::Arc};
 
-use redis::aio::MultiplexedConnection;
+use redis::{RedisResult, Value, aio::MultiplexedConnection};
 use tokio::{
-    task::AbortHandle,
-    time::{Instant, sleep_until},
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{link_config::LinkConfig, reports::Reporter};
@@ -19,13 +19,12 @@ use crate::{
 
 /// How many heartbeats may be on their way at the same time. Where a reply takes nearly as long as the lease lasts, one
 /// after the other would leave gaps.
-const IN_FLIGHT: u32 = 3;
+const IN_FLIGHT: usize = 3;
 
-/// The tasks that send heartbeats. Dropping the handle ends them.
-pub(crate) struct Heartbeat([AbortHandle; IN_FLIGHT as usize]);
+/// A task that sends heartbeats. Dropping the handle ends the task.
+pub(crate) struct Heartbeat(AbortHandle);
 
 /// What a heartbeat needs.
-#[derive(Clone)]
 pub(crate) struct Beating {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) address: Address,
@@ -33,53 +32,53 @@ pub(crate) struct Beating {
     pub(crate) tracking: Tracking,
 }
 
+/// A heartbeat that was sent, and its replies.
+struct Beat {
+    sent: u64,
+    probes: Probes,
+    replies: RedisResult<Vec<Value>>,
+}
+
 impl Heartbeat {
     /// Starts to send heartbeats, at a server that announces changes on this connection. The connection becomes suspect
     /// when the server does so no more: a new one begins with the command to announce changes.
-    pub(crate) fn start(beating: &Beating, reporter: &Reporter) -> Self {
-        let mut turn = 0;
-        Self([(); IN_FLIGHT as usize].map(|()| {
-            let (beating, reporter) = (beating.clone(), reporter.clone());
-            let beat = async move {
-                if beating.until_over(turn).await {
-                    reporter.suspect();
-                }
-            };
-            turn += 1;
-            tokio::spawn(beat).abort_handle()
-        }))
+    pub(crate) fn start(beating: Beating, reporter: Reporter) -> Self {
+        let beat = async move {
+            if beating.until_over().await {
+                reporter.suspect();
+            }
+        };
+        Self(tokio::spawn(beat).abort_handle())
     }
 }
 
 impl Beating {
-    /// Sends a heartbeat in every third interval. Returns `true` if the server announces no changes any more, and
-    /// `false` if the connection is lost, which the connection itself reports.
-    async fn until_over(mut self, turn: u32) -> bool {
-        let mut probes = Probes::new();
+    /// Sends heartbeats. Returns `true` if the server announces no changes any more, and `false` if the connection is
+    /// lost, which the connection itself reports.
+    async fn until_over(self) -> bool {
+        let (mut probes, mut in_flight) = (Probes::new(), JoinSet::new());
         let mut is_in_trouble = false;
-        let interval = self.tracking.interval();
-        let mut next = Instant::now() + turn * interval;
+        let mut ticks = interval(self.tracking.interval());
+        // After a pause they do not catch up, and stay apart.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            sleep_until(next).await;
-            // After a pause of the machine they do not catch up.
-            next = Instant::now() + IN_FLIGHT * interval;
-            let sent = self.tracking.now();
-            let commands = self.tracking.heartbeat(&probes);
-            let replies = self
-                .connection
-                .send_packed_commands(&commands, 0, commands.len());
-            let Ok(replies) = replies.await else {
+            let beat: Beat = tokio::select! {
+                _ = ticks.tick(), if in_flight.len() < IN_FLIGHT => {
+                    in_flight.spawn(self.beat(probes));
+                    continue;
+                }
+                Some(Ok(beat)) = in_flight.join_next() => beat,
+            };
+            let Ok(replies) = beat.replies else {
                 return false;
             };
-            match self.tracking.renew(sent, replies, &mut probes) {
+            probes = beat.probes;
+            match self.tracking.renew(beat.sent, replies, &mut probes) {
                 Ok(()) => is_in_trouble = false,
                 // It may pass: the server is loading its data, say. Until then the lease is not renewed.
                 Err(NotRenewed::Error(error)) => {
                     // The node of a cluster holds other keys.
                     let is_trouble = !Fault::of(&error).is_of_another_node();
-                    if !is_trouble {
-                        next = Instant::now() + interval;
-                    }
                     if is_trouble && !mem::replace(&mut is_in_trouble, true) {
                         let error = self.config.errors.convert_at(&self.address, &error);
                         self.config.status.note(&error);
@@ -95,12 +94,25 @@ impl Beating {
             }
         }
     }
+
+    /// Sends one heartbeat.
+    fn beat(&self, probes: Probes) -> impl Future<Output = Beat> + use<> {
+        let (sent, commands) = (self.tracking.now(), self.tracking.heartbeat(&probes));
+        let mut connection = self.connection.clone();
+        async move {
+            let replies = connection.send_packed_commands(&commands, 0, commands.len());
+            let replies = replies.await;
+            Beat {
+                sent,
+                probes,
+                replies,
+            }
+        }
+    }
 }
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        for task in &self.0 {
-            task.abort();
-        }
+        self.0.abort();
     }
 }

@@ -316,5 +316,6 @@ pub(crate) fn runtime_is_gone() -> Error {
 impl Drop for Link {
     fn drop(&mut self) {
         self.supervisor.abort();
+        self.state.borrow().end_lease();
     }
 }

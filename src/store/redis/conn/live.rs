@@ -95,6 +95,11 @@ impl Live {
         self.reporter.tracking().map(Tracking::lease)
     }
 
+    /// Whether what is read on the connection may be served without asking.
+    pub(crate) fn holds_lease(&self) -> bool {
+        !self.is_lost() && self.reporter.tracking().is_some_and(Tracking::holds)
+    }
+
     /// Reports that another connection may do better.
     pub(crate) fn suspect(&self) {
         self.reporter.suspect();

@@ -155,7 +155,7 @@ impl<C: Connect> Supervisor<C> {
             return false;
         }
         match &*self.state.borrow() {
-            State::Up(live) if live.connected.run_id == *run_id && !live.is_lost() => {
+            State::Up(live) if live.connected.run_id == *run_id && live.holds_lease() => {
                 self.use_on(live);
                 true
             }
@@ -205,8 +205,8 @@ impl<C: Connect> Supervisor<C> {
         );
         let connecting = self.source.connect(&self.config, &reporter, self.max_block);
         let limit = self.config.connect_timeout;
-        match timeout(limit, connecting).await {
-            Ok(outcome) => outcome.map(|connected| Live::new(connected, reporter)),
+        let connected = match timeout(limit, connecting).await {
+            Ok(outcome) => outcome,
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
                 match self.source.address() {
@@ -216,6 +216,14 @@ impl<C: Connect> Supervisor<C> {
                     None => format!("no sentinel said within {limit:?} who the master is"),
                 },
             )),
+        };
+        match connected {
+            Ok(connected) => Ok(Live::new(connected, reporter)),
+            Err(error) => {
+                // Its end says nothing of the connection in use.
+                reporter.discard();
+                Err(error)
+            }
         }
     }
 }

@@ -28,6 +28,18 @@ pub(crate) struct Lease {
     earliest: AtomicI64,
 }
 
+/// What a renewal has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// The lease has not held before.
+    Began,
+    Renewed,
+    /// It has held before, and did not hold just now.
+    Lapsed,
+    /// It has ended for good.
+    Ended,
+}
+
 /// Bounds of what the server's clock shows, in microseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerTime {
@@ -49,14 +61,13 @@ impl Lease {
     /// Renews the lease, after the reply to a keyed read: it ends `max_staleness` after the read was sent. `time` is what
     /// the server's clock showed in between. A lease that has [ended](Self::end) stays so.
     ///
-    /// Returns whether it had lapsed: it has held before, and has not held just now.
     pub(crate) fn renew(
         &self,
         sent: u64,
         answered: u64,
         time: u64,
         max_staleness: Duration,
-    ) -> bool {
+    ) -> Renewal {
         let latest = time as i64 - sent as i64;
         self.latest.store(latest, Ordering::Relaxed);
         // Unless the server's clock was set back, the higher one of two lower bounds is the better.
@@ -69,8 +80,12 @@ impl Lease {
         let before = self
             .until
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
-        // It is an error for a lease that has ended.
-        before.is_ok_and(|until| until != UNBEGUN && until <= answered)
+        match before {
+            Err(_) => Renewal::Ended,
+            Ok(UNBEGUN) => Renewal::Began,
+            Ok(until) if until <= answered => Renewal::Lapsed,
+            Ok(_) => Renewal::Renewed,
+        }
     }
 
     /// Notes the server's time in a reply that arrived at this moment: what is served from now on is not earlier.
@@ -142,13 +157,11 @@ mod tests {
     fn a_lease_that_did_not_hold_in_between_has_lapsed() {
         let lease = Lease::new();
         let renew = |sent| lease.renew(sent, sent + 100, 9_000_000, STALENESS);
-        // It begins, it is renewed in time, and too late: what counts is when the reply is there.
-        assert_eq!(
-            [renew(1_000), renew(1_199), renew(1_399)],
-            [false, false, true]
-        );
+        // In time, and too late: what counts is when the reply is there.
+        let found = [renew(1_000), renew(1_199), renew(1_399)];
+        assert_eq!(found, [Renewal::Began, Renewal::Renewed, Renewal::Lapsed]);
         assert_eq!([lease.end(), lease.end()], [true, false]);
-        assert!(!renew(3_000) && !Lease::new().end());
+        assert!(renew(3_000) == Renewal::Ended && !Lease::new().end());
     }
 
     #[test]

@@ -139,9 +139,13 @@ impl Near {
         }
     }
 
-    /// Notes that a lease held no more. What was announced meanwhile is not known, and nobody need wait for it.
-    fn note_loss(&self) {
+    /// Wakes all who wait for a change, because one may have been missed.
+    fn wake_all(&self) {
         self.waiters.wake_all();
+    }
+
+    /// Notes that a lease has been lost.
+    fn note_loss(&self) {
         self.lease_losses.fetch_add(1, Ordering::Relaxed);
         #[cfg(feature = "tracing")]
         tracing::debug!("the near-cache has lost a lease: checks ask the server");
@@ -172,12 +176,14 @@ impl Entry {
         lease: Arc<Lease>,
         slot: Option<u16>,
     ) -> Self {
-        let user_ends = user_ttl.map(|ttl| checked.now + ttl);
-        let ends = next_end(&checked.session, checked.now);
+        let ends = micros(next_end(&checked.session, checked.now));
+        // The server counts the ttl from a moment that it has cut to milliseconds.
+        let now = micros(checked.now) / 1000 * 1000;
+        let user_ends = user_ttl.map(|ttl| now + ttl.as_micros() as u64);
         Self {
             lease,
             slot,
-            ends: micros(user_ends.map_or(ends, |user| user.min(ends))),
+            ends: user_ends.map_or(ends, |user| user.min(ends)),
             checked,
         }
     }

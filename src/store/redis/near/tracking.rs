@@ -5,7 +5,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use redis::{Pipeline, RedisError, RedisResult, Value};
 
-use super::{Near, lease::Lease};
+use super::{
+    Near,
+    lease::{Lease, Renewal},
+};
 use crate::store::redis::wire::{Time, clock::micros, fault::Fault};
 
 /// The announcements on one connection, and the lease that depends on them.
@@ -16,6 +19,7 @@ pub(crate) struct Tracking {
 }
 
 /// The keys that a heartbeat reads. A node of a cluster answers with an error for those that it does not hold.
+#[derive(Clone, Copy)]
 pub(crate) struct Probes {
     first: u32,
     count: u32,
@@ -115,10 +119,18 @@ impl Tracking {
         }
         probes.read(replies).map_err(NotRenewed::Error)?;
         let max_staleness = self.near.settings.max_staleness;
-        if self.lease.renew(sent, answered, time, max_staleness) {
-            self.near.note_loss();
+        match self.lease.renew(sent, answered, time, max_staleness) {
+            // What changed before was announced to nobody here.
+            Renewal::Began => self.near.wake_all(),
+            Renewal::Lapsed => self.near.note_loss(),
+            Renewal::Renewed | Renewal::Ended => {}
         }
         Ok(())
+    }
+
+    /// Whether the lease holds now.
+    pub(crate) fn holds(&self) -> bool {
+        self.lease.at(self.near.now()).is_some()
     }
 
     /// Notes the server's time in a reply that has just arrived.
@@ -136,6 +148,7 @@ impl Tracking {
     pub(crate) fn end(&self) {
         if self.lease.end() {
             self.near.note_loss();
+            self.near.wake_all();
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering, fence},
     },
 };
 
@@ -35,11 +35,13 @@ impl Waiters {
             None => {
                 let (sender, changes) = watch::channel(());
                 users.insert(user_id.into(), sender);
-                self.count.store(users.len(), Ordering::SeqCst);
+                self.count.store(users.len(), Ordering::Relaxed);
                 changes
             }
         };
         drop(users);
+        // Either a change after this sees the count, or a check after this sees the change.
+        fence(Ordering::SeqCst);
         let mut waiting = Waiting {
             waiters: self,
             user_id: user_id.into(),
@@ -55,16 +57,21 @@ impl Waiters {
 
     /// Wakes those who wait for this user.
     pub(super) fn wake(&self, user_id: &str) {
-        if self.count.load(Ordering::SeqCst) > 0
-            && let Some(changes) = self.users().get(user_id)
-        {
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let changes = self.users().get(user_id).cloned();
+        // Wakers are called without the lock.
+        if let Some(changes) = changes {
             changes.send_replace(());
         }
     }
 
     /// Wakes all.
     pub(super) fn wake_all(&self) {
-        for changes in self.users().values() {
+        let all: Vec<_> = self.users().values().cloned().collect();
+        for changes in all {
             changes.send_replace(());
         }
     }
@@ -83,7 +90,7 @@ impl Drop for Waiting<'_> {
             && changes.receiver_count() == 0
         {
             users.remove(&self.user_id);
-            self.waiters.count.store(users.len(), Ordering::SeqCst);
+            self.waiters.count.store(users.len(), Ordering::Relaxed);
         }
     }
 }
@@ -120,7 +127,7 @@ mod tests {
         assert_eq!(waiters.users().len(), 1);
         drop(other);
         assert_eq!(
-            (waiters.users().len(), waiters.count.load(Ordering::SeqCst)),
+            (waiters.users().len(), waiters.count.load(Ordering::Relaxed)),
             (0, 0)
         );
     }

@@ -130,7 +130,7 @@ impl Dialed {
                 config: Arc::clone(config),
                 tracking: tracking.clone(),
             };
-            Heartbeat::start(&beating, reporter)
+            Heartbeat::start(beating, reporter.clone())
         });
         Connected {
             connection: self.connection,
@@ -206,13 +206,13 @@ async fn probe(
         read => drop(read?),
     }
     let run_id = match asks_run.then(|| next().extract_error()) {
-        Some(Ok(info)) => {
-            let info: String = redis::from_redis_value(info)?;
-            Some(run_id(&info).unwrap_or_default().to_owned())
-        }
-        // A near-cache can do without.
-        Some(Err(error)) if config.confirm.is_some() => return Err(error),
-        _ => None,
+        Some(info) => match info.and_then(|info| Ok(redis::from_redis_value::<String>(info)?)) {
+            Ok(info) => Some(run_id(&info).unwrap_or_default().to_owned()),
+            // A near-cache can do without.
+            Err(_) if config.confirm.is_none() => None,
+            Err(error) => return Err(error),
+        },
+        None => None,
     };
     if tells_name
         && [next(), next()]
