@@ -148,8 +148,8 @@ pub enum ErrorKind {
     )]
     #[cfg_attr(not(feature = "redis"), doc = "`RedisStoreBuilder::confirm_replicas`.")]
     Unconfirmed,
-    /// The store returned an error or an unexpected reply. Also if a Redis account lacks a privilege, and if only a newer
-    /// version of this crate can interpret a session.
+    /// The store returned an error or an unexpected reply. Also if a Redis account lacks a privilege, and if only a
+    /// newer version of this crate can interpret a session.
     Store,
     /// The user loader failed, panicked or timed out.
     LoadUser,

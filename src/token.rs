@@ -91,9 +91,9 @@ impl Serialize for Token {
 /// It identifies the session in lists, logs and revocations, and grants no access. The session keeps it when its token
 /// is [replaced](crate::TokenManager::replace_token).
 ///
-/// It is the first 16 bytes of the SHA-256 hash of the token's text. Its text, by `Display`, `FromStr` and serde, is their
-/// base64url (22 characters). For a JWT, the hash leaves out the signature and the dot before it. Stores use the id as the key of the session, so reading the store
-/// reveals no token.
+/// It is the first 16 bytes of the SHA-256 hash of the token's text. Its text, by `Display`, `FromStr` and serde, is
+/// their base64url (22 characters). For a JWT, the hash leaves out the signature and the dot before it. Stores use the
+/// id as the key of the session, so reading the store reveals no token.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 16]);
 

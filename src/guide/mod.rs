@@ -16,8 +16,8 @@
 //! | [`performance`] | what a check costs |
 //! | [`comparison`] | the same job with tower-sessions and axum-login |
 //!
-//! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` and `near_cache` with `redis`, `testing` with
-//! `test-util`, and the others with the feature of their name.
+//! The pages in plain text need a feature: `http` is there with `axum`, `cookies` with `cookie`, `production` and
+//! `near_cache` with `redis`, `testing` with `test-util`, and the others with the feature of their name.
 
 // The pages link to what is in scope here.
 #[cfg(all(doc, feature = "jwt"))]

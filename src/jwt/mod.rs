@@ -50,7 +50,8 @@
 //!
 //! [`JwtConfig::claims`] adds claims, which [`VerifiedClaims::other`] returns. It cannot set `iss`, `sub`, `aud`,
 //! `exp`, `nbf`, `iat`, `jti`, `sid`, `client_id`, `scope` and `auth_time`, in whatever case, with which the crate
-//! decides what a token is good for. A token has at most 4096 bytes, its claims in base64url and its signature included.
+//! decides what a token is good for. A token has at most 4096 bytes, its claims in base64url and its signature
+//! included.
 //!
 //! A token that [replaces](crate::TokenManager::replace_token) another one has the claims of the session as it is then.
 //! In a service without a store, the scopes and the `auth_time` are those of the token: a replaced token keeps its own
@@ -220,11 +221,11 @@ impl JwtConfig {
 
     /// Adds claims of your own to each token, in place of those of an earlier call. Default: none.
     ///
-    /// The function gets the [session](JwtSession) that the token is for, and returns anything that serializes as a JSON
-    /// object: a struct, a map, or a `serde_json::json!`. It runs at each login and
+    /// The function gets the [session](JwtSession) that the token is for, and returns anything that serializes as a
+    /// JSON object: a struct, a map, or a `serde_json::json!`. It runs at each login and
     /// [replacement](crate::TokenManager::replace_token), before the write. If somebody changes the metadata during a
-    /// replacement, it runs again, so that the claims match the stored metadata. Later changes do not show in the token.
-    /// The function must be quick, and must not block.
+    /// replacement, it runs again, so that the claims match the stored metadata. Later changes do not show in the
+    /// token. The function must be quick, and must not block.
     ///
     /// Claims are signed but not encrypted: everybody who has a token can read them.
     ///

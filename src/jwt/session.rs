@@ -11,9 +11,9 @@ use crate::{Error, ErrorKind, Scopes};
 /// The session for which a JWT is minted, for [`JwtConfig::claims`](super::JwtConfig::claims).
 ///
 /// At a login, it is the session that is about to start, with times by the clock of the service. At a
-/// [replacement](crate::TokenManager::replace_token), it is the session as it is afterwards, with the metadata and scopes
-/// of the [options](crate::ReplaceOptions). Its times are by the store's clock then, except `issued_at` and the time of an
-/// [authentication](crate::ReplaceOptions::authenticated) by this replacement. `Debug` shows no metadata.
+/// [replacement](crate::TokenManager::replace_token), it is the session as it is afterwards, with the metadata and
+/// scopes of the [options](crate::ReplaceOptions). Its times are by the store's clock then, except `issued_at` and the
+/// time of an [authentication](crate::ReplaceOptions::authenticated) by this replacement. `Debug` shows no metadata.
 pub struct JwtSession<'a> {
     user_id: &'a str,
     metadata: Map<String, Value>,

@@ -56,8 +56,9 @@ impl<D> TokenManager<D> {
     /// Ends all sessions of all users, one user after the other.
     ///
     /// It is not atomic: each user is logged out as by [`delete_user_tokens`](Self::delete_user_tokens), and reported
-    /// by [`EventKind::LoggedOutAll`](crate::EventKind::LoggedOutAll). When the call has returned `Ok`, every session that was
-    /// created before the call has ended. Sessions that are created during the call may live on. Cached users stay.
+    /// by [`EventKind::LoggedOutAll`](crate::EventKind::LoggedOutAll). When the call has returned `Ok`, every session
+    /// that was created before the call has ended. Sessions that are created during the call may live on. Cached users
+    /// stay.
     ///
     /// Returns how many sessions were removed, which may include some that had already expired.
     ///

@@ -169,8 +169,8 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Sets how often [`Session::revoked`](crate::Session::revoked) checks its session, beside the checks after changes of
-    /// which the store tells: after this time, or up to an eighth earlier. Default: 5 seconds.
+    /// Sets how often [`Session::revoked`](crate::Session::revoked) checks its session, beside the checks after changes
+    /// of which the store tells: after this time, or up to an eighth earlier. Default: 5 seconds.
     pub fn revocation_poll(mut self, interval: Duration) -> Self {
         self.revocation_poll = interval;
         self
@@ -182,9 +182,9 @@ impl<D> TokenManagerBuilder<D> {
     /// the store has done its part. It must be quick, and must not block or panic. After a panic, the other hooks are
     /// called all the same, and then the panic unwinds the task that caused the event; if that task is already
     /// unwinding, the panic is dropped, so that the process is not aborted. A login or replacement whose caller a panic
-    /// keeps from its token is undone, although the other hooks were told of it. Usually the hook runs in the task that caused the event. The events of dropped
-    /// calls, of background work, and [failures](crate::EventKind::Failed) come from tasks of the manager, in the caller's
-    /// `tracing` span.
+    /// keeps from its token is undone, although the other hooks were told of it. Usually the hook runs in the task that
+    /// caused the event. The events of dropped calls, of background work, and [failures](crate::EventKind::Failed) come
+    /// from tasks of the manager, in the caller's `tracing` span.
     ///
     /// ```
     /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
@@ -207,8 +207,8 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), which is
-    /// 1,000. Default: no limit.
+    /// Limits the live sessions of each user to `max`: 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX),
+    /// which is 1,000. Default: no limit.
     ///
     /// The limit holds under any number of concurrent logins, across all services that set it. A login can have a
     /// [limit of its own](super::TokenOptions::session_limit).
@@ -228,7 +228,8 @@ impl<D> TokenManagerBuilder<D> {
     ///
     /// [`ErrorKind::Config`] if a duration is zero or longer than [`MAX_TTL`](crate::store::MAX_TTL), the load timeout
     /// is longer than 30 seconds, `max_user_size` is zero or more than [`MAX_VALUE_LEN`], the session limit is zero or
-    /// larger than [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), or two JWT keys have the same id and algorithm.
+    /// larger than [`SessionLimit::MAX`](crate::store::SessionLimit::MAX), or two JWT keys have the same id and
+    /// algorithm.
     pub fn build(self) -> Result<TokenManager<D>, Error> {
         let checked = |name, value| {
             let named = |error| Error::new(ErrorKind::Config, format!("{name}: {error}"));

@@ -29,8 +29,9 @@ pub(super) fn changed_too_often() -> Error {
 impl<D> TokenManager<D> {
     /// Changes the metadata of a live session, and returns the new metadata; `None` if the session is not live.
     ///
-    /// `update` gets the current metadata. It is called again if another change came in between: so no change is lost. If the store's reply to a write is lost, it may also be called with metadata that already have
-    /// its change. The scopes are not among the metadata: [a replacement](Self::replace_token) changes them.
+    /// `update` gets the current metadata. It is called again if another change came in between: so no change is lost.
+    /// If the store's reply to a write is lost, it may also be called with metadata that already have its change. The
+    /// scopes are not among the metadata: [a replacement](Self::replace_token) changes them.
     ///
     /// It takes two round trips, unless there are concurrent changes.
     ///
@@ -48,8 +49,8 @@ impl<D> TokenManager<D> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for metadata as in [`set_token_with`](Self::set_token_with), and faults, also if there
-    /// were too many concurrent changes.
+    /// [`ErrorKind::InvalidInput`] for metadata as in [`set_token_with`](Self::set_token_with), and faults, also if
+    /// there were too many concurrent changes.
     pub async fn update_token_metadata(
         &self,
         user_id: &str,

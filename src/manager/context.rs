@@ -6,8 +6,8 @@ use super::{TokenManager, event::EventContext, sessions::Sessions};
 
 /// The context of events.
 impl<D> TokenManager<D> {
-    /// Returns a handle of this manager whose [events](crate::Event) have this [context](crate::Event::context): for logins, logouts
-    /// and other calls on behalf of somebody, outside of requests.
+    /// Returns a handle of this manager whose [events](crate::Event) have this [context](crate::Event::context): for
+    /// logins, logouts and other calls on behalf of somebody, outside of requests.
     ///
     /// In a request, [`SessionLayer::event_context`](crate::SessionLayer::event_context) does this.
     ///

@@ -42,8 +42,8 @@ struct Watch<D> {
 }
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
-    /// Waits until a session has ended, or its token was replaced and its grace is over. While the store fails, only the
-    /// absolute end of the session counts.
+    /// Waits until a session has ended, or its token was replaced and its grace is over. While the store fails, only
+    /// the absolute end of the session counts.
     pub(crate) async fn until_ended(&self, user_id: &Arc<str>, ids: TokenIds) {
         let mut ended = self.watch(user_id, ids);
         if ended.wait_for(|ended| *ended).await.is_err() {

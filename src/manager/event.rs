@@ -214,10 +214,10 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The [metadata](crate::TokenOptions::metadata) of the session, if the operation has read it: at a login, an eviction
-    /// and a replacement, in calls on a [`Session`](crate::Session) that change this session (as of its request), at
-    /// renewals, and when a replaced token or a guard refuses. `None` in all other cases: to end or refresh a session, the
-    /// manager need not read it.
+    /// The [metadata](crate::TokenOptions::metadata) of the session, if the operation has read it: at a login, an
+    /// eviction and a replacement, in calls on a [`Session`](crate::Session) that change this session (as of its
+    /// request), at renewals, and when a replaced token or a guard refuses. `None` in all other cases: to end or
+    /// refresh a session, the manager need not read it.
     pub fn metadata(&self) -> Option<Map<String, Value>> {
         self.metadata
             .map(|metadata| metadata::entries(Some(metadata)))
@@ -259,9 +259,10 @@ impl fmt::Debug for Event<'_> {
 }
 
 /// Serializes as an object for audit logs: `event` (the [name](Event::name)) and, as far as they are known, `user_id`,
-/// `token_id`, `metadata`, `scope`, and the particulars of the [kind](EventKind) under their names; `error` is the text of
-/// the error, and `error_kind` its [kind](crate::ErrorKind::as_str). Times are in seconds since the Unix epoch (the NumericDate of RFC 7519). The
-/// [context](Event::context) is not part of it. The metadata are: serialize parts of the event if they are not for logs.
+/// `token_id`, `metadata`, `scope`, and the particulars of the [kind](EventKind) under their names; `error` is the text
+/// of the error, and `error_kind` its [kind](crate::ErrorKind::as_str). Times are in seconds since the Unix epoch (the
+/// NumericDate of RFC 7519). The [context](Event::context) is not part of it. The metadata are: serialize parts of the
+/// event if they are not for logs.
 impl Serialize for Event<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(None)?;

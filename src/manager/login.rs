@@ -19,9 +19,9 @@ use crate::{
     store::{Created, NewSession, SessionLimit},
 };
 
-/// After this time a login that failed within the default deadline can no longer take effect: it is longer than a server
-/// keeps the transaction of a disconnected client open. (With a longer deadline the lock on the row of the session makes
-/// the undo wait for that transaction.)
+/// After this time a login that failed within the default deadline can no longer take effect: it is longer than a
+/// server keeps the transaction of a disconnected client open. (With a longer deadline the lock on the row of the
+/// session makes the undo wait for that transaction.)
 const LATE_LOGIN_DELAY: Duration = Duration::from_secs(5);
 
 impl<D> TokenManager<D> {

@@ -75,11 +75,11 @@ mod users;
 ///
 /// # Dropped calls
 ///
-/// A refresh, another change of a session (its metadata, its authentication) or a logout whose future is dropped is still
-/// completed, if the store was asked, and reported to [`on_event`](TokenManagerBuilder::on_event). A login whose future is dropped is [undone](Self::set_token). The tokio
-/// runtime of the caller does this in the background, until it shuts down. Such a call is abandoned if the store has
-/// not answered 60 seconds after the future was dropped; an abandoned call is reported as a failure, and an abandoned
-/// login is undone.
+/// A refresh, another change of a session (its metadata, its authentication) or a logout whose future is dropped is
+/// still completed, if the store was asked, and reported to [`on_event`](TokenManagerBuilder::on_event). A login whose
+/// future is dropped is [undone](Self::set_token). The tokio runtime of the caller does this in the background, until
+/// it shuts down. Such a call is abandoned if the store has not answered 60 seconds after the future was dropped; an
+/// abandoned call is reported as a failure, and an abandoned login is undone.
 ///
 /// ```
 /// use std::time::Duration;
@@ -150,16 +150,16 @@ impl<D> TokenManager<D> {
     /// seconds. An undo makes at most five attempts while the store fails. An attempt lasts until the store's own time
     /// limit at most, and 60 seconds at a store that has none, and each attempt that fails is reported as a failed
     /// `delete`. A manager undoes at most 1,024 logins that have started a session at the same time, and 1,024 of which
-    /// this is unknown; one more is not undone, and is reported as a failed `delete`. All users share these numbers, and
-    /// so do [replacements](Self::replace_token): limit the rate of logins of each account.
+    /// this is unknown; one more is not undone, and is reported as a failed `delete`. All users share these numbers,
+    /// and so do [replacements](Self::replace_token): limit the rate of logins of each account.
     ///
     /// Sessions that an undone login has evicted stay ended.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::SessionLimit`](crate::ErrorKind::SessionLimit) if the user is at the limit and the manager uses
-    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating system has
-    /// no random bytes, and faults.
+    /// [`OnFull::Reject`](crate::OnFull::Reject), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating
+    /// system has no random bytes, and faults.
     pub async fn set_token(
         &self,
         user_id: &str,
@@ -211,8 +211,8 @@ impl<D> TokenManager<D> {
 
     /// Checks a token without loading the user: the returned [`User`] has no [`detail`](User::detail).
     ///
-    /// A check takes one round trip and writes nothing, except that a [replaced](Self::replace_token) token past its grace
-    /// ends its session.
+    /// A check takes one round trip and writes nothing, except that a [replaced](Self::replace_token) token past its
+    /// grace ends its session.
     pub async fn check_token(&self, token: &str) -> Result<Option<User<D>>, Error> {
         let Some(token) = self.parse(token) else {
             return Ok(None);

@@ -53,7 +53,8 @@ impl TokenOptions {
     }
 
     /// Sets the limit of this user's live sessions for this login, in place of the
-    /// [manager's](crate::TokenManagerBuilder::session_limit): 1 to [`SessionLimit::MAX`](crate::store::SessionLimit::MAX).
+    /// [manager's](crate::TokenManagerBuilder::session_limit): 1 to
+    /// [`SessionLimit::MAX`](crate::store::SessionLimit::MAX).
     pub fn session_limit(mut self, max: u32, on_full: OnFull) -> Self {
         self.limit = Some(Some((max, on_full)));
         self
@@ -75,8 +76,8 @@ impl TokenOptions {
         self
     }
 
-    /// Adds the entry `user_agent`: what the client says that it is, cut to 256 bytes. Nothing is added if the request has
-    /// no `User-Agent`.
+    /// Adds the entry `user_agent`: what the client says that it is, cut to 256 bytes. Nothing is added if the request
+    /// has no `User-Agent`.
     ///
     /// For lists of devices. The text comes from the client: escape it where it is shown.
     ///
@@ -107,11 +108,12 @@ impl TokenOptions {
         self.metadata("address", address.to_canonical().to_string())
     }
 
-    /// Adds the entry `address` from a header field that a trusted proxy sets, such as `x-forwarded-for` or `x-real-ip`:
-    /// the last address in it, which is the one that the proxy has added. Nothing is added if that is not an address.
+    /// Adds the entry `address` from a header field that a trusted proxy sets, such as `x-forwarded-for` or
+    /// `x-real-ip`: the last address in it, which is the one that the proxy has added. Nothing is added if that is not
+    /// an address.
     ///
-    /// Use it only behind such a proxy: elsewhere the client chooses what is in the field. With several proxies, the last
-    /// address is that of the proxy before; have the first one set a field of its own.
+    /// Use it only behind such a proxy: elsewhere the client chooses what is in the field. With several proxies, the
+    /// last address is that of the proxy before; have the first one set a field of its own.
     pub fn forwarded_address(self, headers: &HeaderMap, field: &str) -> Self {
         let value = headers.get_all(field).iter().next_back();
         let value = value.and_then(|value| value.to_str().ok());

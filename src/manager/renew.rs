@@ -52,8 +52,8 @@ struct Renewal<D> {
 
 impl<D: Send + Sync + 'static> TokenManager<D> {
     /// Renews a session that was just checked, if its token expires in less than `policy.below`, and notes the time if
-    /// the last one was noted `policy.seen` ago; in one write, if no other one is in flight. The renewal reuses the last
-    /// ttl of the session.
+    /// the last one was noted `policy.seen` ago; in one write, if no other one is in flight. The renewal reuses the
+    /// last ttl of the session.
     pub(crate) fn renew(&self, policy: RenewalPolicy, checked: &Authenticated<D>) {
         let Authenticated {
             user,

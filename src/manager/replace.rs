@@ -17,14 +17,14 @@ impl<D> TokenManager<D> {
     ///
     /// The session keeps its [id](crate::TokenId), its start, its absolute end, its metadata and, unless the
     /// [options](ReplaceOptions) say otherwise, its expiry; it counts once for the
-    /// [limit](super::TokenManagerBuilder::session_limit). Of any number of concurrent replacements of one token, exactly
-    /// one succeeds.
+    /// [limit](super::TokenManagerBuilder::session_limit). Of any number of concurrent replacements of one token,
+    /// exactly one succeeds.
     ///
     /// The replaced token can be used for its [grace](ReplaceOptions::grace), by requests in flight, but can be neither
     /// refreshed nor replaced again. **If a request presents it after that, the session is ended**, and
-    /// [reported](crate::EventKind::Reused): of the two who have had the token, one has stolen it, and it is not known which
-    /// (RFC 9700 §4.14.2). A session keeps its first token and the 16 latest replaced ones; any other is refused as
-    /// unknown.
+    /// [reported](crate::EventKind::Reused): of the two who have had the token, one has stolen it, and it is not known
+    /// which (RFC 9700 §4.14.2). A session keeps its first token and the 16 latest replaced ones; any other is refused
+    /// as unknown.
     ///
     /// Replace the token when the privileges of the user change, after a re-authentication
     /// ([`authenticated`](ReplaceOptions::authenticated)) and after a change of the password
@@ -33,8 +33,9 @@ impl<D> TokenManager<D> {
     /// A replacement is undone in the background, as a [login](Self::set_token) is, if the new token does not reach the
     /// caller: when the future is dropped before it is ready, and after a fault that leaves open whether the store has
     /// done it. The token is then the current one again; but if the session has gained an authentication, metadata or
-    /// scopes by the replacement, it is ended, because whoever has copied the old token must not gain them. (A response that
-    /// is lost on its way to the client cannot be noticed: that client has to log in again after the grace.) Other sessions that it has ended stay ended.
+    /// scopes by the replacement, it is ended, because whoever has copied the old token must not gain them. (A response
+    /// that is lost on its way to the client cannot be noticed: that client has to log in again after the grace.) Other
+    /// sessions that it has ended stay ended.
     ///
     /// ```
     /// # use tower_bearer_session::{Error, MemoryStore, ReplaceOptions, Replacement, TokenManager};
@@ -54,10 +55,10 @@ impl<D> TokenManager<D> {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for durations and metadata as in
-    /// [`set_token_with`](Self::set_token_with), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating system
-    /// has no random bytes, [`ErrorKind::Config`](crate::ErrorKind::Config) from a manager that has no key to sign
-    /// tokens, and faults. With JWTs (feature `jwt`), those of `JwtConfig::claims`. After all but faults, the token is
-    /// still the current one.
+    /// [`set_token_with`](Self::set_token_with), [`ErrorKind::Random`](crate::ErrorKind::Random) if the operating
+    /// system has no random bytes, [`ErrorKind::Config`](crate::ErrorKind::Config) from a manager that has no key to
+    /// sign tokens, and faults. With JWTs (feature `jwt`), those of `JwtConfig::claims`. After all but faults, the
+    /// token is still the current one.
     pub async fn replace_token(
         &self,
         token: &str,

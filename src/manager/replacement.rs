@@ -54,15 +54,15 @@ impl ReplaceOptions {
     /// Sets for how long the replaced token can still be used. Default: 10 seconds.
     ///
     /// It is for requests in flight, and for clients that send several at once: until then the replaced token has full
-    /// access. With zero, these requests are taken for reuse, which ends the session. The grace also ends when the session
-    /// has been given 16 further tokens.
+    /// access. With zero, these requests are taken for reuse, which ends the session. The grace also ends when the
+    /// session has been given 16 further tokens.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// Sets an entry of the metadata of the session; its other entries stay. All entries together have at most 1024 bytes
-    /// of JSON.
+    /// Sets an entry of the metadata of the session; its other entries stay. All entries together have at most 1024
+    /// bytes of JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
@@ -86,7 +86,8 @@ impl ReplaceOptions {
 
     /// Also ends all other sessions of the user, in the same atomic step.
     ///
-    /// With any outcome but [`Replaced`](Replacement::Replaced) no other session was ended. After an error it is unknown.
+    /// With any outcome but [`Replaced`](Replacement::Replaced) no other session was ended. After an error it is
+    /// unknown.
     pub fn end_others(mut self) -> Self {
         self.end_others = true;
         self

@@ -91,8 +91,8 @@ impl Rotate {
 }
 
 impl Undo for Rotate {
-    /// Makes the replaced token the current one again: nobody has the new one. If the session has gained anything by the
-    /// replacement, it is ended: whoever has only the old token must not have that.
+    /// Makes the replaced token the current one again: nobody has the new one. If the session has gained anything by
+    /// the replacement, it is ended: whoever has only the old token must not have that.
     fn undo(self, runtime: &Handle, is_done: bool) {
         let failed = {
             let (sessions, user_id) = (self.sessions.clone(), Arc::clone(&self.user_id));
@@ -133,8 +133,8 @@ impl Undo for Rotate {
 
 /// A replacement whose new token its caller has not claimed yet.
 ///
-/// The order of the fields is that of their drop: the undo begins before the hooks hear of the sessions that have ended,
-/// because they may panic.
+/// The order of the fields is that of their drop: the undo begins before the hooks hear of the sessions that have
+/// ended, because they may panic.
 pub(super) struct Unclaimed {
     undo: UndoOnDrop<Rotate>,
     ended: Option<Done>,

@@ -200,8 +200,8 @@ impl<D> TokenManager<D> {
         Err(reason)
     }
 
-    /// Reports a refusal; `claim` is the user id and the token id in the token, and `metadata` that of its session if it
-    /// is live.
+    /// Reports a refusal; `claim` is the user id and the token id in the token, and `metadata` that of its session if
+    /// it is live.
     pub(crate) fn refused(
         &self,
         claim: Option<(&str, Option<&TokenId>)>,

@@ -15,8 +15,8 @@ use crate::{
 pub struct IssuedToken {
     /// The token, to send to the client.
     pub token: Token,
-    /// When the token was issued. For a [replacement](crate::TokenManager::replace_token) that keeps the expiry or cuts it
-    /// at the absolute end, it is the moment of the check before it: in a handler, that of the request.
+    /// When the token was issued. For a [replacement](crate::TokenManager::replace_token) that keeps the expiry or cuts
+    /// it at the absolute end, it is the moment of the check before it: in a handler, that of the request.
     pub issued_at: SystemTime,
     /// When the token expires unless it is refreshed.
     pub expires_at: SystemTime,
@@ -66,8 +66,8 @@ impl TokenInfo {
         self.session.refreshed_at
     }
 
-    /// Whether only a newer version of this crate can interpret the session: its start, last refresh and expiry are known,
-    /// and nothing else. It can be listed and ended.
+    /// Whether only a newer version of this crate can interpret the session: its start, last refresh and expiry are
+    /// known, and nothing else. It can be listed and ended.
     pub fn is_opaque(&self) -> bool {
         self.session.is_opaque
     }
@@ -95,7 +95,8 @@ impl TokenInfo {
         self.session.ends_at
     }
 
-    /// The metadata that the login set with [`TokenOptions::metadata`](crate::TokenOptions::metadata), as changed since.
+    /// The metadata that the login set with [`TokenOptions::metadata`](crate::TokenOptions::metadata), as changed
+    /// since.
     pub fn metadata(&self) -> &Map<String, Value> {
         &self.metadata
     }
@@ -115,8 +116,9 @@ impl TokenInfo {
     }
 }
 
-/// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if there
-/// is one), `last_seen_at` (if it is known), `metadata`, `scope` (if there are any), and `opaque: true` if [it is](TokenInfo::is_opaque).
+/// Serializes as an object with `id`, `created_at`, `refreshed_at`, `authenticated_at`, `expires_at`, `ends_at` (if
+/// there is one), `last_seen_at` (if it is known), `metadata`, `scope` (if there are any), and `opaque: true` if [it
+/// is](TokenInfo::is_opaque).
 ///
 /// Times are in seconds since the Unix epoch (the NumericDate of RFC 7519).
 impl Serialize for TokenInfo {

@@ -24,7 +24,8 @@ const REFRESH_CONCURRENCY: usize = 8;
 /// The outcome of authenticating a token after its store lookup.
 pub(crate) enum AuthOutcome<D> {
     Known(Result<Verdict<D>, Error>),
-    /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be ended.
+    /// The token is live, but its user has to be loaded; or a replaced token is reused, and its session has to be
+    /// ended.
     Waiting(BoxFuture<'static, Verdict<D>>),
 }
 

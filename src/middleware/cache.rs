@@ -1,5 +1,5 @@
-//! `Cache-Control` and `Vary` of responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)), and the targeted fields
-//! that replace `Cache-Control` for some caches ([RFC 9213](https://www.rfc-editor.org/rfc/rfc9213)).
+//! `Cache-Control` and `Vary` of responses ([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111)), and the targeted
+//! fields that replace `Cache-Control` for some caches ([RFC 9213](https://www.rfc-editor.org/rfc/rfc9213)).
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
@@ -138,8 +138,8 @@ fn is_targeted(name: &HeaderName) -> bool {
 
 /// Whether `Cache-Control`, or a field like it, has one of these directives.
 ///
-/// `public`, `private` and `no-store` count only without an argument: `private` with field names applies to these fields
-/// alone (RFC 9111 §5.2.2.7), and `public=?0` or `no-store=?0` is false (RFC 8941 §3.3.6).
+/// `public`, `private` and `no-store` count only without an argument: `private` with field names applies to these
+/// fields alone (RFC 9111 §5.2.2.7), and `public=?0` or `no-store=?0` is false (RFC 8941 §3.3.6).
 fn has_directive(headers: &HeaderMap, field: &HeaderName, names: &[&str]) -> bool {
     items(headers, field).any(|directive| {
         let (name, argument) = match directive.split_once('=') {

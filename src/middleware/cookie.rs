@@ -14,15 +14,16 @@ const PREFIXES: [&str; 2] = ["__Host-", "__Secure-"];
 
 /// A cookie that carries the token of a session: its name and attributes.
 ///
-/// [`set`](Self::set) makes the `Set-Cookie` of a login or of a replaced token, [`clear`](Self::clear) that of a logout,
-/// and [`source`](Self::source) lets a layer read the cookie. The layer also clears a cookie whose token is dead.
+/// [`set`](Self::set) makes the `Set-Cookie` of a login or of a replaced token, [`clear`](Self::clear) that of a
+/// logout, and [`source`](Self::source) lets a layer read the cookie. The layer also clears a cookie whose token is
+/// dead.
 ///
-/// The cookie is `__Host-<name>; HttpOnly; SameSite=Lax; Secure; Path=/` unless you configure it otherwise: no script can
-/// read it, it goes to no other host, no other host can set it, and browsers do not send it with `POST` requests from
-/// other sites.
+/// The cookie is `__Host-<name>; HttpOnly; SameSite=Lax; Secure; Path=/` unless you configure it otherwise: no script
+/// can read it, it goes to no other host, no other host can set it, and browsers do not send it with `POST` requests
+/// from other sites.
 ///
-/// Its `Max-Age` is the time until the [absolute end](crate::TokenOptions::max_lifetime) of the session, or, without one,
-/// the 400 days that browsers allow ([RFC 6265bis §5.5]). So a cookie outlives its session, even if the session is
+/// Its `Max-Age` is the time until the [absolute end](crate::TokenOptions::max_lifetime) of the session, or, without
+/// one, the 400 days that browsers allow ([RFC 6265bis §5.5]). So a cookie outlives its session, even if the session is
 /// refreshed, and the store alone decides when a session ends.
 ///
 /// ```
@@ -131,8 +132,8 @@ impl SessionCookie {
 
     /// Sends the cookie to all hosts of a domain as well, for services that share a login.
     ///
-    /// Its name becomes `__Secure-<name>`: **any host of the domain can then set a cookie of that name**, so every one of
-    /// them must be trusted.
+    /// Its name becomes `__Secure-<name>`: **any host of the domain can then set a cookie of that name**, so every one
+    /// of them must be trusted.
     ///
     /// # Errors
     ///
@@ -172,8 +173,8 @@ impl SessionCookie {
         self.with(|attributes| attributes.persistent = false)
     }
 
-    /// Leaves out the prefix of the name and `Secure`. **For development over plain HTTP only**: over HTTP, everybody on
-    /// the network can read and set the cookie.
+    /// Leaves out the prefix of the name and `Secure`. **For development over plain HTTP only**: over HTTP, everybody
+    /// on the network can read and set the cookie.
     ///
     /// Chromium accepts the default cookie from `http://127.0.0.1`, too, and needs no such setting there.
     pub fn insecure_for_development(self) -> Self {
@@ -188,8 +189,8 @@ impl SessionCookie {
     /// The source that reads this cookie, for [`token_sources`](super::SessionLayer::token_sources).
     ///
     /// A [`SessionLayer`](super::SessionLayer) with this source also [clears](Self::clear) a cookie whose token is dead
-    /// (malformed, unknown, expired or revoked), whether it refuses the request or treats it as anonymous. It does not do
-    /// so if
+    /// (malformed, unknown, expired or revoked), whether it refuses the request or treats it as anonymous. It does not
+    /// do so if
     ///
     /// - the token could not be checked, because the store or the user loader failed,
     /// - the loader did not find the user of a live session, or a JWT is not verified,
@@ -209,8 +210,8 @@ impl SessionCookie {
     /// login of a browser that has a session already starts another one: log the old one out if it should not stay in
     /// the list of devices.
     ///
-    /// The value is marked as [sensitive](HeaderValue::set_sensitive), so that it is not logged. Browsers ignore a cookie
-    /// whose name and value have more than 4096 bytes, which only a JWT can reach.
+    /// The value is marked as [sensitive](HeaderValue::set_sensitive), so that it is not logged. Browsers ignore a
+    /// cookie whose name and value have more than 4096 bytes, which only a JWT can reach.
     pub fn set(&self, issued: &IssuedToken) -> SetCookie {
         let mut cookie = self.with_value(issued.token.expose_secret());
         if self.0.persistent {

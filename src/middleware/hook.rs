@@ -1,4 +1,8 @@
-use bytes::Bytes;
+use super::{
+    Rejection,
+    body::{RefusalBody, ResponseBody},
+    reject::TEXT,
+};
 use http::{
     HeaderMap, HeaderValue, Response,
     header::{
@@ -6,9 +10,6 @@ use http::{
         CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, LAST_MODIFIED, TRANSFER_ENCODING,
     },
 };
-use http_body_util::{Either, Full};
-
-use super::{Rejection, reject::TEXT};
 
 /// A hook that changes the responses to refused requests; for
 /// [`SessionLayer::on_rejection`](super::SessionLayer::on_rejection).
@@ -102,16 +103,16 @@ impl<R> EitherBody<R> {
 
 impl<R, B> OnRejection<B> for EitherBody<R>
 where
-    R: OnRejection<Full<Bytes>, Body = Full<Bytes>>,
+    R: OnRejection<RefusalBody, Body = RefusalBody>,
 {
-    type Body = Either<B, Full<Bytes>>;
+    type Body = ResponseBody<B>;
 
     fn wrap(body: B) -> Self::Body {
-        Either::Left(body)
+        ResponseBody::inner(body)
     }
 
     fn empty() -> Self::Body {
-        Either::Right(Full::default())
+        ResponseBody::refusal(RefusalBody::default())
     }
 
     fn on_rejection(
@@ -119,18 +120,18 @@ where
         rejection: &Rejection,
         mut response: Response<Self::Body>,
     ) -> Response<Self::Body> {
-        if let Either::Left(_) = response.body() {
+        if !response.body().is_refusal() {
             // The hook takes another body type than the extractor's body, whose text is known.
             remove_representation(response.headers_mut());
             response.headers_mut().insert(CONTENT_TYPE, TEXT);
         }
-        let response = response.map(|body| match body {
-            Either::Left(_) => Full::from(rejection.to_string()),
-            Either::Right(body) => body,
+        let response = response.map(|body| {
+            let refusal = body.into_refusal();
+            refusal.unwrap_or_else(|_| rejection.to_string().into())
         });
         self.hook
             .on_rejection(rejection, response)
-            .map(Either::Right)
+            .map(ResponseBody::refusal)
     }
 }
 

@@ -34,10 +34,10 @@ use crate::{
 /// detail and the [`VerifiedClaims`] of the token among its extensions, but no [`Session`](super::Session). Refusals
 /// and token sources are those of `SessionLayer`. The guards [`RequireSession`](super::RequireSession),
 /// [`RequireScope`](super::RequireScope) and [`RequireRecentAuthentication`](super::RequireRecentAuthentication) work
-/// under it, by the claims of the token, and so does [`RequirePredicate::for_claims`](super::RequirePredicate::for_claims).
-/// It has no manager, and so reports no events: the response to a refused request has its [`Rejection`](super::Rejection)
-/// among the extensions. In optional mode, a request without an accepted token has an
-/// [`Unverified<D>`](super::Unverified) among its extensions.
+/// under it, by the claims of the token, and so does
+/// [`RequirePredicate::for_claims`](super::RequirePredicate::for_claims). It has no manager, and so reports no events:
+/// the response to a refused request has its [`Rejection`](super::Rejection) among the extensions. In optional mode, a
+/// request without an accepted token has an [`Unverified<D>`](super::Unverified) among its extensions.
 ///
 /// ```
 /// # use axum::{Router, routing::get};

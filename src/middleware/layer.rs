@@ -101,10 +101,10 @@ impl<D, R> SessionLayer<D, R> {
     /// A renewal repeats the session's last ttl, but never passes its
     /// [absolute end](crate::TokenOptions::max_lifetime). Default: requests renew nothing.
     ///
-    /// The request does not wait for the renewal. A failed renewal is an [event](crate::EventKind::Failed), and the next
-    /// request retries. A refresh or logout by the request itself takes precedence. While a renewal is in flight, the
-    /// manager starts no other one for that session. A session in constant use is written once every `ttl - remaining`;
-    /// if `remaining` is not less than the ttl, half of the ttl counts instead.
+    /// The request does not wait for the renewal. A failed renewal is an [event](crate::EventKind::Failed), and the
+    /// next request retries. A refresh or logout by the request itself takes precedence. While a renewal is in flight,
+    /// the manager starts no other one for that session. A session in constant use is written once every `ttl -
+    /// remaining`; if `remaining` is not less than the ttl, half of the ttl counts instead.
     pub fn refresh_below(mut self, remaining: Duration) -> Self {
         self.settings.renewal.below = Some(remaining);
         self
@@ -112,8 +112,8 @@ impl<D, R> SessionLayer<D, R> {
 
     /// Notes when a session was last used, for lists of devices
     /// ([`TokenInfo::last_seen_at`](crate::TokenInfo::last_seen_at)): in the background, and about once per `interval`
-    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Times are noted in whole seconds.
-    /// Default: nothing is noted.
+    /// for each session, together with a [renewal](Self::refresh_below) if one is due. Times are noted in whole
+    /// seconds. Default: nothing is noted.
     ///
     /// A failed write is an [event](crate::EventKind::Failed), and the next request tries again.
     pub fn note_last_seen(mut self, interval: Duration) -> Self {
@@ -141,12 +141,12 @@ impl<D, R> SessionLayer<D, R> {
         self
     }
 
-    /// Sets what is added to the [events](crate::Event) of a request as their [context](crate::Event::context), for audit
-    /// logs: the address of the client, an id of the request. Default: nothing.
+    /// Sets what is added to the [events](crate::Event) of a request as their [context](crate::Event::context), for
+    /// audit logs: the address of the client, an id of the request. Default: nothing.
     ///
     /// The function is called for each request, before its token is read. The events are those of the layer and of all
-    /// calls by the [`Session`](crate::Session) and the manager that handlers extract, also if these are completed after
-    /// the request. A manager of the application's state has no context, and neither have the checks of
+    /// calls by the [`Session`](crate::Session) and the manager that handlers extract, also if these are completed
+    /// after the request. A manager of the application's state has no context, and neither have the checks of
     /// [`Session::revoked`](crate::Session::revoked), which several requests may share.
     ///
     /// `ConnectInfo` is there if axum serves with `into_make_service_with_connect_info`. With
@@ -238,10 +238,10 @@ impl<D, R> SessionLayer<D, R> {
 
     /// Supports inner services with any response body, such as hyper's `Incoming`.
     ///
-    /// The layer's response body becomes [`Either`](http_body_util::Either) of the inner service's body and
-    /// `Full<Bytes>`, the body of refusals. Without this setting it is the body of the inner service, which must be
-    /// `Default`, as those of axum and tonic and most boxed bodies are. Call this method after
-    /// [`on_rejection`](Self::on_rejection), whose hook then makes `Full<Bytes>`.
+    /// The layer's response body becomes a [`ResponseBody`](super::ResponseBody): that of the inner service, whose data
+    /// are [`Bytes`](bytes::Bytes), or a [`RefusalBody`](super::RefusalBody). Without this setting it is the body of
+    /// the inner service, which must be `Default`, as those of axum and tonic and most boxed bodies are. Call this
+    /// method after [`on_rejection`](Self::on_rejection), whose hook then makes a `RefusalBody`.
     ///
     /// ```
     /// use http::{Request, Response};

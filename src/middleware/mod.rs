@@ -35,8 +35,9 @@
 //! A layer that reads a `SessionCookie` (feature `cookie`) clears the cookie if its token is dead.
 //!
 //! gRPC clients need [`SessionLayer::grpc`]. They then get a *Trailers-Only* response with status 16
-//! (`UNAUTHENTICATED`) for 401, 7 (`PERMISSION_DENIED`) for 403, 3 (`INVALID_ARGUMENT`) for 400, 8 (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`)
-//! for 503 and 13 (`INTERNAL`) for 500. A `tonic::Request` has the extensions of its HTTP request.
+//! (`UNAUTHENTICATED`) for 401, 7 (`PERMISSION_DENIED`) for 403, 3 (`INVALID_ARGUMENT`) for 400, 8
+//! (`RESOURCE_EXHAUSTED`) for 409, 14 (`UNAVAILABLE`) for 503 and 13 (`INTERNAL`) for 500. A `tonic::Request` has the
+//! extensions of its HTTP request.
 //!
 //! # Caches
 //!
@@ -74,8 +75,8 @@
 //! The guards, such as [`RequireScope`], refuse sessions before a handler is called.
 //!
 //! Extensions are found by their type, so layer and handler must use the same `D`. Without a layer for that `D` the
-//! response is a 500, whose [`MissingLayer`] names the missing type and the one that is present: in the log with feature
-//! `tracing`, and among the extensions of the response.
+//! response is a 500, whose [`MissingLayer`] names the missing type and the one that is present: in the log with
+//! feature `tracing`, and among the extensions of the response.
 //!
 //! # Example
 //!
@@ -115,6 +116,7 @@
 #[cfg_attr(docsrs, doc(cfg(feature = "cookie")))]
 pub use self::cookie::{SameSite, SessionCookie, SetCookie};
 pub use self::{
+    body::{RefusalBody, ResponseBody},
     future::ResponseFuture,
     guard::{
         Guard, GuardFuture, RequirePredicate, RequireRecentAuthentication, RequireScope,
@@ -138,6 +140,7 @@ pub use self::{
 };
 
 mod attach;
+mod body;
 mod cache;
 #[cfg(feature = "cookie")]
 mod cookie;

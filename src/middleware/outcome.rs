@@ -112,8 +112,8 @@ pub(super) fn claims<D: Send + Sync + 'static>(
     Some(Ok(&offline.claims))
 }
 
-/// The claims by which guards judge the user of a layer without sessions. The extension [`VerifiedClaims`], which has no
-/// user type, may be of another layer further in.
+/// The claims by which guards judge the user of a layer without sessions. The extension [`VerifiedClaims`], which has
+/// no user type, may be of another layer further in.
 #[cfg(feature = "jwt")]
 struct Offline<D> {
     claims: VerifiedClaims,

@@ -16,9 +16,9 @@ use crate::{Error, ErrorKind, RefusalReason, Scopes};
 /// `Display` is for the client and names neither causes nor types. [`source`](std::error::Error::source) and `Debug`
 /// have them, for the log.
 ///
-/// Without axum, a handler returns `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]; with a body
-/// that is not `From<String>`, `Response::<String>::from(error).map(…)`. The layer treats these like the rejections of
-/// extractors.
+/// Without axum, a handler returns `Response::from(rejection)`, or `Response::from(error)` for an [`Error`]; with a
+/// body that is not `From<String>`, `Response::<String>::from(error).map(…)`. The layer treats these like the
+/// rejections of extractors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Rejection {

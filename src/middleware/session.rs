@@ -20,8 +20,8 @@ use crate::{
 /// The layer attaches it to the extensions of each request with a live token. With feature `axum` it is an extractor.
 /// Cloning is cheap.
 ///
-/// What it says of the session is as of the check of the request, by the store's clock; a change by this request or another
-/// one does not show in it.
+/// What it says of the session is as of the check of the request, by the store's clock; a change by this request or
+/// another one does not show in it.
 pub struct Session<D = serde_json::Value> {
     user: User<D>,
     state: SessionState,
@@ -263,8 +263,8 @@ impl<D> Session<D> {
 }
 
 impl<D: Send + Sync + 'static> Session<D> {
-    /// Returns a future that resolves when this session has ended (logged out anywhere, evicted, or expired), or when the
-    /// token of this request was replaced and its grace is over.
+    /// Returns a future that resolves when this session has ended (logged out anywhere, evicted, or expired), or when
+    /// the token of this request was replaced and its grace is over.
     ///
     /// A handler that streams to a client (WebSocket, server-sent events) also waits for this future, and then closes
     /// the stream.
@@ -273,9 +273,10 @@ impl<D: Send + Sync + 'static> Session<D> {
     /// [interval](crate::TokenManagerBuilder::revocation_poll) of the manager, and whenever the store
     /// [tells of a change](crate::SessionStore::changed), which a [`MemoryStore`](crate::MemoryStore) does, and a
     /// `RedisStore` with a near-cache. Streams of one session share a background task that does so,
-    /// from the first poll of a future until all are dropped. It never calls the user loader, and its [events](crate::Event) have no context. During an outage of the store, only sessions past their [absolute end](crate::TokenOptions::max_lifetime), if an
-    /// earlier check returned one, are reported as ended: streams of sessions that were logged out or have expired go
-    /// on.
+    /// from the first poll of a future until all are dropped. It never calls the user loader, and its
+    /// [events](crate::Event) have no context. During an outage of the store, only sessions past their [absolute
+    /// end](crate::TokenOptions::max_lifetime), if an earlier check returned one, are reported as ended: streams of
+    /// sessions that were logged out or have expired go on.
     ///
     /// # Panics
     ///

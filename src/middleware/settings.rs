@@ -161,8 +161,8 @@ impl<R> PostProcess<R> {
 
     /// Clears the cookie that has a dead token, except in gRPC responses, whose clients have no cookies.
     ///
-    /// A shared cache would send the `Set-Cookie` of a response that it may store to other clients as well, whose cookies
-    /// may be alive.
+    /// A shared cache would send the `Set-Cookie` of a response that it may store to other clients as well, whose
+    /// cookies may be alive.
     fn clear_dead_cookie(&self, headers: &mut HeaderMap) {
         if self.token_is_dead
             && !self.fixups.grpc

@@ -11,7 +11,8 @@ use bytes::Bytes;
 ///
 /// A store that [keeps](Self::kept) values in the process returns clones of them: a manager decodes the value once, and
 /// finds what it has decoded in every clone. (Of several managers with different types of details, the first one does.)
-/// Other stores return what they have read ([`From<Bytes>`](Self::from)), as [`Checked::new`](super::Checked::new) does.
+/// Other stores return what they have read ([`From<Bytes>`](Self::from)), as [`Checked::new`](super::Checked::new)
+/// does.
 #[derive(Clone)]
 pub struct CachedUser(Value);
 

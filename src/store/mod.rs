@@ -68,10 +68,10 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 
 /// A store of sessions and cached users: the contract between a [`TokenManager`](crate::TokenManager) and its storage.
 ///
-/// A session is identified by a user id (1 to 255 bytes of UTF-8) and the [`TokenId`] of its first token, which it keeps
-/// when that token is replaced. Durations are 1 ms to [`MAX_TTL`], in whole milliseconds. A session is **live** from its
-/// creation until it expires, by the store's own clock, or is deleted. To every method, an expired or deleted session is
-/// the same as one that never existed.
+/// A session is identified by a user id (1 to 255 bytes of UTF-8) and the [`TokenId`] of its first token, which it
+/// keeps when that token is replaced. Durations are 1 ms to [`MAX_TTL`], in whole milliseconds. A session is **live**
+/// from its creation until it expires, by the store's own clock, or is deleted. To every method, an expired or deleted
+/// session is the same as one that never existed.
 ///
 /// All methods are *linearizable* per user unless they say otherwise: each takes effect at one moment between its call
 /// and its return. Once a [`delete`](Self::delete) or [`delete_all`](Self::delete_all) has returned, no check anywhere
@@ -95,8 +95,8 @@ pub const MAX_VALUE_LEN: usize = 1024 * 1024;
 /// [`Config`](crate::ErrorKind::Config) if the store is not set up, [`SessionLimit`](crate::ErrorKind::SessionLimit)
 /// from `create`, and `InvalidInput` as above.
 ///
-/// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract. An [`Arc`](std::sync::Arc)
-/// or [`Box`] of a store is a store, too.
+/// `store_conformance_tests!` (feature `test-util`) has a test for each rule of this contract. An
+/// [`Arc`](std::sync::Arc) or [`Box`] of a store is a store, too.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a session store",
     label = "not a session store",
@@ -222,12 +222,12 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Lists the users who have sessions, a page at a time: the first page, or the one that begins at `after`, the
     /// [`next`](UserPage::next) of another page.
     ///
-    /// All pages of a listing together contain each user who had a live session during the whole listing, at least once.
-    /// They may contain users whose sessions started or ended meanwhile, and users whose sessions have all ended but are
-    /// not freed yet. A user with only a cached value is not listed. The order is not specified.
+    /// All pages of a listing together contain each user who had a live session during the whole listing, at least
+    /// once. They may contain users whose sessions started or ended meanwhile, and users whose sessions have all ended
+    /// but are not freed yet. A user with only a cached value is not listed. The order is not specified.
     ///
-    /// A page has about a thousand users at most, and two thousand in no case. A cursor stays valid while sessions start
-    /// and end. It does not depend on the handle that made it.
+    /// A page has about a thousand users at most, and two thousand in no case. A cursor stays valid while sessions
+    /// start and end. It does not depend on the handle that made it.
     ///
     /// # Errors
     ///
@@ -257,8 +257,8 @@ pub trait SessionStore: Send + Sync + 'static {
     /// Returns a future that resolves when the sessions of a user may have changed since this call, even if it has not
     /// been polled before: for streams that end with their session.
     ///
-    /// It may also resolve without a change. By default it never resolves. A manager checks the session of a stream from
-    /// time to time in any case, so a change may also be missed.
+    /// It may also resolve without a change. By default it never resolves. A manager checks the session of a stream
+    /// from time to time in any case, so a change may also be missed.
     fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
         let _ = user_id;
         std::future::pending()

@@ -9,8 +9,8 @@ use super::{
 use crate::TokenId;
 
 impl SessionChange {
-    /// Whether this is a refresh on condition of a version and nothing else, so that the times of a session tell whether
-    /// it was done.
+    /// Whether this is a refresh on condition of a version and nothing else, so that the times of a session tell
+    /// whether it was done.
     #[cfg(any(feature = "mysql", feature = "redis"))]
     pub(crate) fn is_renewal(&self) -> bool {
         self.if_version.is_some()

@@ -33,8 +33,8 @@ pub struct NewToken {
     /// The id of the new token, which the session has never had before. A replaced token becomes the current one again
     /// only to undo its replacement, if nobody has the token that replaced it.
     pub token_id: TokenId,
-    /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not at
-    /// all. It ends early if the session [forgets](Rotation::MAX_REPLACED) the token.
+    /// For how long the replaced token can still be used; at most [`MAX_TTL`](crate::store::MAX_TTL), and zero for not
+    /// at all. It ends early if the session [forgets](Rotation::MAX_REPLACED) the token.
     pub grace: Duration,
 }
 

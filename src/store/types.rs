@@ -46,8 +46,8 @@ pub struct SessionRecord {
     pub rotation: Option<Box<Rotation>>,
     /// Whether only a newer version of the store can interpret the record: creation, last refresh and expiry are known,
     /// and nothing else. Such a session is listed, counted for limits and evicted in its turn, kept by
-    /// [`delete_all`](super::SessionStore::delete_all) if it is the exception, and ended by a logout; every other call on
-    /// it fails with [`ErrorKind::Store`](crate::ErrorKind::Store).
+    /// [`delete_all`](super::SessionStore::delete_all) if it is the exception, and ended by a logout; every other call
+    /// on it fails with [`ErrorKind::Store`](crate::ErrorKind::Store).
     pub is_opaque: bool,
 }
 

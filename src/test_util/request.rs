@@ -61,8 +61,8 @@ pub trait LoggedIn: Sized {
         self
     }
 
-    /// Starts a session of this user with these options, and sends its token in this cookie, beside other cookies of the
-    /// request.
+    /// Starts a session of this user with these options, and sends its token in this cookie, beside other cookies of
+    /// the request.
     ///
     /// # Panics
     ///

@@ -24,8 +24,8 @@ type Check = dyn Fn(&Extensions) -> Result<(), Rejection> + Send + Sync;
 /// The tower service of the guards, such as [`RequireScope`].
 ///
 /// It answers a request that it refuses with the response to the [`Rejection`], which the
-/// [`SessionLayer`](super::SessionLayer) around it post-processes like those of its own. The body of the service must be
-/// `Default`: one that is not, such as hyper's `Incoming`, has to be boxed first.
+/// [`SessionLayer`](super::SessionLayer) around it post-processes like those of its own. The body of the service must
+/// be `Default`: one that is not, such as hyper's `Incoming`, has to be boxed first.
 #[derive(Clone)]
 pub struct Guard<S> {
     inner: S,

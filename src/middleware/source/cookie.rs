@@ -35,8 +35,8 @@ impl CookieSource {
 
     /// Whether the request has this cookie with different values.
     ///
-    /// One of them is from somebody else, perhaps from a sibling domain. Clearing the other one would leave the user with
-    /// that one alone.
+    /// One of them is from somebody else, perhaps from a sibling domain. Clearing the other one would leave the user
+    /// with that one alone.
     pub(super) fn is_ambiguous(&self, headers: &HeaderMap) -> bool {
         self.only_value(headers).is_err()
     }

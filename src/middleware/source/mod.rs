@@ -26,8 +26,8 @@ const BEARER: &str = "bearer";
 /// content, such as an empty header, is an invalid token.
 ///
 /// Two sources are equal if they read the same place, so that a handler can ask
-/// [by which source](super::Session::source) the token of its request came. A custom source is equal to its clones only.
-/// Cloning is cheap.
+/// [by which source](super::Session::source) the token of its request came. A custom source is equal to its clones
+/// only. Cloning is cheap.
 #[derive(Clone)]
 pub struct TokenSource(Kind);
 

@@ -19,8 +19,8 @@ pub(super) fn now(row: &MySqlRow) -> Result<SystemTime, sqlx::Error> {
     time(row.try_get(0)?).ok_or_else(out_of_range)
 }
 
-/// The session in the columns after the time; `None` if there is none, or if it cannot be decoded. Of a session that only
-/// a newer version can interpret, just creation, last refresh and expiry are read.
+/// The session in the columns after the time; `None` if there is none, or if it cannot be decoded. Of a session that
+/// only a newer version can interpret, just creation, last refresh and expiry are read.
 pub(super) fn session(row: &MySqlRow) -> Result<Option<(TokenId, SessionRecord)>, sqlx::Error> {
     let Some(id) = row.try_get::<Option<&[u8]>, _>(1)? else {
         return Ok(None);

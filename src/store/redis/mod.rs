@@ -64,8 +64,8 @@ const MAX_PRUNINGS: u32 = 5;
 /// All requests share one connection to each server, and lists another one. A connection is replaced when it breaks,
 /// when its server does not answer for a second or is no longer the master, and, for a single server or a node with a
 /// host name, when it reaches its [maximum age](RedisStoreBuilder::max_connection_age), because the name may lead to
-/// another server (with a near-cache, only if it does). Every operation has a deadline. After a failed attempt to reconnect, operations fail at once until
-/// an attempt succeeds.
+/// another server (with a near-cache, only if it does). Every operation has a deadline. After a failed attempt to
+/// reconnect, operations fail at once until an attempt succeeds.
 ///
 /// All operations but logins are sent a second time if their connection drops before the answer came: a check at once,
 /// a write when the first one can no longer take effect. No write takes effect after it was answered with an error, as

@@ -42,8 +42,8 @@ const TOKENS: u8 = 8;
 /// The first bytes of a record.
 pub(super) type Header = [u8; HEADER];
 
-/// Reads a record; `None` if it is not a session. Of a session that only a newer reader can interpret, just the header is
-/// read.
+/// Reads a record; `None` if it is not a session. Of a session that only a newer reader can interpret, just the header
+/// is read.
 pub(super) fn decode(record: &[u8]) -> Option<SessionRecord> {
     let created_at = time(record, 7)?;
     let mut session = SessionRecord {

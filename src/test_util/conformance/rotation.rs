@@ -76,7 +76,8 @@ pub async fn a_replacement_changes_the_rest_in_the_same_step(backend: &impl Back
     assert_eq!(listed(&store, "al").await, [ids[1]]);
 }
 
-/// The replaced token is usable for its grace, and then counts as reused; a token that the session never had is unknown.
+/// The replaced token is usable for its grace, and then counts as reused; a token that the session never had is
+/// unknown.
 pub async fn a_replaced_token_can_be_used_for_its_grace(backend: &impl Backend) {
     let store = backend.store().await;
     let [id, second, third] = [1, 2, 3].map(token_id);

@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -14,7 +13,7 @@ use serde_json::Value;
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_bearer_session::{
     Error, ErrorKind, MemoryStore, Rejection, SessionLayer, TokenManager,
-    middleware::{OnRejection, ProblemJson},
+    middleware::{OnRejection, ProblemJson, RefusalBody},
 };
 
 use super::{Profile, Server, app, builder};
@@ -22,7 +21,7 @@ use super::{Profile, Server, app, builder};
 /// A gateway with the layer in front of a client that forwards to `upstream`.
 async fn gateway<R>(upstream: &Server, layer: SessionLayer<Profile, R>) -> Server
 where
-    R: OnRejection<Full<Bytes>, Body = Full<Bytes>> + Clone + Send + Sync + 'static,
+    R: OnRejection<RefusalBody, Body = RefusalBody> + Clone + Send + Sync + 'static,
 {
     let upstream = upstream.address;
     let client: Client<HttpConnector, Incoming> =
@@ -68,8 +67,8 @@ async fn any_body_passes() {
     let problem: Value = refused.json().await.unwrap();
     assert_eq!(problem["status"], 401);
 
-    let hook = |rejection: &Rejection, response: Response<Full<Bytes>>| {
-        response.map(|_| Full::from(format!("no: {rejection}")))
+    let hook = |rejection: &Rejection, response: Response<RefusalBody>| {
+        response.map(|_| RefusalBody::from(format!("no: {rejection}")))
     };
     let hooked = gateway(&upstream, layer().on_rejection(hook)).await;
     let refused = hooked.client().get("/").await.text().await.unwrap();
@@ -92,11 +91,11 @@ async fn an_error_is_a_response_without_axum() {
         (true, "seen: the user has too many sessions"),
     ] {
         let layer = SessionLayer::new(manager.clone()).optional();
-        let hook = move |rejection: &Rejection, response: Response<Full<Bytes>>| {
+        let hook = move |rejection: &Rejection, response: Response<RefusalBody>| {
             if !hooked {
-                return response.map(|_| Full::from(rejection.to_string()));
+                return response.map(|_| RefusalBody::from(rejection.to_string()));
             }
-            response.map(|_| Full::from(format!("seen: {rejection}")))
+            response.map(|_| RefusalBody::from(format!("seen: {rejection}")))
         };
         let service = layer
             .clone()
@@ -113,21 +112,19 @@ async fn an_error_is_a_response_without_axum() {
         );
         assert!(response.extensions().get::<Rejection>().is_some());
         let (_, body) = response.into_parts();
-        let http_body_util::Either::Right(body) = body else {
+        let Ok(body) = body.into_refusal() else {
             panic!("the body of the service");
         };
-        let body = http_body_util::BodyExt::collect(body).await.unwrap();
-        assert_eq!(body.to_bytes(), expected);
+        assert_eq!(Bytes::from(body), expected);
         // Without a hook the text is the same.
         let service = layer.either_body().layer(inner.clone());
         let response = tower::ServiceExt::oneshot(service, Request::new(()))
             .await
             .unwrap();
-        let http_body_util::Either::Right(body) = response.into_body() else {
+        let Ok(body) = response.into_body().into_refusal() else {
             panic!("the body of the service");
         };
-        let body = http_body_util::BodyExt::collect(body).await.unwrap();
-        assert_eq!(body.to_bytes(), "the user has too many sessions");
+        assert_eq!(Bytes::from(body), "the user has too many sessions");
     }
 }
 

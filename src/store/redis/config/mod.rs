@@ -238,8 +238,8 @@ impl RedisStoreBuilder {
     /// server, one after the other: for checks and writes, for lists, and for confirmations by replicas. If it cannot
     /// connect, [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the reason.
     ///
-    /// With a [near-cache](Self::near_cache), the old connection stays in use if the new one shows that the address leads to
-    /// the same run of the server; the new one is closed.
+    /// With a [near-cache](Self::near_cache), the old connection stays in use if the new one shows that the address
+    /// leads to the same run of the server; the new one is closed.
     ///
     /// The store notices within about a second when a server is demoted in place, whatever this age.
     ///
@@ -277,15 +277,15 @@ impl RedisStoreBuilder {
     ///
     /// The server announces every change, and the store drops what it knows of that user. A check may be answered as of
     /// up to [`max_staleness`](NearCache::max_staleness) ago, and **no longer** when the network or the server fails,
-    /// or the server stops announcing changes: every process sees a logout within that time after the server has acknowledged it. See the
-    /// [guide](crate::guide::near_cache) for what is traded, and what it costs.
+    /// or the server stops announcing changes: every process sees a logout within that time after the server has
+    /// acknowledged it. See the [guide](crate::guide::near_cache) for what is traded, and what it costs.
     ///
     /// [`SessionStore::check_now`](crate::store::SessionStore::check_now) answers from the cache, and with it the layer
     /// and the manager; [`SessionStore::check`](crate::store::SessionStore::check) always asks the server. Only live
     /// sessions are cached. Writes through this store take effect on its own checks before they return.
     ///
-    /// The account needs the rights `client|tracking` and `client|trackinginfo`, and should have `info`; the server must be reached without
-    /// a proxy that shares connections. If the server refuses, every check asks it, and
+    /// The account needs the rights `client|tracking` and `client|trackinginfo`, and should have `info`; the server
+    /// must be reached without a proxy that shares connections. If the server refuses, every check asks it, and
     /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) has the reason.
     pub fn near_cache(mut self, near: NearCache) -> Self {
         self.near = Some(near);

@@ -13,7 +13,7 @@ pub struct NearCacheHealth {
     /// because the server announces it as well.
     pub invalidations: u64,
     /// How often the lease of a connection was lost, so that checks asked the server until there was another one: the
-    /// connection was lost or replaced, the server announced nothing any more, or it did not answer in time. Often means
-    /// that the network or the servers are slow for this `max_staleness`.
+    /// connection was lost or replaced, the server announced nothing any more, or it did not answer in time. Often
+    /// means that the network or the servers are slow for this `max_staleness`.
     pub lease_losses: u64,
 }

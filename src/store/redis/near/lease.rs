@@ -58,8 +58,8 @@ impl Lease {
         }
     }
 
-    /// Renews the lease, after the reply to a keyed read: it ends `max_staleness` after the read was sent. `time` is what
-    /// the server's clock showed in between. A lease that has [ended](Self::end) stays so.
+    /// Renews the lease, after the reply to a keyed read: it ends `max_staleness` after the read was sent. `time` is
+    /// what the server's clock showed in between. A lease that has [ended](Self::end) stays so.
     ///
     pub(crate) fn renew(
         &self,

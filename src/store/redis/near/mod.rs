@@ -1,8 +1,8 @@
 //! The near-cache: checks that are answered in the process.
 //!
 //! The server announces changes on the connection on which lookups are sent ([`tracking`]). The [`table`] has what
-//! lookups have found, and drops a user's entries at each announcement. An entry is served as long as the [`lease`] of the
-//! connection on which it was read holds, and nothing in it has come to its end by the server's clock.
+//! lookups have found, and drops a user's entries at each announcement. An entry is served as long as the [`lease`] of
+//! the connection on which it was read holds, and nothing in it has come to its end by the server's clock.
 
 use std::{
     sync::{
@@ -127,7 +127,8 @@ impl Near {
         self.waiters.wake_all();
     }
 
-    /// Returns a future that resolves when a change of this user is announced, or may have been missed, after this call.
+    /// Returns a future that resolves when a change of this user is announced, or may have been missed, after this
+    /// call.
     pub(crate) fn changed(&self, user_id: &str) -> impl Future<Output = ()> + Send {
         self.waiters.wait(user_id)
     }

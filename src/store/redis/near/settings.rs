@@ -47,8 +47,8 @@ impl NearCache {
     /// Lets the server remember which keys this store has read, and announce changes of those only. By default, it
     /// announces all changes of sessions and cached users to all stores with a near-cache.
     ///
-    /// Broadcast takes no memory at the server, and every write costs it one message to every process. Announcements per
-    /// key take some memory for each key and process
+    /// Broadcast takes no memory at the server, and every write costs it one message to every process. Announcements
+    /// per key take some memory for each key and process
     /// ([`tracking-table-max-keys`](https://redis.io/docs/latest/develop/reference/client-side-caching/)) and some time
     /// for each read, and suit large fleets in which each process serves few of the users.
     pub fn per_key(mut self) -> Self {

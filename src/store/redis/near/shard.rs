@@ -83,8 +83,8 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
         self.entries.get_mut(key).map(|entry| &mut **entry)
     }
 
-    /// Inserts an entry, or replaces the one with this key, and evicts others so that the shard has at most `max_bytes`.
-    /// What is not `current` goes first. Returns what it has removed.
+    /// Inserts an entry, or replaces the one with this key, and evicts others so that the shard has at most
+    /// `max_bytes`. What is not `current` goes first. Returns what it has removed.
     pub(super) fn insert(
         &mut self,
         key: K,

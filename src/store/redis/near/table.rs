@@ -1,13 +1,13 @@
 //! A cache of values that belong to *owners*, in which an invalidation of an owner makes all of its values void,
 //! whatever is in flight.
 //!
-//! Each owner has a *version*, a counter. A reader notes it ([`Table::begin`]) before it asks the server, and stores the
-//! value with it ([`Table::finish`]). A value is found only as long as the owner still has that version, and an
-//! [invalidation](Table::invalidate) raises the version. So it needs no lock, no list of the owner's values and none of the
-//! reads in flight, and a read that is given up leaves nothing behind.
+//! Each owner has a *version*, a counter. A reader notes it ([`Table::begin`]) before it asks the server, and stores
+//! the value with it ([`Table::finish`]). A value is found only as long as the owner still has that version, and an
+//! [invalidation](Table::invalidate) raises the version. So it needs no lock, no list of the owner's values and none of
+//! the reads in flight, and a read that is given up leaves nothing behind.
 //!
-//! Many owners share a counter, by a hash. An invalidation can therefore make values of other owners void, which have to
-//! be read again.
+//! Many owners share a counter, by a hash. An invalidation can therefore make values of other owners void, which have
+//! to be read again.
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 

@@ -1,9 +1,9 @@
 //! Session lookups, one for every request.
 //!
 //! A lookup is the pipeline `TIME`, `HGET`, `GET`, and `PTTL` for a near-cache. `TIME` comes first: a session that has
-//! not expired at that time, and is still in the hash afterwards, is live. Lookups that begin while others are in flight share a pipeline and its
-//! `TIME`. The pipeline is sent as soon as all tasks that are ready have run once; no lookup waits for the reply to
-//! another one.
+//! not expired at that time, and is still in the hash afterwards, is live. Lookups that begin while others are in
+//! flight share a pipeline and its `TIME`. The pipeline is sent as soon as all tasks that are ready have run once; no
+//! lookup waits for the reply to another one.
 
 use std::{
     future::poll_fn,

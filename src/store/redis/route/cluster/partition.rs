@@ -21,8 +21,8 @@ impl Partition {
     /// Reads the answer of `CLUSTER NODES`; `None` if the node is no primary with slots, one of its slots is on the
     /// move, or a slot has no primary.
     ///
-    /// Each line is `<id> <address> <flags> <primary> <ping> <pong> <epoch> <link> <slots>…`, and a node shows of itself
-    /// the slots on the move, in brackets
+    /// Each line is `<id> <address> <flags> <primary> <ping> <pong> <epoch> <link> <slots>…`, and a node shows of
+    /// itself the slots on the move, in brackets
     /// ([`CLUSTER NODES`](https://redis.io/docs/latest/commands/cluster-nodes/)).
     pub(super) fn read(nodes: &str) -> Option<Self> {
         let mut owners = vec![None; usize::from(SLOTS)];
