@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::mpsc, thread};
 
 use axum::{Router, middleware, routing::get, serve::ListenerExt};
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot};
 use tower_bearer_session::{MemoryStore, SessionLayer, User};
 use tower_http::validate_request::ValidateRequestHeaderLayer;
 
@@ -19,8 +19,8 @@ use super::{
 };
 
 const ROUNDS: usize = 51;
-pub(crate) const CONNECTIONS: usize = 64;
-pub(crate) const REQUESTS: usize = 6_400;
+const CONNECTIONS: usize = 64;
+const REQUESTS: usize = 6_400;
 const BODY: &str = "hello";
 
 // The threads of the server are the client of Redis.
@@ -69,12 +69,25 @@ pub(crate) fn run(report: &mut Report) {
             }),
         ),
     ];
+    let rounds = requests(&runtime, &redis, &servers, ROUNDS);
+    report.table("All", &COLUMNS, &rounds);
+    report.table("Without Redis", &COLUMNS, &rounds.only(&[1, 2, 5]));
+    report.table("With Redis", &COLUMNS, &rounds.only(&[3, 4]));
+}
+
+/// So many rounds of requests to these servers.
+pub(crate) fn requests(
+    runtime: &Runtime,
+    redis: &RedisServer,
+    servers: &[(&'static str, Server)],
+    rounds: usize,
+) -> Rounds<5> {
     let load = Load {
-        runtime: &runtime,
+        runtime,
         tasks: CONNECTIONS,
         operations: REQUESTS,
         client: Cpu::OtherThreads,
-        server: Cpu::of(&redis),
+        server: Cpu::of(redis),
     };
     let variant = |(name, server): &(&'static str, Server)| {
         let connecting = HttpClient::connect(server.address, &server.tokens, CONNECTIONS);
@@ -82,16 +95,13 @@ pub(crate) fn run(report: &mut Report) {
         let load = &load;
         Variant::new(*name, move || client.run(load))
     };
-    let rounds = Rounds::measure(ROUNDS, servers.iter().map(variant).collect());
-    report.table("All", &COLUMNS, &rounds);
-    report.table("Without Redis", &COLUMNS, &rounds.only(&[1, 2, 5]));
-    report.table("With Redis", &COLUMNS, &rounds.only(&[3, 4]));
+    Rounds::measure(rounds, servers.iter().map(variant).collect())
 }
 
 /// A server on a thread of its own; stopped when dropped.
 pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
-    pub(crate) tokens: Vec<String>,
+    address: SocketAddr,
+    tokens: Vec<String>,
     _running: oneshot::Sender<Infallible>,
 }
 

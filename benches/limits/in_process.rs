@@ -13,13 +13,10 @@ use tower_bearer_session::{MemoryStore, SessionLayer, SessionStore, TokenManager
 use tower_http::validate_request::{ValidateRequest, ValidateRequestHeaderLayer};
 
 use super::{
-    client::HttpClient,
-    cpu::Cpu,
     harness::{Flavor, RedisServer},
-    http::{COLUMNS, CONNECTIONS, REQUESTS, Server, fixed_token, plain},
-    load::{Load, one_thread},
+    http::{COLUMNS, Server, fixed_token, plain, requests},
+    load::one_thread,
     report::Report,
-    rounds::{Rounds, Variant},
     system_under_test::{Profile, SystemUnderTest, near_store, redis_store},
 };
 
@@ -64,20 +61,7 @@ pub(crate) fn run(report: &mut Report) {
             Server::start(async move || layered(redis_store(&for_plain).await).await),
         ),
     ];
-    let load = Load {
-        runtime: &runtime,
-        tasks: CONNECTIONS,
-        operations: REQUESTS,
-        client: Cpu::OtherThreads,
-        server: Cpu::of(&redis),
-    };
-    let variant = |(name, server): &(&'static str, Server)| {
-        let connecting = HttpClient::connect(server.address, &server.tokens, CONNECTIONS);
-        let client = runtime.block_on(connecting);
-        let load = &load;
-        Variant::new(*name, move || client.run(load))
-    };
-    let rounds = Rounds::measure(ROUNDS, servers.iter().map(variant).collect());
+    let rounds = requests(&runtime, &redis, &servers, ROUNDS);
     report.table("10,000 users in turn", &COLUMNS, &rounds);
     report.table("With Redis", &COLUMNS, &rounds.only(&[5, 4]));
 }
