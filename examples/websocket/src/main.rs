@@ -69,8 +69,7 @@ async fn log_in(
 ) -> Result<impl IntoResponse, Error> {
     // Check the password here.
     let issued = manager.set_token_with(&user, TokenOptions::new()).await?;
-    let text = issued.token.expose_secret().to_owned();
-    Ok((cookie.set(&issued), text))
+    Ok((cookie.set(&issued), issued))
 }
 
 async fn log_out(

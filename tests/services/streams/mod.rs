@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;
+use serde_json::Value;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     MaybeTlsStream, WebSocketStream, connect_async,
@@ -150,7 +151,7 @@ async fn a_browser_keeps_the_cookie_of_a_live_session_only() {
     let tour = async {
         for elsewhere in [false, true] {
             let token = browser
-                .run("return (await fetch('/login/alice', { method: 'POST' })).text()")
+                .run("const login = await fetch('/login/alice', { method: 'POST' }); return (await login.json()).access_token;")
                 .await;
             let [cookie] = &browser.cookies(base).await[..] else {
                 panic!("a login sets one cookie");
@@ -181,7 +182,8 @@ async fn a_browser_keeps_the_cookie_of_a_live_session_only() {
 
 async fn log_in(base: &str) -> String {
     let login = Client::new().post(format!("{base}/login/alice")).send();
-    login.await.unwrap().text().await.unwrap()
+    let issued: Value = login.await.unwrap().json().await.unwrap();
+    issued["access_token"].as_str().unwrap().to_owned()
 }
 
 async fn log_out(base: &str, token: &str) {

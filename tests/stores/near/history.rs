@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::sleep};
-use tower_bearer_session::{NearCache, RedisStore, SessionStore, TokenId};
+use tower_bearer_session::{NearCache, RedisStore, SessionStore, TokenId, store::PutMode};
 
 use super::{LONG_TIMEOUT, faults::TRACKING_OFF, is_hit};
 use crate::{
@@ -77,7 +77,7 @@ impl History {
             let (user, id) = (random.below(USERS), token_id(n));
             let name = format!("user {user}");
             let is_its = |known: &Known| known.user == user;
-            match random.below(4) {
+            match random.below(6) {
                 0 | 1 => {
                     let created = store.create(&name, &id, &session(HOUR), None).await;
                     let mut sessions = self.sessions();
@@ -95,6 +95,21 @@ impl History {
                     if let Some(one) = one {
                         let _ = store.refresh(&name, &one.id, 2 * HOUR).await;
                     }
+                }
+                3 => {
+                    let one = self.sessions().iter().find(|known| is_its(known)).copied();
+                    if let Some(one) = one {
+                        let is_one = |known: &Known| known.id == one.id;
+                        self.change(is_one, |known| known.is_live = false);
+                        if store.delete(&name, &one.id).await.is_ok() {
+                            let now = Instant::now();
+                            self.change(is_one, |known| known.ended = known.ended.or(Some(now)));
+                        }
+                    }
+                }
+                4 => {
+                    let value = n.to_be_bytes();
+                    let _ = store.put_user(&name, &value, HOUR, PutMode::Replace).await;
                 }
                 _ => {
                     self.change(is_its, |known| known.is_live = false);

@@ -132,3 +132,36 @@ async fn a_server_that_begins_to_announce_changes_is_used() {
     acl("+client|tracking").await;
     warm(&store, "al", &id).await;
 }
+
+/// Without the right to ask for the run of the server, nobody knows whether it is another one.
+#[tokio::test]
+async fn without_info_a_connection_is_replaced() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    server
+        .cmd(&[
+            "ACL",
+            "SETUSER",
+            "sessions",
+            "on",
+            ">password",
+            "~*",
+            "+@all",
+            "-info",
+        ])
+        .await;
+    let url = format!("redis://sessions:password@127.0.0.1:{}", server.port());
+    let store = RedisStore::builder(url)
+        .near_cache(lasting())
+        .max_connection_age(MAX_AGE)
+        .connect_timeout(LONG_TIMEOUT)
+        .deadline(LONG_TIMEOUT);
+    let store = store.connect().await.unwrap();
+    let (id, connected) = (token_id(1), connected_at(&store));
+    log_in(&store, "al", &id).await;
+    warm(&store, "al", &id).await;
+    crate::eventually("another connection", async || {
+        connected_at(&store) != connected
+    })
+    .await;
+    warm(&store, "al", &id).await;
+}
