@@ -1,21 +1,29 @@
 //! Checks with a near-cache while another service writes, and how soon it learns of a logout.
 
 use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Instant,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
+use ::http::{Request, Response, header::AUTHORIZATION};
+use tower::{Layer, ServiceExt, service_fn};
+
 use tower_bearer_session::{
-    NearCache, RedisStore, SessionStore, TokenId, TokenManager, store::NewSession,
+    NearCache, RedisStore, Session, SessionLayer, SessionStore, TokenId, TokenManager,
+    store::NewSession,
 };
 
 use super::{
     cpu::Cpu,
     harness::{Flavor, RedisServer},
-    load::{CLIENT, Figures, HALF, Laps, Load, MOST, RATE, many_threads},
+    load::{CLIENT, Figures, HALF, Laps, Load, MOST, RATE, many_threads, one_thread},
     report::{Column, Report},
     rounds::{Rounds, Variant},
     system_under_test::{DEADLINE, Profile, SystemUnderTest, in_turn, manager, redis_store},
@@ -39,6 +47,8 @@ const LAGS: [Column; 3] = [
     Column::median("p99 µs", 1, 0),
     Column::max("at most", 2, 0),
 ];
+
+const BYTES: [Column; 1] = [Column::median("bytes per stream", 0, 0)];
 
 pub(crate) fn run(report: &mut Report) {
     report.group(
@@ -127,6 +137,53 @@ pub(crate) fn run(report: &mut Report) {
         &LAGS,
         &rounds,
     );
+
+    let streams = Variant::new("10,000 streams of as many sessions", || {
+        [runtime
+            .block_on(sessions(&users))
+            .as_deref()
+            .map_or(0.0, bytes_per_stream)]
+    });
+    let streams = Rounds::once(vec![streams]);
+    report.table(
+        "Streams that wait for the end of their session",
+        &BYTES,
+        &streams,
+    );
+}
+
+/// The sessions of all users, as handlers get them.
+async fn sessions(users: &[SystemUnderTest]) -> Option<Vec<Session<Profile>>> {
+    let handler = service_fn(async |mut request: Request<()>| {
+        let session = request.extensions_mut().remove::<Session<Profile>>();
+        Ok::<_, Infallible>(Response::new(session))
+    });
+    let mut sessions = Vec::new();
+    for user in users {
+        let layer = SessionLayer::new(user.manager.clone());
+        let request = Request::builder().header(AUTHORIZATION, format!("Bearer {}", user.token));
+        let response = layer.layer(handler).oneshot(request.body(()).unwrap());
+        sessions.push(response.await.unwrap().into_body()?);
+    }
+    Some(sessions)
+}
+
+/// What is allocated for a stream that waits, with its share of the watch over its session.
+fn bytes_per_stream(sessions: &[Session<Profile>]) -> f64 {
+    let (runtime, mut streams) = (one_thread(), Vec::with_capacity(sessions.len()));
+    let opened = allocation_counter::measure(|| {
+        runtime.block_on(async {
+            for session in sessions {
+                let mut stream = session.revoked();
+                let is_over = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll(cx).is_ready()));
+                assert!(!is_over.await);
+                streams.push(stream);
+            }
+            // Until each has been checked, and waits.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        });
+    });
+    opened.bytes_current as f64 / streams.len() as f64
 }
 
 /// The same users by another manager.
