@@ -90,7 +90,7 @@ fn parse_id(text: &str) {
     match text.parse::<TokenId>() {
         Ok(id) => {
             assert!(is_canonical);
-            assert_eq!(id.as_str(), text);
+            assert_eq!(id.to_string(), text);
             let json = serde_json::to_string(&id).expect("JSON");
             assert_eq!(
                 serde_json::from_str::<TokenId>(&json).expect("a token id"),

@@ -80,7 +80,8 @@ impl TokenInfo {
     }
 
     /// When a request with the session came last, as noted by a layer with
-    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds.
+    /// [`note_last_seen`](crate::SessionLayer::note_last_seen); in whole seconds. `None` until the first one was noted,
+    /// in the background: until then, it was last used when it [began](Self::created_at).
     pub fn last_seen_at(&self) -> Option<SystemTime> {
         self.last_seen_at
     }

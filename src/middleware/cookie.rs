@@ -279,7 +279,7 @@ fn header_value(cookie: &Cookie<'_>) -> HeaderValue {
 /// The `Set-Cookie` of a response; from [`SessionCookie`].
 ///
 /// In axum it is a part of a response, such as `(set_cookie, body)`, and a response without a body. It leaves other
-/// cookies of the response as they are. [`HeaderValue`] has a conversion from it.
+/// cookies of the response as they are. It converts into a [`HeaderValue`](http::HeaderValue).
 #[derive(Clone, Debug)]
 #[must_use = "a cookie is set by a response only"]
 pub struct SetCookie(HeaderValue);
