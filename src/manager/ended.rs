@@ -27,6 +27,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Watches(Mutex<HashMap<(runtime::Id, TokenIds), Arc<Watched>>>);
 
 /// What those who wait for the end of a session share with its watch.
+#[derive(Default)]
 struct Watched {
     ended: watch::Sender<bool>,
     /// Tells the watch that somebody has joined, whose session may have ended before.
@@ -56,19 +57,15 @@ impl<D: Send + Sync + 'static> TokenManager<D> {
     fn watch(&self, user_id: &Arc<str>, ids: TokenIds) -> watch::Receiver<bool> {
         let runtime = Handle::current();
         let key = (runtime.id(), ids);
-        let (sender, ended) = watch::channel(false);
-        let watched = Arc::new(Watched {
-            ended: sender,
-            joined: Notify::new(),
-        });
-        match self.inner.watches.lock().entry(key) {
+        let watched = match self.inner.watches.lock().entry(key) {
             Entry::Occupied(watched) => {
                 let watched = watched.get();
                 watched.joined.notify_one();
                 return watched.ended.subscribe();
             }
-            Entry::Vacant(vacant) => drop(vacant.insert(Arc::clone(&watched))),
-        }
+            Entry::Vacant(vacant) => Arc::clone(vacant.insert(Arc::default())),
+        };
+        let ended = watched.ended.subscribe();
         let watch = Watch {
             manager: self.without_context(),
             user_id: Arc::clone(user_id),
@@ -179,4 +176,21 @@ impl<D> TokenManager<D> {
 /// Somewhat less, so that the checks of many sessions that begin at once are spread.
 fn jittered(pause: Duration) -> Duration {
     pause - jitter::up_to(pause / 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_up_to_an_eighth_shorter() {
+        let poll = Duration::from_secs(8);
+        let pauses: Vec<_> = (0..1000).map(|_| jittered(poll)).collect();
+        assert!(
+            pauses
+                .iter()
+                .all(|pause| (poll * 7 / 8..=poll).contains(pause))
+        );
+        assert!(pauses.iter().any(|pause| *pause < poll * 15 / 16));
+    }
 }

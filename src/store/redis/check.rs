@@ -47,14 +47,16 @@ impl RedisStore {
         match session.filter(|session| now < session.expires_at) {
             Some(session) if session.is_opaque => Err(Error::newer_session()),
             Some(session) => {
-                let mut checked = Checked::new(now, session, found.user.map(Bytes::from));
-                if let (Some((near, ticket)), Some(keep)) = (near, found.keep) {
-                    let user = checked.user.take();
-                    checked.user = user.map(|user| CachedUser::kept(user.into()));
-                    let slot = self.client.slot(keys.sessions);
-                    let entry = Entry::new(checked.clone(), keep.user_ttl, keep.lease, slot);
-                    near.finish(ticket, user_id, token_id, entry, record_len);
-                }
+                let user = found.user.map(Bytes::from);
+                let mut checked = Checked::new(now, session, None);
+                let (Some((near, ticket)), Some(keep)) = (near, found.keep) else {
+                    checked.user = user.map(CachedUser::from);
+                    return Ok(Some(checked));
+                };
+                checked.user = user.map(CachedUser::kept);
+                let slot = self.client.slot(keys.sessions);
+                let entry = Entry::new(checked.clone(), keep.user_ttl, keep.lease, slot);
+                near.finish(ticket, user_id, token_id, entry, record_len);
                 Ok(Some(checked))
             }
             None => Ok(None),

@@ -13,9 +13,9 @@ use crate::{
 
 const MAX_AGE: Duration = Duration::from_millis(200);
 
-async fn aging(proxy: &Proxy) -> RedisStore {
-    let url = format!("redis://127.0.0.1:{}", proxy.port());
-    RedisStore::builder(url)
+/// A store that connects to this port, with these credentials.
+async fn aging(credentials: &str, port: u16) -> RedisStore {
+    RedisStore::builder(format!("redis://{credentials}127.0.0.1:{port}"))
         .near_cache(lasting())
         .max_connection_age(MAX_AGE)
         .connect_timeout(LONG_TIMEOUT)
@@ -28,6 +28,20 @@ async fn aging(proxy: &Proxy) -> RedisStore {
 /// When the connection in use was made.
 fn connected_at(store: &RedisStore) -> Option<std::time::SystemTime> {
     store.health().primaries()[0].connected_at()
+}
+
+/// Gives the account of `sessions` all rights, but for this change.
+async fn set_right(server: &RedisServer, right: &str) {
+    let account = [
+        "ACL",
+        "SETUSER",
+        "sessions",
+        "on",
+        ">password",
+        "~*",
+        "+@all",
+    ];
+    server.cmd(&[&account[..], &[right]].concat()).await;
 }
 
 /// How many connections the server has accepted so far.
@@ -45,7 +59,7 @@ async fn connections(server: &RedisServer) -> u32 {
 async fn a_connection_to_the_same_server_stays_with_what_was_read_on_it() {
     let server = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(server.port()).await;
-    let store = aging(&proxy).await;
+    let store = aging("", proxy.port()).await;
     let (id, connected) = (token_id(1), connected_at(&store));
     let before = connections(&server).await;
     log_in(&store, "al", &id).await;
@@ -75,7 +89,7 @@ async fn a_connection_to_another_server_replaces_it_with_all_that_was_read() {
         RedisServer::start(Flavor::Redis).await,
     );
     let proxy = Proxy::start(old.port()).await;
-    let store = aging(&proxy).await;
+    let store = aging("", proxy.port()).await;
     let id = token_id(1);
     log_in(&store, "al", &id).await;
     warm(&store, "al", &id).await;
@@ -89,7 +103,7 @@ async fn a_connection_to_another_server_replaces_it_with_all_that_was_read() {
 async fn a_server_that_was_started_anew_is_another_one() {
     let server = RedisServer::start(Flavor::Redis).await;
     let proxy = Proxy::start(server.port()).await;
-    let store = aging(&proxy).await;
+    let store = aging("", proxy.port()).await;
     let id = token_id(1);
     log_in(&store, "al", &id).await;
     warm(&store, "al", &id).await;
@@ -103,33 +117,13 @@ async fn a_server_that_was_started_anew_is_another_one() {
 #[tokio::test]
 async fn a_server_that_begins_to_announce_changes_is_used() {
     let server = RedisServer::start(Flavor::Redis).await;
-    let acl = async |right: &str| {
-        server
-            .cmd(&[
-                "ACL",
-                "SETUSER",
-                "sessions",
-                "on",
-                ">password",
-                "~*",
-                "+@all",
-                right,
-            ])
-            .await;
-    };
-    acl("-client|tracking").await;
-    let url = format!("redis://sessions:password@127.0.0.1:{}", server.port());
-    let store = RedisStore::builder(url)
-        .near_cache(lasting())
-        .max_connection_age(MAX_AGE)
-        .connect_timeout(LONG_TIMEOUT)
-        .deadline(LONG_TIMEOUT);
-    let store = store.connect().await.unwrap();
+    set_right(&server, "-client|tracking").await;
+    let store = aging("sessions:password@", server.port()).await;
     let id = token_id(1);
     log_in(&store, "al", &id).await;
     sleep(3 * MAX_AGE).await;
     assert!(store.check("al", &id).await.unwrap().is_some() && !is_hit(&store, "al", &id));
-    acl("+client|tracking").await;
+    set_right(&server, "+client|tracking").await;
     warm(&store, "al", &id).await;
 }
 
@@ -137,25 +131,8 @@ async fn a_server_that_begins_to_announce_changes_is_used() {
 #[tokio::test]
 async fn without_info_a_connection_is_replaced() {
     let server = RedisServer::start(Flavor::Redis).await;
-    server
-        .cmd(&[
-            "ACL",
-            "SETUSER",
-            "sessions",
-            "on",
-            ">password",
-            "~*",
-            "+@all",
-            "-info",
-        ])
-        .await;
-    let url = format!("redis://sessions:password@127.0.0.1:{}", server.port());
-    let store = RedisStore::builder(url)
-        .near_cache(lasting())
-        .max_connection_age(MAX_AGE)
-        .connect_timeout(LONG_TIMEOUT)
-        .deadline(LONG_TIMEOUT);
-    let store = store.connect().await.unwrap();
+    set_right(&server, "-info").await;
+    let store = aging("sessions:password@", server.port()).await;
     let (id, connected) = (token_id(1), connected_at(&store));
     log_in(&store, "al", &id).await;
     warm(&store, "al", &id).await;

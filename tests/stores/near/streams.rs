@@ -125,6 +125,30 @@ async fn ten_thousand_streams_over_one_connection() {
     assert_eq!(all.await.unwrap().len(), USERS * DEVICES);
 }
 
+/// As long as the near-cache has the session, the polls of its streams ask nothing.
+#[tokio::test]
+async fn polls_are_hits() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let store = patient(RedisStore::builder(server.url())).near_cache(lasting());
+    let builder = TokenManager::builder(store.connect().await.unwrap());
+    let builder = builder.revocation_poll(Duration::from_millis(50));
+    let manager = builder.build().unwrap();
+    let token = manager.set_token("al", None).await.unwrap();
+    let session = session(&manager, &token).await;
+    let stream = tokio::spawn(session.revoked());
+    crate::eventually("a second without a lookup", async || {
+        let (commands, ()) = commands_of(&server, sleep(Duration::from_secs(1))).await;
+        !commands.contains_key("hget")
+    })
+    .await;
+    assert!(!stream.is_finished());
+    assert!(session.log_out().await.unwrap());
+    tokio::time::timeout(LONG_TIMEOUT, stream)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
 /// What was announced while the connection was broken is not known: everybody looks.
 #[tokio::test]
 async fn a_logout_during_an_outage_ends_a_stream_after_it() {
