@@ -1,44 +1,45 @@
 //! Decoded user details, which are decoded once per cached value: beside the value, if the store keeps it in the
 //! process, and for other stores in a cache.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
-};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use quick_cache::{Weighter, sync::Cache};
 use serde::de::DeserializeOwned;
 
 use super::slot::Slot;
 use crate::store::CachedUser;
 
-/// The maximum number of cached details.
-const SHARDS: usize = 1024;
-/// The maximum length of a value whose detail is kept, in bytes; it bounds the memory use.
-const MAX_LEN: usize = 2048;
+/// The size of the cache, in bytes: about what its entries take.
+const MAX_BYTES: u64 = 16 * 1024 * 1024;
+/// About what a usual entry takes.
+const USUAL_BYTES: u64 = 512;
+/// What an entry takes beside the user id, the value and the detail.
+const OVERHEAD: u64 = 256;
 
-/// The most recently decoded detail of each shard; users whose hashes collide replace each other.
+/// The decoded details of the users that were checked lately.
 ///
 /// Equal values of one user have equal details, because no value is ever written twice (see [`slot`](super::slot)).
-pub(super) struct DecodedUsers<D> {
-    shards: OnceLock<Box<[Shard<D>]>>,
-    hasher: RandomState,
-}
-
-type Shard<D> = Mutex<Option<Decoded<D>>>;
+pub(super) struct DecodedUsers<D>(OnceLock<Cache<Arc<str>, Arc<Decoded<D>>, Bytewise>>);
 
 struct Decoded<D> {
-    user_id: Arc<str>,
     value: Bytes,
     detail: Arc<D>,
 }
 
+#[derive(Clone)]
+struct Bytewise;
+
+impl<D> Weighter<Arc<str>, Arc<Decoded<D>>> for Bytewise {
+    fn weight(&self, user_id: &Arc<str>, decoded: &Arc<Decoded<D>>) -> u64 {
+        // The detail takes about as much as the value.
+        OVERHEAD + (user_id.len() + 2 * decoded.value.len()) as u64
+    }
+}
+
 impl<D> DecodedUsers<D> {
     pub(super) fn new() -> Self {
-        Self {
-            shards: OnceLock::new(),
-            hasher: RandomState::new(),
-        }
+        Self(OnceLock::new())
     }
 }
 
@@ -48,38 +49,33 @@ impl<D: DeserializeOwned + Send + Sync + 'static> DecodedUsers<D> {
         if let Some(detail) = user.detail() {
             return Slot::User(detail);
         }
-        let slot = self.decode_value(user_id, user.value());
+        if !user.is_kept() {
+            return self.decode_value(user_id, user.value());
+        }
+        let slot = Slot::decode(user_id, Some(user.value())).map(Arc::new);
         if let Slot::User(detail) = &slot {
             user.keep_detail(detail);
         }
         slot
     }
 
-    /// The same for the value itself, which the store need not keep.
+    /// The same for a value that the store does not keep.
     fn decode_value(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
-        let make = || (0..SHARDS).map(|_| Mutex::default()).collect();
-        let shard = self.hasher.hash_one(user_id) as usize % SHARDS;
-        let shard = &self.shards.get_or_init(make)[shard];
-        // No code that holds the lock can panic in the middle of a change.
-        let shard = || shard.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = &*shard()
+        let make = || Cache::with_weighter((MAX_BYTES / USUAL_BYTES) as usize, MAX_BYTES, Bytewise);
+        let cache = self.0.get_or_init(make);
+        if let Some(last) = cache.get(user_id)
             && last.value == value
-            && last.user_id == *user_id
         {
             return Slot::User(Arc::clone(&last.detail));
         }
         let slot = Slot::decode(user_id, Some(value)).map(Arc::new);
-        if let Slot::User(detail) = &slot
-            && value.len() <= MAX_LEN
-        {
+        if let Slot::User(detail) = &slot {
             let decoded = Decoded {
-                user_id: Arc::clone(user_id),
                 // A copy, because the value may be a slice of a large buffer.
                 value: Bytes::copy_from_slice(value),
                 detail: Arc::clone(detail),
             };
-            // Dropped after the lock is released, because `D::drop` is the application's code.
-            let _before = shard().replace(decoded);
+            cache.insert(Arc::clone(user_id), Arc::new(decoded));
         }
         slot
     }
@@ -90,23 +86,64 @@ mod tests {
     use super::*;
     use crate::manager::slot::encode;
 
-    #[test]
-    fn a_version_of_a_user_of_up_to_2_kib_is_decoded_once() {
-        let (users, id) = (DecodedUsers::<String>::new(), Arc::from("al"));
-        let decode = |user: &CachedUser| match users.decode(&id, user) {
+    fn id(n: usize) -> Arc<str> {
+        format!("user-{n}").into()
+    }
+
+    fn version(id: &Arc<str>, detail: &str) -> Bytes {
+        Bytes::from(encode(id, Some(&detail.to_owned()), usize::MAX).unwrap())
+    }
+
+    fn decode(users: &DecodedUsers<String>, id: &Arc<str>, user: &CachedUser) -> Arc<String> {
+        match users.decode(id, user) {
             Slot::User(detail) => detail,
             Slot::NoSuchUser | Slot::Vacant => panic!("it is a user"),
-        };
-        let version = |detail: String| Bytes::from(encode(&id, Some(&detail), 10_000).unwrap());
-        let (short, other) = (version("a".to_owned()), version("b".to_owned()));
-        let read = |value: &Bytes| decode(&value.clone().into());
-        assert!(Arc::ptr_eq(&read(&short), &read(&short)));
-        assert_eq!(*read(&other), "b");
-        let long = version("a".repeat(MAX_LEN));
-        assert!(!Arc::ptr_eq(&read(&long), &read(&long)));
+        }
+    }
+
+    #[test]
+    fn a_version_of_a_user_is_decoded_once() {
+        let (users, id) = (DecodedUsers::new(), id(0));
+        let versions = ["a", "b"].map(|detail| version(&id, detail));
+        let read = |value: &Bytes| decode(&users, &id, &value.clone().into());
+        assert!(Arc::ptr_eq(&read(&versions[0]), &read(&versions[0])));
+        assert_eq!(*read(&versions[1]), "b");
+        assert_eq!(*read(&versions[0]), "a");
         // A store that keeps a value bounds its own memory.
-        let kept = CachedUser::kept(long);
-        assert!(Arc::ptr_eq(&decode(&kept), &decode(&kept.clone())));
+        let kept = CachedUser::kept(versions[0].clone());
+        let again = decode(&users, &id, &kept.clone());
+        assert!(Arc::ptr_eq(&decode(&users, &id, &kept), &again));
+    }
+
+    #[test]
+    fn ten_thousand_users_are_decoded_once_each() {
+        let users = DecodedUsers::new();
+        let all: Vec<_> = (0..10_000)
+            .map(|n| {
+                (
+                    id(n),
+                    CachedUser::from(version(&id(n), "a name and a role")),
+                )
+            })
+            .collect();
+        let read = || all.iter().map(|(id, user)| decode(&users, id, user));
+        let first: Vec<_> = read().collect();
+        assert!(
+            read()
+                .zip(&first)
+                .all(|(again, first)| Arc::ptr_eq(&again, first))
+        );
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let users = DecodedUsers::new();
+        let detail = "x".repeat(10_000);
+        for n in 0..5_000 {
+            decode(&users, &id(n), &version(&id(n), &detail).into());
+            assert!(users.0.get().unwrap().weight() <= MAX_BYTES);
+        }
+        assert!(users.0.get().unwrap().weight() > MAX_BYTES / 2);
     }
 
     /// Managers of several types may share a store.

@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{Error, TokenId};
 
+mod expiries;
+mod sessions;
 mod state;
 
 /// An in-memory session store, for a single process, tests and development.
@@ -42,7 +44,7 @@ impl MemoryStore {
 
     /// The number of stored sessions and cached users, including expired ones that are not freed yet.
     pub fn len(&self) -> usize {
-        self.lock().expiries.len()
+        self.lock().len()
     }
 
     /// Whether the store contains no sessions and no cached users.
@@ -52,12 +54,7 @@ impl MemoryStore {
 
     fn look_up(&self, user_id: &str, token_id: &TokenId) -> Option<Checked> {
         let (state, now) = self.begin();
-        let user = state.users.get(user_id)?;
-        Some(Checked {
-            now,
-            session: Arc::clone(user.live(token_id, now)?),
-            user: user.cached(now).cloned(),
-        })
+        state.sessions.check(user_id, token_id, now)
     }
 
     /// The store's clock: it starts at the system time, but is monotonic.

@@ -45,7 +45,7 @@ impl World {
     }
 
     fn finish(&self, key: u64, (ticket, value): (Ticket, u64)) {
-        self.table.finish(ticket, OWNER, key, value, 0);
+        self.table.finish(ticket, key, value, 0);
     }
 
     /// A hit, or else a read that fills the cache.

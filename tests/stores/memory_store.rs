@@ -301,7 +301,7 @@ async fn what_is_removed_is_dropped_without_the_lock() {
             .unwrap();
         let token = manager.set_token("al", None).await.unwrap();
         let check = || manager.check_token_or_update_user(token.expose_secret(), None);
-        // The second one keeps what it decodes; that is too long for the cache of the manager.
+        // The second one keeps what it decodes.
         for _ in 0..2 {
             assert!(check().await.unwrap().is_some());
         }

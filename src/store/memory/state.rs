@@ -7,7 +7,11 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::super::{CachedUser, OnFull, SessionLimit, SessionRecord};
+use super::{
+    super::{CachedUser, OnFull, SessionLimit, SessionRecord},
+    expiries::Expiries,
+    sessions::{Cached, Sessions},
+};
 use crate::{Error, TokenId};
 
 /// The maximum number of expired entries that one call frees. A call adds at most one entry, so purging keeps up.
@@ -17,34 +21,24 @@ pub(super) const USERS_PER_PAGE: usize = 1000;
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) users: HashMap<Arc<str>, UserEntry>,
+    pub(super) sessions: Sessions,
+    users: HashMap<Arc<str>, UserEntry>,
     /// Those of `users` who have sessions, in the order of their ids.
     with_sessions: BTreeSet<Arc<str>>,
-    /// One entry for each session (`Some`) and cached value (`None`) in `users`.
-    pub(super) expiries: BTreeSet<(SystemTime, Arc<str>, Option<TokenId>)>,
+    expiries: Expiries,
     /// The cached values that were removed, to be dropped without the lock.
     pub(super) removed: Vec<CachedUser>,
 }
 
 #[derive(Default)]
-pub(super) struct UserEntry {
-    sessions: HashMap<TokenId, Arc<SessionRecord>>,
-    cached: Option<(CachedUser, SystemTime)>,
+struct UserEntry {
+    sessions: BTreeSet<TokenId>,
+    cached: Option<Cached>,
     /// Tells those who wait when a session starts, changes or ends; `None` if nobody has ever waited.
     changes: Option<watch::Sender<()>>,
 }
 
 impl UserEntry {
-    pub(super) fn live(&self, token_id: &TokenId, now: SystemTime) -> Option<&Arc<SessionRecord>> {
-        let session = self.sessions.get(token_id)?;
-        (now < session.expires_at).then_some(session)
-    }
-
-    pub(super) fn cached(&self, now: SystemTime) -> Option<&CachedUser> {
-        let (value, expires_at) = self.cached.as_ref()?;
-        (now < *expires_at).then_some(value)
-    }
-
     fn tell_of_change(&self) {
         if let Some(changes) = &self.changes {
             changes.send_replace(());
@@ -53,6 +47,11 @@ impl UserEntry {
 }
 
 impl State {
+    /// The number of sessions and cached values.
+    pub(super) fn len(&self) -> usize {
+        self.expiries.len()
+    }
+
     /// Receives the changes of a user's sessions; `None` if the user has none.
     pub(super) fn changes(&mut self, user_id: &str) -> Option<watch::Receiver<()>> {
         let user = self.users.get_mut(user_id)?;
@@ -60,14 +59,12 @@ impl State {
         Some(changes.subscribe())
     }
 
-    pub(super) fn sessions(
-        &self,
-        user_id: &str,
-    ) -> impl Iterator<Item = (&TokenId, &Arc<SessionRecord>)> {
-        self.users
-            .get(user_id)
-            .into_iter()
-            .flat_map(|user| &user.sessions)
+    /// All sessions of a user, expired ones as well.
+    fn sessions_of(&self, user_id: &str) -> impl Iterator<Item = (&TokenId, &Arc<SessionRecord>)> {
+        let ids = self.users.get(user_id).map(|user| &user.sessions);
+        ids.into_iter()
+            .flatten()
+            .filter_map(move |id| Some((id, self.sessions.get(user_id, id)?)))
     }
 
     pub(super) fn live(
@@ -76,7 +73,8 @@ impl State {
         token_id: &TokenId,
         now: SystemTime,
     ) -> Option<&Arc<SessionRecord>> {
-        self.users.get(user_id)?.live(token_id, now)
+        let session = self.sessions.get(user_id, token_id)?;
+        (now < session.expires_at).then_some(session)
     }
 
     pub(super) fn live_sessions(
@@ -84,7 +82,7 @@ impl State {
         user_id: &str,
         now: SystemTime,
     ) -> Vec<(TokenId, SessionRecord)> {
-        self.sessions(user_id)
+        self.sessions_of(user_id)
             .filter(|(_, session)| now < session.expires_at)
             .map(|(id, session)| (*id, SessionRecord::clone(session)))
             .collect()
@@ -101,7 +99,7 @@ impl State {
     }
 
     pub(super) fn cached(&self, user_id: &str, now: SystemTime) -> Option<&CachedUser> {
-        self.users.get(user_id)?.cached(now)
+        self.users.get(user_id)?.cached.as_ref()?.live(now)
     }
 
     /// Evicts sessions to make room for one more, or fails if the limit rejects the login.
@@ -139,19 +137,22 @@ impl State {
         self.remove_session(user_id, token_id);
         let user_id = self.intern(user_id);
         self.expiries
-            .insert((session.expires_at, Arc::clone(&user_id), Some(*token_id)));
+            .insert(session.expires_at, &user_id, Some(*token_id));
         let user = self.users.entry(Arc::clone(&user_id)).or_default();
         if user.sessions.is_empty() {
-            self.with_sessions.insert(user_id);
+            self.with_sessions.insert(Arc::clone(&user_id));
         }
-        user.sessions.insert(*token_id, Arc::new(session));
+        user.sessions.insert(*token_id);
+        self.sessions
+            .insert(user_id, *token_id, session, user.cached.clone());
         user.tell_of_change();
     }
 
     pub(super) fn remove_session(&mut self, user_id: &str, token_id: &TokenId) {
-        if let Some(user) = self.users.get_mut(user_id)
-            && let Some(session) = user.sessions.remove(token_id)
+        if let Some(session) = self.sessions.remove(user_id, token_id)
+            && let Some(user) = self.users.get_mut(user_id)
         {
+            user.sessions.remove(token_id);
             user.tell_of_change();
             if user.sessions.is_empty() {
                 self.with_sessions.remove(user_id);
@@ -167,7 +168,7 @@ impl State {
         except: Option<&TokenId>,
         now: SystemTime,
     ) -> u64 {
-        let sessions = self.sessions(user_id);
+        let sessions = self.sessions_of(user_id);
         let gone: Vec<_> = sessions
             .filter(|&(id, session)| Some(id) != except || session.expires_at <= now)
             .map(|(id, _)| *id)
@@ -181,17 +182,24 @@ impl State {
     pub(super) fn put_cached(&mut self, user_id: &str, value: CachedUser, expires_at: SystemTime) {
         self.remove_cached(user_id);
         let user_id = self.intern(user_id);
-        self.expiries
-            .insert((expires_at, Arc::clone(&user_id), None));
-        self.users.entry(user_id).or_default().cached = Some((value, expires_at));
+        self.expiries.insert(expires_at, &user_id, None);
+        let cached = Some(Cached { value, expires_at });
+        let user = self.users.entry(Arc::clone(&user_id)).or_default();
+        for id in &user.sessions {
+            self.sessions.set_cached(&user_id, id, cached.as_ref());
+        }
+        user.cached = cached;
     }
 
     fn remove_cached(&mut self, user_id: &str) {
         if let Some(user) = self.users.get_mut(user_id)
-            && let Some((removed, expires_at)) = user.cached.take()
+            && let Some(removed) = user.cached.take()
         {
-            self.removed.push(removed);
-            self.forget(user_id, expires_at, None);
+            for id in &user.sessions {
+                self.sessions.set_cached(user_id, id, None);
+            }
+            self.removed.push(removed.value);
+            self.forget(user_id, removed.expires_at, None);
         }
     }
 
@@ -204,7 +212,7 @@ impl State {
         {
             self.users.remove(&user_id);
         }
-        self.expiries.remove(&(expires_at, user_id, token_id));
+        self.expiries.remove(expires_at, user_id, token_id);
     }
 
     /// The shared copy of a user id, if the user has one already.
@@ -217,15 +225,10 @@ impl State {
 
     pub(super) fn purge(&mut self, now: SystemTime) {
         for _ in 0..PURGE_PER_CALL {
-            match self.expiries.first() {
-                Some((expires_at, user_id, token_id)) if *expires_at <= now => {
-                    let (user_id, token_id) = (Arc::clone(user_id), *token_id);
-                    match token_id {
-                        Some(token_id) => self.remove_session(&user_id, &token_id),
-                        None => self.remove_cached(&user_id),
-                    }
-                }
-                _ => break,
+            match self.expiries.first_until(now) {
+                Some((user_id, Some(token_id))) => self.remove_session(&user_id, &token_id),
+                Some((user_id, None)) => self.remove_cached(&user_id),
+                None => break,
             }
         }
     }

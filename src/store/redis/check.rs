@@ -56,7 +56,7 @@ impl RedisStore {
                 checked.user = user.map(CachedUser::kept);
                 let slot = self.client.slot(keys.sessions);
                 let entry = Entry::new(checked.clone(), keep.user_ttl, keep.lease, slot);
-                near.finish(ticket, user_id, token_id, entry, record_len);
+                near.finish(ticket, token_id, entry, record_len);
                 Ok(Some(checked))
             }
             None => Ok(None),

@@ -80,14 +80,13 @@ impl Near {
     pub(crate) fn finish(
         &self,
         ticket: Ticket,
-        user_id: &str,
         token_id: &TokenId,
         entry: Entry,
         record_len: usize,
     ) {
         if !entry.lease.has_ended() {
             let bytes = record_len + entry.bytes();
-            self.table.finish(ticket, user_id, *token_id, entry, bytes);
+            self.table.finish(ticket, *token_id, entry, bytes);
         }
     }
 

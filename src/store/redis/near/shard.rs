@@ -3,30 +3,27 @@
 //!
 //! A hand goes round the entries. It evicts the first one that has not been used since it last came by.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hash, Hasher},
-};
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+
+use hashbrown::HashTable;
 
 /// The most entries that get a second chance in a row, so that the shard is not locked for long.
 const MAX_CHANCES: u32 = 64;
 
 /// The hashing of keys that are hashes already.
-pub(super) type IdHashing = BuildHasherDefault<IdHasher>;
+type IdHashing = BuildHasherDefault<IdHasher>;
 
-/// The version of an owner at one moment.
+/// An owner, and its version at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket {
-    /// Which counter is the owner's.
-    pub(super) counter: usize,
-    /// What the counter was.
+    /// The hash of the owner, by a secret key: it stands for the owner.
+    pub(super) owner: u64,
     pub(super) version: u64,
-    /// The version of everything.
-    pub(super) era: u64,
 }
 
 pub(super) struct Shard<K, V> {
-    entries: HashMap<K, Box<Entry<V>>, IdHashing>,
+    /// The entries themselves and not boxes, because each thing to look at is a cache miss.
+    entries: HashTable<Entry<K, V>>,
     /// The keys of all entries, in no order that matters.
     ring: Vec<K>,
     hand: usize,
@@ -36,30 +33,29 @@ pub(super) struct Shard<K, V> {
     pub(super) misses: u64,
 }
 
-pub(super) struct Entry<V> {
+pub(super) struct Entry<K, V> {
+    key: K,
     ticket: Ticket,
+    /// The place in the ring.
+    place: u32,
+    bytes: u32,
     /// Whether it was used since the hand last came by.
     is_used: bool,
-    /// The place in the ring.
-    place: usize,
-    bytes: usize,
-    owner: Box<str>,
     value: V,
 }
 
 /// Mixes the bytes of a hash, which need no strong hash of their own.
 #[derive(Default)]
-pub(super) struct IdHasher(u64);
+struct IdHasher(u64);
 
 impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     /// What an entry takes beside what its value refers to. Maps and vectors have up to twice the room that they need,
     /// and every allocation takes some bytes more.
-    const OVERHEAD: usize =
-        size_of::<Entry<V>>() + 2 * (2 * size_of::<K>() + size_of::<usize>() + 1) + 4 * 16;
+    const OVERHEAD: usize = 2 * (size_of::<Entry<K, V>>() + 1 + size_of::<K>()) + 4 * 16;
 
     pub(super) fn new() -> Self {
         Self {
-            entries: HashMap::default(),
+            entries: HashTable::new(),
             ring: Vec::new(),
             hand: 0,
             bytes: 0,
@@ -68,19 +64,15 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
         }
     }
 
-    pub(super) fn entry(ticket: Ticket, owner: &str, value: V, bytes: usize) -> Box<Entry<V>> {
-        Box::new(Entry {
-            ticket,
-            is_used: false,
-            place: 0,
-            bytes: Self::OVERHEAD + owner.len() + bytes,
-            owner: owner.into(),
-            value,
-        })
+    /// What an entry takes, with so many bytes that its value refers to.
+    pub(super) fn size(bytes: usize) -> usize {
+        Self::OVERHEAD + bytes
     }
 
-    pub(super) fn get(&mut self, key: &K) -> Option<&mut Entry<V>> {
-        self.entries.get_mut(key).map(|entry| &mut **entry)
+    /// The entry with this key, whose owner has this hash.
+    pub(super) fn get(&mut self, key: &K, owner: u64) -> Option<&mut Entry<K, V>> {
+        let is_it = |entry: &Entry<K, V>| entry.key == *key && entry.ticket.owner == owner;
+        self.entries.find_mut(hash(key), is_it)
     }
 
     /// Inserts an entry, or replaces the one with this key, and evicts others so that the shard has at most
@@ -88,17 +80,20 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     pub(super) fn insert(
         &mut self,
         key: K,
-        mut entry: Box<Entry<V>>,
+        ticket: Ticket,
+        value: V,
+        bytes: usize,
         max_bytes: usize,
         is_current: impl Fn(Ticket) -> bool,
-    ) -> Vec<Box<Entry<V>>> {
+    ) -> Vec<Entry<K, V>> {
+        let bytes = Self::size(bytes);
         let mut removed = Vec::new();
         removed.extend(self.remove(&key));
         let mut chances = MAX_CHANCES;
-        while self.bytes + entry.bytes > max_bytes && !self.ring.is_empty() {
+        while self.bytes + bytes > max_bytes && !self.ring.is_empty() {
             self.hand %= self.ring.len();
             let key = self.ring[self.hand];
-            match self.entries.get_mut(&key) {
+            match self.find(&key) {
                 Some(entry) if entry.is_used && chances > 0 && is_current(entry.ticket) => {
                     entry.is_used = false;
                     chances -= 1;
@@ -107,10 +102,19 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
                 _ => removed.extend(self.remove(&key)),
             }
         }
-        entry.place = self.ring.len();
+        let entry = Entry {
+            key,
+            ticket,
+            // A shard has a few MiB at most.
+            place: self.ring.len() as u32,
+            bytes: bytes as u32,
+            is_used: false,
+            value,
+        };
         self.ring.push(key);
-        self.bytes += entry.bytes;
-        self.entries.insert(key, entry);
+        self.bytes += bytes;
+        let by_key = |entry: &Entry<K, V>| hash(&entry.key);
+        self.entries.insert_unique(hash(&key), entry, by_key);
         removed
     }
 
@@ -118,12 +122,18 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
         self.bytes
     }
 
-    fn remove(&mut self, key: &K) -> Option<Box<Entry<V>>> {
-        let entry = self.entries.remove(key)?;
-        self.bytes -= entry.bytes;
-        self.ring.swap_remove(entry.place);
-        if let Some(moved) = self.ring.get(entry.place)
-            && let Some(moved) = self.entries.get_mut(moved)
+    fn find(&mut self, key: &K) -> Option<&mut Entry<K, V>> {
+        self.entries.find_mut(hash(key), |entry| entry.key == *key)
+    }
+
+    fn remove(&mut self, key: &K) -> Option<Entry<K, V>> {
+        let is_it = |entry: &Entry<K, V>| entry.key == *key;
+        let found = self.entries.find_entry(hash(key), is_it).ok()?;
+        let (entry, _) = found.remove();
+        self.bytes -= entry.bytes as usize;
+        self.ring.swap_remove(entry.place as usize);
+        if let Some(moved) = self.ring.get(entry.place as usize).copied()
+            && let Some(moved) = self.find(&moved)
         {
             moved.place = entry.place;
         }
@@ -131,17 +141,14 @@ impl<K: Copy + Eq + Hash, V> Shard<K, V> {
     }
 }
 
-impl<V> Entry<V> {
-    pub(super) fn is_of(&self, owner: &str) -> bool {
-        *self.owner == *owner
-    }
+/// The hash of a key.
+pub(super) fn hash(key: &impl Hash) -> u64 {
+    IdHashing::default().hash_one(key)
+}
 
+impl<K, V> Entry<K, V> {
     pub(super) fn ticket(&self) -> Ticket {
         self.ticket
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
     }
 
     /// The value, which counts as used.

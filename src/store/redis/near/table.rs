@@ -7,14 +7,16 @@
 //! the reads in flight, and a read that is given up leaves nothing behind.
 //!
 //! Many owners share a counter, by a hash. An invalidation can therefore make values of other owners void, which have
-//! to be read again.
+//! to be read again. The hash also stands for the owner where values are found, so that names need not be kept and
+//! compared: it has 64 bits and a secret key (SipHash, J.-P. Aumasson and D. J. Bernstein, 2012), and a key of a value
+//! belongs to one owner anyway.
 
-use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 pub(crate) use super::shard::Ticket;
 use super::{
     health::NearCacheHealth,
-    shard::{IdHashing, Shard},
+    shard::{self, Shard},
     sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
@@ -29,10 +31,12 @@ const MAX_PART: usize = 8;
 
 /// Values by their keys; bounded by bytes.
 pub(crate) struct Table<K, V> {
-    /// The versions of owners.
+    /// The versions of owners, each without that of everything.
     versions: Box<[AtomicU64]>,
     /// The version of everything.
     era: AtomicU64,
+    /// The hashing of owners.
+    hashing: RandomState,
     shards: Box<[Mutex<Shard<K, V>>]>,
     shard_bytes: usize,
 }
@@ -51,6 +55,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         Self {
             versions: (0..counters).map(|_| AtomicU64::new(0)).collect(),
             era: AtomicU64::new(0),
+            hashing: RandomState::new(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
             shard_bytes: left / shards,
         }
@@ -58,28 +63,20 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     /// Begins a read of a value of this owner. It must be called before the read is sent.
     pub(crate) fn begin(&self, owner: &str) -> Ticket {
-        let counter = self.counter(owner);
-        Ticket {
-            counter,
-            version: self.versions[counter].load(Ordering::Acquire),
-            era: self.era.load(Ordering::Acquire),
-        }
+        let owner = self.hashing.hash_one(owner);
+        let version = self.version(owner);
+        Ticket { owner, version }
     }
 
     /// Stores a value that was read since [`begin`](Self::begin), unless its owner has been invalidated since then.
     /// `bytes` is the size of what the value refers to.
-    pub(crate) fn finish(&self, ticket: Ticket, owner: &str, key: K, value: V, bytes: usize) {
-        if !self.is_current(ticket) {
-            return;
-        }
-        let entry = Shard::<K, V>::entry(ticket, owner, value, bytes);
-        if entry.bytes() > self.shard_bytes / MAX_PART {
+    pub(crate) fn finish(&self, ticket: Ticket, key: K, value: V, bytes: usize) {
+        if !self.is_current(ticket) || Shard::<K, V>::size(bytes) > self.shard_bytes / MAX_PART {
             return;
         }
         let mut shard = lock(self.shard(&key));
-        let evicted = shard.insert(key, entry, self.shard_bytes, |ticket| {
-            self.is_current(ticket)
-        });
+        let is_current = |ticket| self.is_current(ticket);
+        let evicted = shard.insert(key, ticket, value, bytes, self.shard_bytes, is_current);
         drop(shard);
         // Values are dropped without the lock.
         drop(evicted);
@@ -87,7 +84,8 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     /// Makes all values of this owner void, and those whose reads have begun.
     pub(crate) fn invalidate(&self, owner: &str) {
-        self.versions[self.counter(owner)].fetch_add(1, Ordering::AcqRel);
+        let owner = self.hashing.hash_one(owner);
+        self.counter(owner).fetch_add(1, Ordering::AcqRel);
     }
 
     /// Makes all values void, and those whose reads have begun.
@@ -102,8 +100,9 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         key: &K,
         read: impl FnOnce(&V) -> Option<T>,
     ) -> Option<T> {
+        let owner = self.hashing.hash_one(owner);
         let mut shard = lock(self.shard(key));
-        let entry = shard.get(key).filter(|entry| entry.is_of(owner));
+        let entry = shard.get(key, owner);
         let entry = entry.filter(|entry| self.is_current(entry.ticket()));
         let found = entry.and_then(|entry| read(entry.used()));
         match found {
@@ -136,20 +135,23 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
 
     /// Whether nothing has been invalidated since this was the version.
     fn is_current(&self, ticket: Ticket) -> bool {
-        self.versions[ticket.counter].load(Ordering::Acquire) == ticket.version
-            && self.era.load(Ordering::Acquire) == ticket.era
+        self.version(ticket.owner) == ticket.version
     }
 
-    /// The counter of an owner. The hash has no secret: whoever finds owners that share a counter gains nothing.
-    fn counter(&self, owner: &str) -> usize {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(owner.as_bytes());
-        hasher.finish() as usize % self.versions.len()
+    /// The version of an owner: its own and that of everything. Both only grow, so their sum is the same only as long as
+    /// both are.
+    fn version(&self, owner: u64) -> u64 {
+        let own = self.counter(owner).load(Ordering::Acquire);
+        own + self.era.load(Ordering::Acquire)
+    }
+
+    fn counter(&self, owner: u64) -> &AtomicU64 {
+        &self.versions[owner as usize % self.versions.len()]
     }
 
     fn shard(&self, key: &K) -> &Mutex<Shard<K, V>> {
         // A map takes its places from the low bits and its tags from the high ones.
-        let hash = IdHashing::default().hash_one(key) >> 32;
+        let hash = shard::hash(key) >> 32;
         &self.shards[hash as usize % self.shards.len()]
     }
 }

@@ -324,7 +324,7 @@ mod tests {
             for user in ["al", "bo"] {
                 let ticket = tracking.near.begin(user);
                 let entry = Entry::new(checked.clone(), None, Arc::clone(&tracking.lease), None);
-                tracking.near.finish(ticket, user, &id(user), entry, 20);
+                tracking.near.finish(ticket, &id(user), entry, 20);
             }
             tracking.announced(&[value(announced)]);
             let is_hit = |user| tracking.near.hit(user, &id(user), |_, _| true).is_some();
