@@ -44,6 +44,8 @@ pub use self::{
     users::{UserCursor, UserPage},
 };
 
+#[cfg(feature = "redis")]
+pub(crate) mod admission;
 mod cached_user;
 #[cfg(any(feature = "mysql", feature = "redis"))]
 mod config;

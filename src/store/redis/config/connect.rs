@@ -84,6 +84,7 @@ impl RedisStoreBuilder {
             confirm: self.confirm.map(|confirm| confirm.timeout),
             connect_timeout: self.connect_timeout,
             deadline: self.deadline,
+            sheds_load: self.sheds_load,
             max_connection_age: self.max_connection_age,
             is_nameless: AtomicBool::new(false),
             near: near.clone(),

@@ -43,6 +43,7 @@ pub struct RedisStoreBuilder {
     user_key_prefix: String,
     connect_timeout: Duration,
     deadline: Duration,
+    sheds_load: bool,
     max_connection_age: Duration,
     confirm: Option<Confirm>,
     near: Option<NearCache>,
@@ -63,6 +64,7 @@ impl RedisStoreBuilder {
             user_key_prefix: String::from("tbs:users"),
             connect_timeout: Duration::from_secs(1),
             deadline: Duration::from_millis(500),
+            sheds_load: true,
             max_connection_age: Duration::from_secs(3),
             confirm: None,
             near: None,
@@ -224,6 +226,19 @@ impl RedisStoreBuilder {
     /// After that the server does not execute it, and the store sends it again if there is time left.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Whether checks are refused at once, with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), when a server
+    /// is overloaded. Default: yes.
+    ///
+    /// A server that gets more work than it can do would answer all checks too late, and do its work for nobody. So the
+    /// store limits how many checks of this process are in flight at each server. The limit is very high, shrinks when
+    /// replies take longer than a quarter of the [deadline](Self::deadline), and grows again when they do not. What is
+    /// in flight then comes in time. Logins, refreshes and logouts are never refused, and do not wait for checks that
+    /// are. [`RedisHealth::refused_checks`](crate::RedisHealth::refused_checks) counts what was refused.
+    pub fn load_shedding(mut self, enabled: bool) -> Self {
+        self.sheds_load = enabled;
         self
     }
 

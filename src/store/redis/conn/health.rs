@@ -27,6 +27,7 @@ pub struct RedisHealth {
     pub(crate) topology: RedisTopology,
     pub(crate) primaries: Vec<RedisPrimary>,
     pub(crate) reconnects: u64,
+    pub(crate) refused_checks: u64,
     pub(crate) last_error: Option<(SystemTime, Error)>,
     pub(crate) near_cache: Option<NearCacheHealth>,
 }
@@ -62,6 +63,12 @@ impl RedisHealth {
     /// do not count.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
+    }
+
+    /// How many checks were refused because a server was [overloaded](crate::RedisStoreBuilder::load_shedding), since the
+    /// store was made.
+    pub fn refused_checks(&self) -> u64 {
+        self.refused_checks
     }
 
     /// What went wrong last, and when: a connection was lost or could not be made, or an operation found the server
@@ -105,6 +112,7 @@ impl RedisPrimary {
 pub(crate) struct Status {
     pub(crate) topology: RedisTopology,
     reconnects: AtomicU64,
+    refused_checks: AtomicU64,
     last_error: Mutex<Option<(SystemTime, Error)>>,
 }
 
@@ -113,12 +121,17 @@ impl Status {
         Self {
             topology,
             reconnects: AtomicU64::new(0),
+            refused_checks: AtomicU64::new(0),
             last_error: Mutex::new(None),
         }
     }
 
     pub(crate) fn reconnected(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused_checks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Remembers what went wrong.
@@ -135,6 +148,7 @@ impl Status {
             topology: self.topology,
             primaries,
             reconnects: self.reconnects.load(Ordering::Relaxed),
+            refused_checks: self.refused_checks.load(Ordering::Relaxed),
             last_error: self.last_error().clone(),
             near_cache,
         }

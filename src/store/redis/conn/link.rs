@@ -18,14 +18,20 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    store::redis::{
-        near::{Near, lease::Lease},
-        wire::fault::Fault,
+    store::{
+        admission::Admission,
+        redis::{
+            near::{Near, lease::Lease},
+            wire::fault::Fault,
+        },
     },
 };
 
 /// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
+
+/// The maximum number of lookups in flight at one server, however fast it answers.
+const MAX_IN_FLIGHT: u32 = 65_536;
 
 /// The policy for commands whose connection drops before the reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub(crate) enum OnDrop {
 /// A supervised connection to one server. Dropping the link closes the connection.
 pub(crate) struct Link {
     pub(crate) config: Arc<LinkConfig>,
+    /// Admits lookups.
+    pub(crate) admission: Arc<Admission>,
     state: watch::Receiver<State>,
     supervisor: AbortHandle,
 }
@@ -71,6 +79,8 @@ pub(crate) enum Failure {
     Redis(RedisError),
     Down(Error),
     Deadline,
+    /// The server has too much to do already.
+    Overloaded,
 }
 
 impl Link {
@@ -84,17 +94,23 @@ impl Link {
         near: Option<Arc<Near>>,
     ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
+        let admission = Arc::new(match config.sheds_load {
+            true => Admission::new(config.deadline, MAX_IN_FLIGHT),
+            false => Admission::unlimited(),
+        });
         let supervisor = Supervisor {
             source,
             config: Arc::clone(config),
             dialing: Arc::clone(dialing),
             max_block,
             near,
+            admission: Arc::clone(&admission),
             state: sender,
             reports: Reports::new(),
         };
         Self {
             config: Arc::clone(config),
+            admission,
             state,
             supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
         }
@@ -297,6 +313,10 @@ impl LinkConfig {
             Failure::Deadline => Error::new(
                 ErrorKind::Timeout,
                 format!("no answer from Redis within {:?}", self.deadline),
+            ),
+            Failure::Overloaded => Error::new(
+                ErrorKind::Unavailable,
+                "Redis is overloaded: it would not answer in time",
             ),
         }
     }

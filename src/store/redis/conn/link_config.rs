@@ -28,6 +28,8 @@ pub(crate) struct LinkConfig {
     /// Whether a server has refused to note the name of this library.
     pub(crate) is_nameless: AtomicBool,
     pub(crate) deadline: Duration,
+    /// Whether checks are refused when the server is overloaded.
+    pub(crate) sheds_load: bool,
     /// What lookups fill, if there is a near-cache.
     pub(crate) near: Option<Arc<Near>>,
     pub(crate) errors: ErrorText,
@@ -49,6 +51,7 @@ impl LinkConfig {
             confirm: None,
             connect_timeout: second,
             deadline: second,
+            sheds_load: true,
             max_connection_age: second,
             is_nameless: false.into(),
             near: None,

@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, jitter,
-    store::redis::near::{Near, tracking::Tracking},
+    store::{
+        admission::Admission,
+        redis::near::{Near, tracking::Tracking},
+    },
 };
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
@@ -49,6 +52,7 @@ pub(crate) struct Supervisor<C> {
     pub(crate) max_block: Duration,
     /// What is filled by lookups on this link.
     pub(crate) near: Option<Arc<Near>>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) reports: Reports,
 }
@@ -73,6 +77,7 @@ impl<C: Connect> Supervisor<C> {
                     last.end_lease();
                     if in_trouble {
                         self.config.status.reconnected();
+                        self.admission.retry();
                     }
                     (in_use, since) = (generation, Instant::now());
                 }
@@ -280,6 +285,7 @@ mod tests {
             dialing: Arc::default(),
             max_block: Duration::ZERO,
             near: None,
+            admission: Arc::new(Admission::unlimited()),
             state: watch::Sender::new(State::Connecting),
             reports: Reports::new(),
         };

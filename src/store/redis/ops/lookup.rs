@@ -8,10 +8,7 @@
 use std::{
     future::poll_fn,
     mem,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
 };
@@ -25,11 +22,16 @@ use tokio::{
 use super::reply::LookupReply;
 use crate::{
     Error, TokenId,
-    store::redis::conn::link::{Failure, Link, OnDrop, runtime_is_gone},
+    store::{
+        admission::{Admission, Outcome},
+        redis::conn::link::{Failure, Link, OnDrop, runtime_is_gone},
+    },
 };
 
 /// The maximum number of lookups in a pipeline: the first reply must not be late because of the last.
 const MAX_BATCH: usize = 128;
+/// The maximum length of the keys in a pipeline, unless one lookup alone has more, in bytes.
+const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// The age at which a batch is sent even if its flush task has not run yet.
 const MAX_AGE: Duration = Duration::from_millis(1);
 
@@ -45,7 +47,6 @@ pub(crate) struct LookupKeys<'a> {
 /// A link for lookups, and the batch that is sent next.
 pub(crate) struct Lookups {
     pub(crate) link: Link,
-    in_flight: AtomicUsize,
     next: Mutex<Batch>,
 }
 
@@ -57,6 +58,8 @@ type Waiting = oneshot::Sender<Result<LookupReply, Error>>;
 struct Batch {
     commands: Pipeline,
     waiting: Vec<Waiting>,
+    /// The length of the keys.
+    bytes: usize,
     /// The deadlines of the first and the last lookup.
     deadlines: Option<[Instant; 2]>,
 }
@@ -64,37 +67,51 @@ struct Batch {
 /// Sends the next batch; dropping it earlier fails the lookups in that batch.
 struct FlushGuard(Option<Arc<Lookups>>);
 
-/// Counts a lookup in flight until it is dropped.
-struct InFlight<'a>(&'a AtomicUsize);
+/// Counts lookups in flight until it is dropped.
+struct InFlight<'a>(&'a Admission, usize);
 
 impl Lookups {
     pub(crate) fn new(link: Link) -> Self {
         Self {
             link,
-            in_flight: AtomicUsize::new(0),
             next: Mutex::default(),
         }
     }
 
-    /// Looks up a session and its user, in one round trip.
+    /// Looks up a session and its user, in one round trip. Fails at once if the server is overloaded.
     pub(crate) async fn look_up(
         self: &Arc<Self>,
         deadline: Instant,
         keys: &LookupKeys<'_>,
     ) -> Result<LookupReply, Failure> {
-        let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let _in_flight = InFlight(&self.in_flight);
-        if others == 0 {
+        let admission = &*self.link.admission;
+        let Some(others) = admission.admit() else {
+            self.link.config.status.refused();
+            return Err(Failure::Overloaded);
+        };
+        let sent = deadline - self.link.config.deadline;
+        // While replies are late, batches wait for them, and this does not.
+        let answer = if others == 0 && !admission.is_shrunk() {
+            let _in_flight = InFlight(admission, 1);
             let commands = keys.commands(self.fill_near());
-            return LookupReply::of(self.link.send(deadline, &commands, OnDrop::Retry).await?);
+            let answer = self.link.send(deadline, &commands, OnDrop::Retry).await;
+            if answer.is_ok() {
+                admission.note(sent, Outcome::Answered);
+            }
+            answer.and_then(LookupReply::of)
+        } else {
+            let (sender, found) = oneshot::channel();
+            self.enqueue(deadline, keys, sender);
+            match timeout_at(deadline, found).await {
+                Ok(Ok(found)) => found.map_err(Failure::Down),
+                Ok(Err(_)) => Err(no_reply()),
+                Err(_) => Err(Failure::Deadline),
+            }
+        };
+        if let Err(Failure::Deadline) = answer {
+            admission.note(sent, Outcome::Missed);
         }
-        let (sender, found) = oneshot::channel();
-        self.enqueue(deadline, keys, sender);
-        match timeout_at(deadline, found).await {
-            Ok(Ok(found)) => found.map_err(Failure::Down),
-            Ok(Err(_)) => Err(no_reply()),
-            Err(_) => Err(Failure::Deadline),
-        }
+        answer
     }
 
     /// Adds a lookup to the next batch, and makes sure that the batch is sent.
@@ -102,9 +119,11 @@ impl Lookups {
         let mut next = self.next();
         keys.add_to(&mut next.commands, self.fill_near());
         next.waiting.push(waiting);
+        next.bytes += keys.sessions.len() + keys.user.len();
         let [first, last] = *next.deadlines.get_or_insert([deadline; 2]);
         next.deadlines = Some([first, last.max(deadline)]);
-        if next.waiting.len() == MAX_BATCH || deadline > first + MAX_AGE {
+        let is_full = next.waiting.len() == MAX_BATCH || next.bytes >= MAX_BATCH_BYTES;
+        if is_full || deadline > first + MAX_AGE {
             let batch = mem::take(&mut *next);
             drop(next);
             self.link.config.runtime.spawn(batch.send(Arc::clone(self)));
@@ -177,8 +196,17 @@ impl Batch {
             return;
         };
         let lookups = self.waiting.len();
-        let answer = queue.link.send_batch(deadline, &self.commands);
-        let found = answer.await.and_then(|it| LookupReply::all_of(it, lookups));
+        let admission = &*queue.link.admission;
+        let in_flight = InFlight(admission, lookups);
+        let sent = Instant::now();
+        let answer = queue.link.send_batch(deadline, &self.commands).await;
+        match &answer {
+            // A batch waits long for a late answer.
+            Ok(_) | Err(Failure::Deadline) => admission.note(sent, Outcome::Answered),
+            Err(_) => {}
+        }
+        drop(in_flight);
+        let found = answer.and_then(|it| LookupReply::all_of(it, lookups));
         match found {
             Ok(found) => {
                 for (waiting, found) in self.waiting.into_iter().zip(found) {
@@ -199,14 +227,16 @@ impl Batch {
 impl Drop for FlushGuard {
     fn drop(&mut self) {
         if let Some(lookups) = &self.0 {
-            lookups.take();
+            let batch = lookups.take();
+            drop(InFlight(&lookups.link.admission, batch.waiting.len()));
         }
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        // No more than `MAX_BATCH`.
+        self.0.release(self.1 as u32);
     }
 }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod confirm;
 pub(crate) mod lookup;
+#[cfg(test)]
+mod overload;
 pub(crate) mod ping;
 pub(crate) mod reply;
 pub(crate) mod scan;
