@@ -87,12 +87,14 @@ async fn a_primary_that_is_down_does_not_make_others_tell_the_map_all_the_time()
     let (before, start) = (calls().await, Instant::now());
     let failed = fail(&store, "al", start).await;
     let allowed = allowed(start.elapsed());
+    let mut all = 0;
     for (after, before) in calls().await.into_iter().zip(before) {
         let refreshes = usize::try_from(after - before).unwrap();
         println!("{refreshes} refreshes for {failed} failures; {allowed} allowed");
-        assert!(refreshes > 0, "nobody was asked");
         assert!(refreshes <= allowed, "{refreshes} > {allowed}");
+        all += refreshes;
     }
+    assert!(all > 0, "nobody was asked");
 }
 
 /// Checks that fail, one after the other; tells how many.

@@ -39,8 +39,24 @@ impl Cluster {
         keys: &LookupKeys<'_>,
     ) -> Result<LookupReply, Failure> {
         let node = self.find(keys.sessions, deadline).await?;
+        match self.look_up_at(&node, deadline, keys).await? {
+            (found, None) => Ok(found),
+            (found, Some(redirect)) => {
+                // Boxed, so that the future of every other check is small.
+                Box::pin(self.follow_lookup(deadline, keys, found, redirect)).await
+            }
+        }
+    }
+
+    /// Looks up at this node. Also returns where it redirects to.
+    async fn look_up_at(
+        &self,
+        node: &Node,
+        deadline: Instant,
+        keys: &LookupKeys<'_>,
+    ) -> Result<(LookupReply, Option<Redirect>), Failure> {
         let found = match node.lookups.look_up(deadline, keys).await {
-            Ok(found) if !found.has_error() => return Ok(found),
+            Ok(found) if !found.has_error() => return Ok((found, None)),
             Ok(found) => found,
             Err(Failure::Overloaded) => return Err(Failure::Overloaded),
             Err(failure) => {
@@ -53,19 +69,36 @@ impl Cluster {
         }
         let asked = node.address();
         let redirect = asked.and_then(|asked| Redirect::of(found.replies(), &asked));
-        let Some(redirect) = redirect else {
-            return Ok(found);
-        };
-        // Redirected lookups do not share a pipeline.
+        Ok((found, redirect))
+    }
+
+    /// Follows the redirection of a lookup. Where a slot has moved for good, lookups share the pipelines of its new node.
+    async fn follow_lookup(
+        &self,
+        deadline: Instant,
+        keys: &LookupKeys<'_>,
+        mut found: LookupReply,
+        mut redirect: Redirect,
+    ) -> Result<LookupReply, Failure> {
+        for _ in 0..HASTY_REDIRECTIONS {
+            let Redirect::Moved(address) = &redirect else {
+                break;
+            };
+            let node = self.shared.node_at(address.clone());
+            self.shared.note_move(keys.sessions, address, &node);
+            match self.look_up_at(&node, deadline, keys).await? {
+                (found, None) => return Ok(found),
+                (next, Some(other)) => (found, redirect) = (next, other),
+            }
+        }
         let routed = Routed {
             key: keys.sessions,
             lane: Lane::Requests,
             deadline,
             request: Request::Read(&keys.commands(false)),
         };
-        // Boxed, so that the future of every other check is small.
-        let answer = Box::pin(self.follow(&routed, redirect, found.into_values()));
-        LookupReply::of_two_nodes(answer.await?)
+        let answer = self.follow(&routed, redirect, found.into_values()).await?;
+        LookupReply::of_two_nodes(answer)
     }
 
     /// Sends commands to the node that holds `key`, and follows redirections. All keys of the commands are in the slot

@@ -21,10 +21,11 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_secs(2);
-/// The minimum time between two refreshes, however many operations fail. [`JITTER`] is added, so that processes that
-/// observe the same fault do not refresh in step.
+/// The minimum time between two refreshes, however many operations fail. It doubles with each refresh that brings no news
+/// until it reaches a maximum, and up to as much is added at random, so that processes that observe the same fault do not
+/// refresh in step.
 const PAUSE: Duration = Duration::from_millis(250);
-const JITTER: Duration = Duration::from_millis(250);
+const MAX_PAUSE: Duration = Duration::from_millis(600);
 /// The time limit for the reply of a connected node.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// The time that the other seeds have to answer after the first one has.
@@ -43,25 +44,45 @@ pub(super) struct Refresher {
 
 impl Refresher {
     pub(super) async fn run(self) {
+        let (mut pause, mut polled) = (PAUSE, None);
         for round in 0.. {
-            let next = Instant::now() + pause();
-            self.refresh(round).await;
-            tokio::select! {
-                () = self.shared.outdated.notified() => {}
-                () = sleep(POLL) => {}
+            let begun = Instant::now();
+            let next = begun + pause + jitter::up_to(pause);
+            let is_poll = polled.is_none_or(|polled| begun.duration_since(polled) >= POLL);
+            if is_poll {
+                polled = Some(begun);
             }
+            let has_news = self.refresh(round, is_poll).await;
+            let is_asked_for = tokio::select! {
+                () = self.shared.outdated.notified() => true,
+                () = sleep(POLL) => false,
+            };
+            pause = match is_asked_for && !has_news {
+                true => MAX_PAUSE.min(pause * 2),
+                false => PAUSE,
+            };
             sleep_until(next).await;
         }
     }
 
-    async fn refresh(&self, round: usize) {
+    /// Asks for the map, and returns whether it has changed. A poll asks several nodes, because one may not know of a
+    /// failover yet. In between, the map is asked for because an operation has failed, maybe those of many processes at
+    /// the same time: then one node is asked, and others only if it does not answer or knows another map.
+    async fn refresh(&self, round: usize, is_poll: bool) -> bool {
         let known = match &*self.shared.map.borrow() {
             MapState::Known(map) => Some(Arc::clone(map)),
             MapState::Asking | MapState::Unknown(_) => None,
         };
         let mut said = Vec::new();
         if let Some(map) = &known {
-            said = self.ask_primaries(map, round).await;
+            if !is_poll {
+                let one = self.ask_primaries(map, jitter::below(map.len()), 1).await;
+                if !one.is_empty() && resolve(&one) == map.ranges() {
+                    return false;
+                }
+            }
+            let from = round * MAX_ASKED;
+            said = self.ask_primaries(map, from, MAX_ASKED).await;
         }
         if said.is_empty() {
             match self.ask_seeds().await {
@@ -75,19 +96,27 @@ impl Refresher {
                         }
                         unknown
                     });
-                    return;
+                    return false;
                 }
             }
         }
-        self.shared.adopt(&resolve(&said));
+        let ranges = resolve(&said);
+        let has_news = known.is_none_or(|map| map.ranges() != ranges);
+        self.shared.adopt(&ranges);
+        has_news
     }
 
-    /// Asks primaries over the existing connections. Returns nothing if fewer than half of them answer, because these
-    /// may be the ones that are cut off from the cluster.
-    async fn ask_primaries(&self, map: &SlotMap<Arc<Node>>, round: usize) -> Vec<Said> {
+    /// Asks this number of primaries over the existing connections, from one of them on. Returns nothing if fewer than
+    /// half of them answer, because these may be the ones that are cut off from the cluster.
+    async fn ask_primaries(
+        &self,
+        map: &SlotMap<Arc<Node>>,
+        from: usize,
+        number: usize,
+    ) -> Vec<Said> {
         let nodes: Vec<Arc<Node>> = map.primaries().map(|(_, node)| Arc::clone(node)).collect();
-        let asked = nodes.len().min(MAX_ASKED);
-        let from = round * MAX_ASKED % nodes.len().max(1);
+        let asked = nodes.len().min(number);
+        let from = from % nodes.len().max(1);
         let mut tasks = JoinSet::new();
         for node in nodes.into_iter().cycle().skip(from).take(asked) {
             let deadline = Instant::now() + TIMEOUT.min(self.shared.config.deadline);
@@ -168,10 +197,6 @@ impl Shared {
             )),
         }
     }
-}
-
-fn pause() -> Duration {
-    PAUSE + jitter::up_to(JITTER)
 }
 
 fn question() -> Pipeline {

@@ -81,6 +81,30 @@ impl<N: Clone> SlotMap<N> {
         (held.first <= slot).then(|| &self.primaries[held.primary])
     }
 
+    /// The ranges of slots, as long as they can be.
+    pub(super) fn ranges(&self) -> Vec<Range> {
+        let mut ranges: Vec<Range> = Vec::new();
+        for held in &self.ranges {
+            let (primary, _) = &self.primaries[held.primary];
+            match ranges.last_mut() {
+                Some(last) if last.last + 1 == held.first && last.primary == *primary => {
+                    last.last = held.last;
+                }
+                _ => ranges.push(Range {
+                    first: held.first,
+                    last: held.last,
+                    primary: primary.clone(),
+                }),
+            }
+        }
+        ranges
+    }
+
+    /// The number of distinct primaries that hold slots.
+    pub(super) fn len(&self) -> usize {
+        self.primaries().count()
+    }
+
     /// The distinct primaries that hold slots.
     pub(super) fn primaries(&self) -> impl Iterator<Item = &(Address, N)> {
         let mut indices: Vec<_> = self.ranges.iter().map(|held| held.primary).collect();
@@ -127,6 +151,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// So that a map compares with what a node says of it.
+    #[test]
+    fn ranges_are_as_long_as_they_can_be() {
+        let ranges = [range(0, 9, 1), range(10, 10, 2), range(20, 29, 1)];
+        let map = SlotMap::new(&ranges, |address| address.port);
+        assert_eq!(map.ranges(), ranges);
+        let moved = map.with_moved(10, &node(1), &1);
+        assert_eq!(moved.ranges(), [range(0, 10, 1), range(20, 29, 1)]);
+        let back = moved.with_moved(10, &node(2), &2);
+        assert_eq!((back.ranges(), back.len()), (map.ranges(), 2));
     }
 
     #[test]
