@@ -1,5 +1,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
+use tokio::sync::Semaphore;
+
 use super::{
     Event, Inner, LoadUser, TokenManager,
     decoded_users::DecodedUsers,
@@ -33,6 +35,7 @@ pub struct TokenManagerBuilder<D = serde_json::Value> {
     user_ttl: Duration,
     missing_user_ttl: Duration,
     load_timeout: Duration,
+    max_concurrent_loads: usize,
     max_user_size: usize,
     limit: Option<(u32, OnFull)>,
     revocation_poll: Duration,
@@ -55,6 +58,7 @@ impl TokenManagerBuilder {
             user_ttl: Duration::from_secs(10 * 60),
             missing_user_ttl: Duration::from_secs(5),
             load_timeout: Duration::from_secs(10),
+            max_concurrent_loads: 100,
             max_user_size: 64 * 1024,
             limit: None,
             revocation_poll: Duration::from_secs(5),
@@ -134,6 +138,7 @@ impl<D> TokenManagerBuilder<D> {
             user_ttl: self.user_ttl,
             missing_user_ttl: self.missing_user_ttl,
             load_timeout: self.load_timeout,
+            max_concurrent_loads: self.max_concurrent_loads,
             max_user_size: self.max_user_size,
             limit: self.limit,
             revocation_poll: self.revocation_poll,
@@ -147,6 +152,16 @@ impl<D> TokenManagerBuilder<D> {
     /// Sets the timeout of a load: at most 30 seconds. Default: 10 seconds.
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.load_timeout = timeout;
+        self
+    }
+
+    /// Sets how many users are loaded at the same time, at most, in this process; at least one. Default: 100.
+    ///
+    /// It protects the database where many users have to be loaded at once, for example because the cache is new. Other
+    /// loads wait for their turn, within their [timeout](Self::load_timeout). A loader that hangs for some users delays
+    /// no others as long as there are fewer of them.
+    pub fn max_concurrent_loads(mut self, loads: usize) -> Self {
+        self.max_concurrent_loads = loads;
         self
     }
 
@@ -252,6 +267,10 @@ impl<D> TokenManagerBuilder<D> {
             let message = "a max_user_size of 0 would allow no user at all";
             return Err(Error::new(ErrorKind::Config, message));
         }
+        if self.max_concurrent_loads == 0 {
+            let message = "max_concurrent_loads of 0 would allow no load at all";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let limit = self
             .limit
             .map(|limit| session_limit(limit, ErrorKind::Config));
@@ -271,6 +290,9 @@ impl<D> TokenManagerBuilder<D> {
             let loader = Loader {
                 loader,
                 timeout,
+                turns: Arc::new(Semaphore::new(
+                    self.max_concurrent_loads.min(Semaphore::MAX_PERMITS),
+                )),
                 max_user_size: self.max_user_size,
                 listener: listener.clone(),
             };
@@ -308,6 +330,7 @@ impl<D> fmt::Debug for TokenManagerBuilder<D> {
             .field("missing_user_ttl", &self.missing_user_ttl)
             .field("load_user", &self.loader.is_some())
             .field("load_timeout", &self.load_timeout)
+            .field("max_concurrent_loads", &self.max_concurrent_loads)
             .field("max_user_size", &self.max_user_size)
             .field("session_limit", &self.limit)
             .finish_non_exhaustive()

@@ -1,10 +1,13 @@
 //! Decoded user details, which are decoded once per cached value: beside the value, if the store keeps it in the
 //! process, and for other stores in a cache.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    hash::RandomState,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 use serde::de::DeserializeOwned;
 
 use super::slot::Slot;
@@ -14,13 +17,17 @@ use crate::store::CachedUser;
 const MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// About what a usual entry takes.
 const USUAL_BYTES: u64 = 512;
+/// The number of parts with a lock each.
+const SHARDS: usize = 16;
 /// What an entry takes beside the user id, the value and the detail.
 const OVERHEAD: u64 = 256;
 
 /// The decoded details of the users that were checked lately.
 ///
 /// Equal values of one user have equal details, because no value is ever written twice (see [`slot`](super::slot)).
-pub(super) struct DecodedUsers<D>(OnceLock<Cache<Arc<str>, Arc<Decoded<D>>, Bytewise>>);
+pub(super) struct DecodedUsers<D>(OnceLock<Details<D>>);
+
+type Details<D> = Cache<Arc<str>, Arc<Decoded<D>>, Bytewise, RandomState, DropLater>;
 
 struct Decoded<D> {
     value: Bytes,
@@ -37,6 +44,18 @@ impl<D> Weighter<Arc<str>, Arc<Decoded<D>>> for Bytewise {
     }
 }
 
+/// Drops what is evicted when the cache is unlocked: the detail is of a type of the application's.
+#[derive(Clone)]
+struct DropLater;
+
+impl<K, V> Lifecycle<K, V> for DropLater {
+    type RequestState = Vec<(K, V)>;
+
+    fn on_evict(&self, state: &mut Self::RequestState, key: K, value: V) {
+        state.push((key, value));
+    }
+}
+
 impl<D> DecodedUsers<D> {
     pub(super) fn new() -> Self {
         Self(OnceLock::new())
@@ -49,19 +68,24 @@ impl<D: DeserializeOwned + Send + Sync + 'static> DecodedUsers<D> {
         if let Some(detail) = user.detail() {
             return Slot::User(detail);
         }
-        if !user.is_kept() {
-            return self.decode_value(user_id, user.value());
-        }
-        let slot = Slot::decode(user_id, Some(user.value())).map(Arc::new);
+        let slot = self.decode_value(user_id, user.value());
         if let Slot::User(detail) = &slot {
             user.keep_detail(detail);
         }
         slot
     }
 
-    /// The same for a value that the store does not keep.
+    /// The same for the value itself, which the store need not keep.
     fn decode_value(&self, user_id: &Arc<str>, value: &Bytes) -> Slot<Arc<D>> {
-        let make = || Cache::with_weighter((MAX_BYTES / USUAL_BYTES) as usize, MAX_BYTES, Bytewise);
+        let make = || {
+            let options = OptionsBuilder::new()
+                .estimated_items_capacity((MAX_BYTES / USUAL_BYTES) as usize)
+                .weight_capacity(MAX_BYTES)
+                .shards(SHARDS)
+                .build();
+            let options = options.expect("all that is needed is set");
+            Cache::with_options(options, Bytewise, RandomState::new(), DropLater)
+        };
         let cache = self.0.get_or_init(make);
         if let Some(last) = cache.get(user_id)
             && last.value == value

@@ -3,7 +3,11 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, timeout_at},
+};
 use tower::BoxError;
 
 use super::{background::spawn_in, listener::Listener, slot};
@@ -81,6 +85,8 @@ impl<D: 'static, L: LoadUser<D>> ErasedLoadUser<D> for L {
 pub(super) struct Loader<D> {
     pub(super) loader: Arc<dyn ErasedLoadUser<D>>,
     pub(super) timeout: Duration,
+    /// One for each load that may run at the same time.
+    pub(super) turns: Arc<Semaphore>,
     /// The maximum size of a cached value, in bytes.
     pub(super) max_user_size: usize,
     pub(super) listener: Listener,
@@ -108,13 +114,22 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
     }
 
     async fn call(&self, user_id: &str) -> Result<Option<D>, Error> {
+        let deadline = Instant::now() + self.timeout;
+        let turn = timeout_at(deadline, Arc::clone(&self.turns).acquire_owned());
+        let Ok(Ok(turn)) = turn.await else {
+            let message = format!("no turn to load a user within {:?}", self.timeout);
+            return Err(Error::new(ErrorKind::LoadUser, message));
+        };
         let (loader, user_id) = (Arc::clone(&self.loader), user_id.to_owned());
         // Its own task turns a panic into an error; the `JoinSet` aborts the task when this future is dropped.
         let mut task = JoinSet::new();
-        spawn_in(&mut task, async move { loader.load_user(user_id).await });
+        spawn_in(&mut task, async move {
+            let _turn = turn;
+            loader.load_user(user_id).await
+        });
         let failed =
             |source| Error::with_source(ErrorKind::LoadUser, "the user loader failed", source);
-        match tokio::time::timeout(self.timeout, task.join_next()).await {
+        match timeout_at(deadline, task.join_next()).await {
             Ok(Some(Ok(loaded))) => loaded.map_err(failed),
             // Without the panic message, which may contain user data.
             Ok(Some(Err(error))) if error.is_panic() => {
@@ -126,5 +141,91 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Loader<D> {
                 format!("the user loader took longer than {:?}", self.timeout),
             )),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::pending,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use super::*;
+    use crate::manager::slot::MAX_LOAD_TIME;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// One that answers after a second, and never for the user `slow`.
+    struct Slow {
+        running: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl LoadUser<String> for Arc<Slow> {
+        async fn load_user(&self, user_id: String) -> Result<Option<String>, BoxError> {
+            let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(running, Ordering::SeqCst);
+            if user_id == "slow" {
+                pending::<()>().await;
+            }
+            tokio::time::sleep(SECOND).await;
+            self.running.fetch_sub(1, Ordering::SeqCst);
+            Ok(Some(user_id))
+        }
+    }
+
+    fn loader(turns: usize) -> (Arc<Slow>, Arc<Loader<String>>) {
+        let slow = Arc::new(Slow {
+            running: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
+        });
+        let loader = Loader {
+            loader: Arc::new(Arc::clone(&slow)),
+            timeout: MAX_LOAD_TIME,
+            turns: Arc::new(Semaphore::new(turns)),
+            max_user_size: 1000,
+            listener: Listener::default(),
+        };
+        (slow, Arc::new(loader))
+    }
+
+    async fn load_all(loader: &Arc<Loader<String>>, users: usize) -> Vec<Result<(), Error>> {
+        let mut loads = JoinSet::new();
+        for n in 0..users {
+            let loader = Arc::clone(loader);
+            loads.spawn(async move { loader.load(&n.to_string()).await.map(drop) });
+        }
+        loads.join_all().await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_loads_run_at_the_same_time_and_the_others_wait() {
+        let (slow, loader) = loader(3);
+        let begun = Instant::now();
+        assert!(load_all(&loader, 10).await.iter().all(Result::is_ok));
+        assert_eq!(slow.most.load(Ordering::SeqCst), 3);
+        assert_eq!(begun.elapsed().as_secs(), 4);
+        // One that waits has no more time than one that runs.
+        let loads = load_all(&loader, 200).await;
+        let failed = loads.iter().filter_map(|load| load.as_ref().err());
+        let kinds: Vec<_> = failed.map(Error::kind).collect();
+        assert!(kinds.len() > 100 && kinds.iter().all(|kind| *kind == ErrorKind::LoadUser));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_that_hangs_delays_no_other_user_as_long_as_there_are_turns() {
+        let (_, loader) = loader(2);
+        let hanging = tokio::spawn({
+            let loader = Arc::clone(&loader);
+            async move { loader.load("slow").await.map(drop) }
+        });
+        let begun = Instant::now();
+        assert!(load_all(&loader, 5).await.iter().all(Result::is_ok));
+        assert_eq!(begun.elapsed().as_secs(), 5);
+        // Its turn ends with its time.
+        let failed = hanging.await.unwrap().unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::LoadUser);
+        assert_eq!(loader.turns.available_permits(), 2);
     }
 }

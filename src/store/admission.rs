@@ -1,20 +1,29 @@
 //! Admission of operations to a server that may be overloaded.
 //!
-//! A server that gets more work than it can do answers everything too late, and its work is for nobody. So the number of
-//! operations in flight has a *window*, and what does not fit is refused at once. The window follows the delay of the
-//! replies, as in Swift (G. Kumar et al., *Swift: Delay is Simple and Effective for Congestion Control in the
-//! Datacenter*, SIGCOMM 2020, §3): a delay above a target shrinks it, any other one lets it grow, at most once per round
-//! trip. A window below one is a rate, of one operation per `target / window`: thousands of processes may share a server
-//! that has less than one operation of each in flight.
+//! A server that gets more work than it can do answers everything too late, and nobody uses the answers. So the operations
+//! in flight on a connection have a *window*: what does not fit is refused at once. The window follows the delay of the
+//! replies, as congestion windows do in Swift (G. Kumar et al., *Swift: Delay is Simple and Effective for Congestion
+//! Control in the Datacenter*, SIGCOMM 2020, §3). At most once per round trip:
 //!
-//! Each client decides for itself, by the delays that it sees. Where there is no delay, the window is as large as it can
-//! be, and costs an operation two atomic additions.
+//! | delay of a reply | window |
+//! |---|---|
+//! | up to the *target* | grows, the more the shorter the delay is |
+//! | above it | shrinks to what the server does within the target, by Little's law |
+//! | high while the window is far above what is in flight | is cut to what is in flight, and no further |
+//! | no reply in time | shrinks, but not below one |
+//!
+//! The last row but one is for a server that pauses: all that waits is answered soon. The target is a part of the
+//! deadline, or more where the way to the server takes long.
+//!
+//! A window below one is a rate, of one operation per target and window: thousands of processes may share a server that
+//! has less than one operation of each in flight. Each of them decides for itself, by the delays that it sees.
+//!
+//! Where nothing is delayed, the window is as large as it can be, and costs an operation a clock and a few atomic numbers.
 
 use std::{
-    mem,
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -23,38 +32,39 @@ use tokio::time::Instant;
 
 use crate::jitter;
 
-/// A reply may take this part of the deadline. It is a small one: what else is admitted before a longer delay shows should
-/// come in time.
-const USUAL_PART: u32 = 10;
-/// Where the way to the server takes longer, a reply may take this many times as long as the fastest ones, and this part
-/// of the deadline at most.
-const TIMES_BASE: u32 = 2;
-const MAX_USUAL_PART: u32 = 3;
-/// The part by which the fastest delay is forgotten with each slower one: the way may have become longer.
-const FORGET_PART: u32 = 256;
-/// The delay for which the window aims is so many times the usual one.
-const TIMES_USUAL: u32 = 2;
-/// The bounds of what one round trip does to the window.
-const MAX_GROWTH: f64 = 16.0;
+/// The maximum number of operations in flight, however fast the server answers.
+const MAX_IN_FLIGHT: u32 = 65_536;
+/// The parts of the deadline that replies may take, where the way to the server is short: from the first on, the window is
+/// cut to what is in flight, and from the second on it shrinks.
+const HIGH_PART: u32 = 10;
+const TARGET_PART: u32 = 5;
+/// Where the way is long, the target is twice as long as the fastest replies take, within this part of the deadline.
+const MAX_TARGET_PART: u32 = 2;
+/// For so long the fastest reply counts.
+const BASE_PERIOD: Duration = Duration::from_secs(10);
+/// The window grows by this factor at most, and shrinks to this part at least.
+const MAX_GROWTH: f64 = 4.0;
 const MAX_SHRINKAGE: f64 = 1.0 / 64.0;
-/// A delay says little of the number of operations in flight if they are no more than these: the server may just have
-/// paused. The window is at least so large when it begins to shrink.
+/// The window is cut to no less than this: the server may just have paused.
+const LEAST_CUT: f64 = 8.0;
+/// A window that is so many times what is in flight has no effect.
+const IDLE_TIMES: f64 = 4.0;
+/// The number in flight from which shrinking begins, at least.
 const FEW: f64 = 2.0;
-/// The window is at least so large when the first reply is late.
-const LEAST_CAP: f64 = 8.0;
-/// Where replies do not come at all, the window does not become smaller: the server is not overloaded but gone, or
-/// frozen, and when it is back all may go on at once.
-const FEWEST_UNANSWERED: f64 = 1.0;
 /// The longest pause between two operations, so that the end of an overload is noticed.
-const MAX_PAUSE: Duration = Duration::from_secs(4);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// After so long without a delay, the window says nothing any more.
+const MEMORY: Duration = Duration::from_secs(10);
 
-/// Admits operations with a deadline to one server.
+/// Admits operations to one connection.
 pub(crate) struct Admission {
     deadline: Duration,
     max_in_flight: u32,
     in_flight: AtomicU32,
     /// The window, rounded down.
     limit: AtomicU32,
+    /// Whether a reply has come fast since this was last looked at.
+    was_fast: AtomicBool,
     control: Mutex<Control>,
 }
 
@@ -62,12 +72,26 @@ struct Control {
     window: f64,
     /// When the window last changed: the delay of what was sent before does not tell whether the change was enough.
     changed: Option<Instant>,
-    /// The delay of the fastest replies when little was in flight.
-    base: Option<Duration>,
-    /// Whether the last change was that of the window to what was in flight.
-    is_capped: bool,
+    /// When a reply was last delayed.
+    delayed: Option<Instant>,
+    base: Base,
     /// With a window below one: when the next operation may be sent.
     next: Option<Instant>,
+}
+
+/// The delay of the fastest replies of the last one to two periods.
+#[derive(Default)]
+struct Base {
+    began: Option<Instant>,
+    last: Option<Duration>,
+    this: Option<Duration>,
+}
+
+/// An operation in flight, until it is dropped.
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    /// The number of the others when it was admitted.
+    pub(crate) others: u32,
 }
 
 /// What has become of an operation.
@@ -80,125 +104,165 @@ pub(crate) enum Outcome {
 }
 
 impl Admission {
-    /// For operations that fail this time after they were sent, of which at most so many may be in flight.
-    pub(crate) fn new(deadline: Duration, max_in_flight: u32) -> Self {
+    /// For operations with this deadline.
+    pub(crate) fn new(deadline: Duration) -> Self {
+        Self::with_max(deadline, MAX_IN_FLIGHT)
+    }
+
+    /// For a new connection in place of one that was lost, or whose server was silent. It may lead to the same server,
+    /// which was overloaded, or to another one: it begins with the window as it was, and at least one operation.
+    pub(crate) fn after(&self) -> Self {
+        let (new, now) = (
+            Self::with_max(self.deadline, self.max_in_flight),
+            Instant::now(),
+        );
+        let window = self.control().window.max(1.0);
+        if window < f64::from(self.max_in_flight) {
+            let mut control = new.control();
+            control.delayed = Some(now);
+            new.set(&mut control, window, now);
+        }
+        new
+    }
+
+    /// For any number of operations.
+    pub(crate) fn unlimited() -> Self {
+        Self::with_max(Duration::MAX, u32::MAX)
+    }
+
+    fn with_max(deadline: Duration, max_in_flight: u32) -> Self {
         Self {
             deadline,
             max_in_flight,
             in_flight: AtomicU32::new(0),
             limit: AtomicU32::new(max_in_flight),
+            was_fast: AtomicBool::new(false),
             control: Mutex::new(Control {
                 window: f64::from(max_in_flight),
                 changed: None,
-                base: None,
-                is_capped: false,
+                delayed: None,
+                base: Base::default(),
                 next: None,
             }),
         }
     }
 
-    /// For any number of operations.
-    pub(crate) fn unlimited() -> Self {
-        Self::new(Duration::MAX, u32::MAX)
-    }
-
-    /// Admits an operation that is about to be sent, which then counts until it is [released](Self::release). `None` if
-    /// its reply would probably come too late, and else the number of the others in flight.
-    pub(crate) fn admit(&self) -> Option<u32> {
+    /// Admits an operation that is about to be sent; `None` if its reply would probably come too late.
+    pub(crate) fn admit(self: &Arc<Self>) -> Option<Permit> {
         let others = self.in_flight.fetch_add(1, Ordering::Relaxed);
-        let limit = self.limit.load(Ordering::Relaxed);
-        let is_admitted = match limit {
-            0 => others == 0 && self.is_time(),
-            _ => others < limit,
+        let permit = Permit {
+            admission: Arc::clone(self),
+            others,
         };
-        if is_admitted {
-            return Some(others);
-        }
-        self.release(1);
-        None
+        let is_admitted = others < self.limit.load(Ordering::Relaxed) || self.readmit(others);
+        is_admitted.then_some(permit)
     }
 
-    /// Ends the count of so many operations: their replies have arrived, or will not.
-    pub(crate) fn release(&self, operations: u32) {
-        self.in_flight.fetch_sub(operations, Ordering::Relaxed);
+    /// The number of operations in flight.
+    #[cfg(test)]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// Whether the window has shrunk.
-    pub(crate) fn is_shrunk(&self) -> bool {
-        self.limit.load(Ordering::Relaxed) < self.max_in_flight
+    /// Whether all operations may be in flight that can be.
+    pub(crate) fn is_open(&self) -> bool {
+        self.limit.load(Ordering::Relaxed) == self.max_in_flight
     }
 
-    /// Notes the outcome of an operation that was sent at this moment.
-    pub(crate) fn note(&self, sent: Instant, outcome: Outcome) {
+    /// Records the outcome of an operation that was sent at this moment.
+    pub(crate) fn record(&self, sent: Instant, outcome: Outcome) {
         let now = Instant::now();
         let delay = now.duration_since(sent);
-        if delay <= self.deadline / USUAL_PART && !self.is_shrunk() {
+        let fast = self.deadline / HIGH_PART;
+        if delay <= fast && self.is_open() {
+            if !self.was_fast.load(Ordering::Relaxed) {
+                self.was_fast.store(true, Ordering::Relaxed);
+            }
             return;
         }
         let mut control = self.control();
+        let control = &mut *control;
+        if self.was_fast.swap(false, Ordering::Relaxed) {
+            control.base.record(now, fast / 2);
+        }
+        if outcome == Outcome::Answered {
+            control.base.record(now, delay);
+        }
+        let (high, target) = (self.high(control), self.target(control));
+        if delay > high.min(target) {
+            control.delayed = Some(now);
+        }
         if control.changed.is_some_and(|changed| sent < changed) {
             return;
         }
         let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
-        if outcome == Outcome::Answered && in_flight <= FEW {
-            control.note_base(delay);
-        }
-        let (usual, target) = self.delays(&control);
-        let (window, max) = (control.window, f64::from(self.max_in_flight));
+        let window = control.window;
+        let has_effect = window <= IDLE_TIMES * in_flight.max(LEAST_CUT);
         let factor = target.as_secs_f64() / delay.as_secs_f64().max(1e-6);
-        let was_capped = mem::take(&mut control.is_capped);
-        let changed = if delay <= usual {
-            // The square root dampens: many clients see the same delay and change their windows at the same time.
-            (window * factor.min(MAX_GROWTH).sqrt()).min(max)
-        } else if delay < self.deadline && !was_capped && window > in_flight.max(LEAST_CAP) {
-            // It may be a pause of the server, after which all that waits is answered soon.
-            control.is_capped = true;
-            in_flight.max(LEAST_CAP)
+        let new = if !has_effect && delay > high && delay < self.deadline {
+            in_flight.max(LEAST_CUT)
         } else if delay <= target {
-            window
+            // The square root dampens: many clients see the same delay, and change their windows at the same time.
+            let least = if delay <= high { 1.0 } else { 0.0 };
+            let grown = window * factor.sqrt().min(MAX_GROWTH);
+            grown.clamp(least, f64::from(self.max_in_flight))
         } else {
-            let min = match outcome {
-                Outcome::Missed => FEWEST_UNANSWERED.min(window),
+            let least = match outcome {
+                Outcome::Missed => window.min(1.0),
                 Outcome::Answered => target.as_secs_f64() / MAX_PAUSE.as_secs_f64(),
             };
-            (window.min(in_flight.max(FEW)) * factor.max(MAX_SHRINKAGE)).max(min)
+            (window.min(in_flight.max(FEW)) * factor.max(MAX_SHRINKAGE)).max(least)
         };
-        if changed != window {
-            self.set(&mut control, changed, Some(now));
+        if new != window {
+            self.set(control, new, now);
         }
     }
 
-    /// Lets at least one operation be in flight at once: there is a new connection, and it may lead to another server.
-    pub(crate) fn retry(&self) {
+    /// Whether an operation is admitted that does not fit into the window.
+    #[cold]
+    fn readmit(&self, others: u32) -> bool {
         let mut control = self.control();
-        if control.window < 1.0 {
-            self.set(&mut control, 1.0, Some(Instant::now()));
+        let control = &mut *control;
+        let now = Instant::now();
+        let is_forgotten = |delayed| now.duration_since(delayed) > MEMORY;
+        if !self.is_open() && control.delayed.is_none_or(is_forgotten) {
+            self.set(control, f64::from(self.max_in_flight), now);
+            return others < self.max_in_flight;
         }
-    }
-
-    fn set(&self, control: &mut Control, window: f64, changed: Option<Instant>) {
-        control.window = window;
-        control.changed = changed;
-        self.limit.store(control.window as u32, Ordering::Relaxed);
-    }
-
-    /// The delay up to which the window grows, and the one from which on it shrinks.
-    fn delays(&self, control: &Control) -> (Duration, Duration) {
-        let base = control.base.unwrap_or_default() * TIMES_BASE;
-        let usual = base.clamp(self.deadline / USUAL_PART, self.deadline / MAX_USUAL_PART);
-        (usual, usual * TIMES_USUAL)
-    }
-
-    /// Whether the pause since the last operation is over; if so, another one begins.
-    fn is_time(&self) -> bool {
-        let (mut control, now) = (self.control(), Instant::now());
-        if control.next.is_some_and(|next| now < next) {
+        if control.window >= 1.0 || others > 0 || control.next.is_some_and(|next| now < next) {
             return false;
         }
-        // Random, so that clients do not send in step.
-        let pause = self.delays(&control).1.div_f64(control.window);
-        control.next = Some(now + pause / 2 + jitter::up_to(pause));
+        control.next = Some(now + self.pause(control));
         true
+    }
+
+    fn set(&self, control: &mut Control, window: f64, now: Instant) {
+        control.window = window;
+        control.changed = Some(now);
+        self.limit.store(window as u32, Ordering::Relaxed);
+        if let Some(next) = control.next {
+            control.next = Some(next.min(now + self.pause(control)));
+        }
+    }
+
+    /// The pause after an operation, with a window below one. Random, so that clients do not send in step.
+    fn pause(&self, control: &Control) -> Duration {
+        let pause = self.target(control).as_secs_f64() / control.window;
+        let pause = Duration::from_secs_f64(pause.min(MAX_PAUSE.as_secs_f64()));
+        pause / 2 + jitter::up_to(pause / 2)
+    }
+
+    /// The delay from which on the window shrinks.
+    fn target(&self, control: &Control) -> Duration {
+        let base = control.base.get();
+        let (least, most) = (self.deadline / TARGET_PART, self.deadline / MAX_TARGET_PART);
+        // More than the fastest reply takes, in any case.
+        (base * 2).clamp(least, most).max(base + base / 4)
+    }
+
+    /// The delay from which on a window that has no effect is cut.
+    fn high(&self, control: &Control) -> Duration {
+        (self.deadline / HIGH_PART).max(control.base.get() * 3 / 2)
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {
@@ -207,12 +271,23 @@ impl Admission {
     }
 }
 
-impl Control {
-    fn note_base(&mut self, delay: Duration) {
-        let base = self.base.map_or(delay, |base| {
-            let slower = base + base / FORGET_PART;
-            delay.min(slower)
-        });
-        self.base = Some(base);
+impl Base {
+    fn record(&mut self, now: Instant, delay: Duration) {
+        let is_over = |began| now.duration_since(began) > BASE_PERIOD;
+        if self.began.is_none_or(is_over) {
+            (self.began, self.last, self.this) = (Some(now), self.this, None);
+        }
+        self.this = Some(self.this.map_or(delay, |this| this.min(delay)));
+    }
+
+    fn get(&self) -> Duration {
+        let base = self.last.into_iter().chain(self.this).min();
+        base.unwrap_or_default()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -43,11 +43,6 @@ impl CachedUser {
         }
     }
 
-    /// Whether the store keeps it.
-    pub(crate) fn is_kept(&self) -> bool {
-        matches!(self.0, Value::Kept(_))
-    }
-
     /// The detail that the value was decoded to, if it is of this type.
     pub(crate) fn detail<D: Any + Send + Sync>(&self) -> Option<Arc<D>> {
         let Value::Kept(kept) = &self.0 else {

@@ -113,7 +113,7 @@ fn assert_kept(store: &RedisStore) {
     assert_eq!(health.reconnects(), 0, "{:?}", health.last_error());
 }
 
-/// So many checks at once; returns how many of them got no answer in time.
+/// So many checks at once; returns how many of them got no answer in time, or were refused because they would not.
 async fn burst(store: &RedisStore, checks: usize) -> usize {
     let mut burst = JoinSet::new();
     for _ in 0..checks {
@@ -123,7 +123,11 @@ async fn burst(store: &RedisStore, checks: usize) -> usize {
     let failed = |answer: &Result<_, tower_bearer_session::Error>| match answer {
         Ok(_) => false,
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
+            let is_late = error.kind() == ErrorKind::Timeout;
+            assert!(
+                is_late || error.to_string().contains("overloaded"),
+                "{error:?}"
+            );
             true
         }
     };

@@ -296,12 +296,13 @@ async fn what_is_removed_is_dropped_without_the_lock() {
     let work = async {
         let builder = TokenManager::builder(store.clone());
         let manager = builder
-            .load_user(async |_: String| Ok::<_, Error>(Some(Detail("long".repeat(1000)))))
+            .load_user(async |_: String| Ok::<_, Error>(Some(Detail("x".repeat(900_000)))))
+            .max_user_size(1024 * 1024)
             .build()
             .unwrap();
         let token = manager.set_token("al", None).await.unwrap();
         let check = || manager.check_token_or_update_user(token.expose_secret(), None);
-        // The second one keeps what it decodes.
+        // The second one keeps what it decodes; that is too long for the cache of the manager.
         for _ in 0..2 {
             assert!(check().await.unwrap().is_some());
         }

@@ -1,3 +1,5 @@
+//! The order in which entries of a memory store expire.
+
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
 use crate::TokenId;

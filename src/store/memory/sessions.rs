@@ -106,7 +106,8 @@ impl Entry {
     }
 }
 
-/// A part of the id, which is a hash of a secret that this crate has generated: nobody can choose ids that collide.
+/// A part of the id, which is a hash of the token that began the session. Only sessions that were begun are looked
+/// through, so nobody fills the table with ids that collide.
 fn hash(token_id: &TokenId) -> u64 {
     let bytes = token_id.to_bytes();
     u64::from_le_bytes(*bytes.first_chunk().expect("8 of 16 bytes"))

@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeSet, HashMap},
+    mem,
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
     time::SystemTime,
@@ -180,15 +181,18 @@ impl State {
     }
 
     pub(super) fn put_cached(&mut self, user_id: &str, value: CachedUser, expires_at: SystemTime) {
-        self.remove_cached(user_id);
         let user_id = self.intern(user_id);
-        self.expiries.insert(expires_at, &user_id, None);
         let cached = Some(Cached { value, expires_at });
         let user = self.users.entry(Arc::clone(&user_id)).or_default();
         for id in &user.sessions {
             self.sessions.set_cached(&user_id, id, cached.as_ref());
         }
-        user.cached = cached;
+        if let Some(before) = mem::replace(&mut user.cached, cached) {
+            self.removed.push(before.value);
+            self.expiries
+                .remove(before.expires_at, Arc::clone(&user_id), None);
+        }
+        self.expiries.insert(expires_at, &user_id, None);
     }
 
     fn remove_cached(&mut self, user_id: &str) {

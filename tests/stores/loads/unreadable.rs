@@ -108,8 +108,13 @@ async fn a_large_detail_of_another_process_is_used(backend: &impl Backend) {
 /// A bound that no user fits in cannot be meant.
 #[test]
 fn a_bound_of_nothing_is_refused() {
-    let builder = TokenManager::builder(MemoryStore::new()).max_user_size(0);
-    assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Config);
+    let builder = || TokenManager::builder(MemoryStore::new());
+    for builder in [
+        builder().max_user_size(0),
+        builder().max_concurrent_loads(0),
+    ] {
+        assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Config);
+    }
 }
 
 /// Stores refuse such values, and each check would load its user anew.

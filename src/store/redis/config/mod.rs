@@ -230,13 +230,14 @@ impl RedisStoreBuilder {
     }
 
     /// Whether checks are refused at once, with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), when a server
-    /// is overloaded. Default: yes.
+    /// is overloaded. Default: `true`.
     ///
-    /// A server that gets more work than it can do would answer all checks too late, and do its work for nobody. So the
-    /// store limits how many checks of this process are in flight at each server. The limit is very high, shrinks when
-    /// replies take longer than a quarter of the [deadline](Self::deadline), and grows again when they do not. What is
-    /// in flight then comes in time. Logins, refreshes and logouts are never refused, and do not wait for checks that
-    /// are. [`RedisHealth::refused_checks`](crate::RedisHealth::refused_checks) counts what was refused.
+    /// A server that gets more work than it can do would answer all checks too late. So the store limits how many checks
+    /// are in flight on each connection. The limit is 65,536, shrinks when replies take longer than a fifth of the
+    /// [deadline](Self::deadline), or than twice the fastest replies if the way to the server is long, and grows again
+    /// when they do not. A process that does not get its turn to run sees long delays, too. Logins, refreshes and logouts
+    /// are never refused; those that check a token first may be. `RedisHealth` counts the
+    /// [refused checks](crate::RedisHealth::refused_checks).
     pub fn load_shedding(mut self, enabled: bool) -> Self {
         self.sheds_load = enabled;
         self
@@ -318,6 +319,7 @@ impl fmt::Debug for RedisStoreBuilder {
             .field("user_key_prefix", &self.user_key_prefix)
             .field("connect_timeout", &self.connect_timeout)
             .field("deadline", &self.deadline)
+            .field("load_shedding", &self.sheds_load)
             .field("max_connection_age", &self.max_connection_age)
             .field("confirm", &self.confirm)
             .field("near_cache", &self.near)

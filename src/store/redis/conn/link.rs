@@ -18,20 +18,14 @@ use super::{
 };
 use crate::{
     Error, ErrorKind,
-    store::{
-        admission::Admission,
-        redis::{
-            near::{Near, lease::Lease},
-            wire::fault::Fault,
-        },
+    store::redis::{
+        near::{Near, lease::Lease},
+        wire::fault::Fault,
     },
 };
 
 /// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
-
-/// The maximum number of lookups in flight at one server, however fast it answers.
-const MAX_IN_FLIGHT: u32 = 65_536;
 
 /// The policy for commands whose connection drops before the reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,8 +39,6 @@ pub(crate) enum OnDrop {
 /// A supervised connection to one server. Dropping the link closes the connection.
 pub(crate) struct Link {
     pub(crate) config: Arc<LinkConfig>,
-    /// Admits lookups.
-    pub(crate) admission: Arc<Admission>,
     state: watch::Receiver<State>,
     supervisor: AbortHandle,
 }
@@ -79,6 +71,8 @@ pub(crate) enum Failure {
     Redis(RedisError),
     Down(Error),
     Deadline,
+    /// The answer came after the deadline.
+    Late,
     /// The server has too much to do already.
     Overloaded,
 }
@@ -94,23 +88,17 @@ impl Link {
         near: Option<Arc<Near>>,
     ) -> Self {
         let (sender, state) = watch::channel(State::Connecting);
-        let admission = Arc::new(match config.sheds_load {
-            true => Admission::new(config.deadline, MAX_IN_FLIGHT),
-            false => Admission::unlimited(),
-        });
         let supervisor = Supervisor {
             source,
             config: Arc::clone(config),
             dialing: Arc::clone(dialing),
             max_block,
             near,
-            admission: Arc::clone(&admission),
             state: sender,
             reports: Reports::new(),
         };
         Self {
             config: Arc::clone(config),
-            admission,
             state,
             supervisor: config.runtime.spawn(supervisor.run()).abort_handle(),
         }
@@ -153,10 +141,10 @@ impl Link {
     /// it still waits up to [`MAX_LATENESS`] for the reply, because a late reply shows that the server answers.
     pub(crate) async fn send_batch(
         &self,
+        live: Arc<Live>,
         deadline: Instant,
         commands: &Pipeline,
     ) -> Result<Answer, Failure> {
-        let live = self.live_until(deadline, 0).await?;
         self.send_from(live, deadline, commands, OnDrop::Retry, MAX_LATENESS)
             .await
     }
@@ -225,6 +213,7 @@ impl Link {
                     && let Ok(Ok(_)) = timeout(linger, &mut sending).await
                 {
                     live.record_reply();
+                    return Err(Lost::Answer(Failure::Late));
                 }
                 Err(Lost::Answer(Failure::Deadline))
             }
@@ -310,7 +299,7 @@ impl LinkConfig {
         match failure {
             Failure::Redis(error) => self.errors.convert(&error),
             Failure::Down(error) => error,
-            Failure::Deadline => Error::new(
+            Failure::Deadline | Failure::Late => Error::new(
                 ErrorKind::Timeout,
                 format!("no answer from Redis within {:?}", self.deadline),
             ),

@@ -13,7 +13,10 @@ use tokio::time::Instant;
 use super::{connected::Connected, reports::Reporter};
 use crate::{
     Error,
-    store::redis::near::{lease::Lease, tracking::Tracking},
+    store::{
+        admission::Admission,
+        redis::near::{lease::Lease, tracking::Tracking},
+    },
 };
 
 /// The age below which a connection in trouble is replaced only after a pause.
@@ -37,6 +40,8 @@ pub(crate) struct Live {
     /// The age, in milliseconds, from which operations do not use the connection until the next attempt to replace it
     /// has ended; 0 for no such age.
     use_by: AtomicU64,
+    /// Admits lookups.
+    pub(crate) admission: Arc<Admission>,
     reporter: Reporter,
 }
 
@@ -65,12 +70,13 @@ impl State {
 
 impl Live {
     /// Creates the record of a new connection, whose faults go to `reporter`.
-    pub(crate) fn new(connected: Connected, reporter: Reporter) -> Self {
+    pub(crate) fn new(connected: Connected, reporter: Reporter, admission: Arc<Admission>) -> Self {
         Self {
             connected,
             since: SystemTime::now(),
             made: Instant::now(),
             use_by: AtomicU64::new(0),
+            admission,
             reporter,
         }
     }

@@ -52,7 +52,6 @@ pub(crate) struct Supervisor<C> {
     pub(crate) max_block: Duration,
     /// What is filled by lookups on this link.
     pub(crate) near: Option<Arc<Near>>,
-    pub(crate) admission: Arc<Admission>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) reports: Reports,
 }
@@ -66,18 +65,27 @@ impl<C: Connect> Supervisor<C> {
         let mut backoff = Backoff(FIRST_BACKOFF);
         let mut in_use = 0;
         let mut since = Instant::now();
+        let mut admission = Arc::new(match self.config.sheds_load {
+            true => Admission::new(self.config.deadline),
+            false => Admission::unlimited(),
+        });
         // Whether the attempt replaces a connection that is lost or suspect.
         let mut in_trouble = false;
         for generation in 1.. {
-            match self.connect(generation).await {
+            // An old connection probably leads to the same server as the next one.
+            let next = match in_trouble {
+                true => Arc::new(admission.after()),
+                false => Arc::clone(&admission),
+            };
+            match self.connect(generation, &next).await {
                 Ok(live) if !in_trouble && self.keeps(in_use, &live) => live.discard(),
                 Ok(live) => {
                     self.use_on(&live);
+                    admission = next;
                     let last = self.state.send_replace(State::Up(Arc::new(live)));
                     last.end_lease();
                     if in_trouble {
                         self.config.status.reconnected();
-                        self.admission.retry();
                     }
                     (in_use, since) = (generation, Instant::now());
                 }
@@ -201,7 +209,7 @@ impl<C: Connect> Supervisor<C> {
         }
     }
 
-    async fn connect(&self, generation: u64) -> Result<Live, Error> {
+    async fn connect(&self, generation: u64, admission: &Arc<Admission>) -> Result<Live, Error> {
         let _turn = self.turn().await;
         let reporter = Reporter::new(
             &self.reports,
@@ -223,7 +231,7 @@ impl<C: Connect> Supervisor<C> {
             )),
         };
         match connected {
-            Ok(connected) => Ok(Live::new(connected, reporter)),
+            Ok(connected) => Ok(Live::new(connected, reporter, Arc::clone(admission))),
             Err(error) => {
                 // Its end says nothing of the connection in use.
                 reporter.discard();
@@ -285,7 +293,6 @@ mod tests {
             dialing: Arc::default(),
             max_block: Duration::ZERO,
             near: None,
-            admission: Arc::new(Admission::unlimited()),
             state: watch::Sender::new(State::Connecting),
             reports: Reports::new(),
         };

@@ -49,9 +49,9 @@ pub(super) struct Entry<K, V> {
 struct IdHasher(u64);
 
 impl<K: Copy + Eq + Hash, V> Shard<K, V> {
-    /// What an entry takes beside what its value refers to. Maps and vectors have up to twice the room that they need,
-    /// and every allocation takes some bytes more.
-    const OVERHEAD: usize = 2 * (size_of::<Entry<K, V>>() + 1 + size_of::<K>()) + 4 * 16;
+    /// What an entry takes beside what its value refers to. A table has up to 16/7 times the room that it needs, a
+    /// vector up to twice, and every allocation takes some bytes more.
+    const OVERHEAD: usize = (size_of::<Entry<K, V>>() + 1) * 16 / 7 + 2 * size_of::<K>() + 4 * 16;
 
     pub(super) fn new() -> Self {
         Self {

@@ -23,8 +23,8 @@ use super::reply::LookupReply;
 use crate::{
     Error, TokenId,
     store::{
-        admission::{Admission, Outcome},
-        redis::conn::link::{Failure, Link, OnDrop, runtime_is_gone},
+        admission::{Outcome, Permit},
+        redis::conn::link::{Answer, Failure, Link, runtime_is_gone},
     },
 };
 
@@ -50,8 +50,8 @@ pub(crate) struct Lookups {
     next: Mutex<Batch>,
 }
 
-/// Receives the reply to a lookup.
-type Waiting = oneshot::Sender<Result<LookupReply, Error>>;
+/// Receives the reply to a lookup, which is in flight until then.
+type Waiting = (oneshot::Sender<Result<LookupReply, Error>>, Permit);
 
 /// Lookups that will share a pipeline.
 #[derive(Default)]
@@ -67,9 +67,6 @@ struct Batch {
 /// Sends the next batch; dropping it earlier fails the lookups in that batch.
 struct FlushGuard(Option<Arc<Lookups>>);
 
-/// Counts lookups in flight until it is dropped.
-struct InFlight<'a>(&'a Admission, usize);
-
 impl Lookups {
     pub(crate) fn new(link: Link) -> Self {
         Self {
@@ -84,34 +81,33 @@ impl Lookups {
         deadline: Instant,
         keys: &LookupKeys<'_>,
     ) -> Result<LookupReply, Failure> {
-        let admission = &*self.link.admission;
-        let Some(others) = admission.admit() else {
+        let live = self.link.live_until(deadline, 0).await?;
+        let Some(permit) = live.admission.admit() else {
             self.link.config.status.refused();
             return Err(Failure::Overloaded);
         };
-        let sent = deadline - self.link.config.deadline;
+        let sent = Instant::now();
         // While replies are late, batches wait for them, and this does not.
-        let answer = if others == 0 && !admission.is_shrunk() {
-            let _in_flight = InFlight(admission, 1);
+        if permit.others == 0 && live.admission.is_open() {
             let commands = keys.commands(self.fill_near());
-            let answer = self.link.send(deadline, &commands, OnDrop::Retry).await;
-            if answer.is_ok() {
-                admission.note(sent, Outcome::Answered);
+            let answer = self.link.send_on(&live, deadline, &commands).await;
+            match &answer {
+                Ok(answer) if !answer.repeated => live.admission.record(sent, Outcome::Answered),
+                Err(Failure::Deadline) => live.admission.record(sent, Outcome::Missed),
+                _ => {}
             }
-            answer.and_then(LookupReply::of)
-        } else {
-            let (sender, found) = oneshot::channel();
-            self.enqueue(deadline, keys, sender);
-            match timeout_at(deadline, found).await {
-                Ok(Ok(found)) => found.map_err(Failure::Down),
-                Ok(Err(_)) => Err(no_reply()),
-                Err(_) => Err(Failure::Deadline),
-            }
-        };
-        if let Err(Failure::Deadline) = answer {
-            admission.note(sent, Outcome::Missed);
+            return LookupReply::of(answer?);
         }
-        answer
+        let (sender, found) = oneshot::channel();
+        self.enqueue(deadline, keys, (sender, permit));
+        match timeout_at(deadline, found).await {
+            Ok(Ok(found)) => found.map_err(Failure::Down),
+            Ok(Err(_)) => Err(no_reply()),
+            Err(_) => {
+                live.admission.record(sent, Outcome::Missed);
+                Err(Failure::Deadline)
+            }
+        }
     }
 
     /// Adds a lookup to the next batch, and makes sure that the batch is sent.
@@ -132,6 +128,19 @@ impl Lookups {
             let turn = FlushGuard(Some(Arc::clone(self)));
             self.link.config.runtime.spawn(turn.run());
         }
+    }
+
+    /// Sends the commands of a batch, and records how long the reply has taken.
+    async fn send(&self, deadline: Instant, commands: &Pipeline) -> Result<Answer, Failure> {
+        let live = self.link.live_until(deadline, 0).await?;
+        let (admission, sent) = (Arc::clone(&live.admission), Instant::now());
+        let answer = self.link.send_batch(live, deadline, commands).await;
+        match &answer {
+            Ok(Answer { repeated, .. }) if *repeated => {}
+            Ok(_) | Err(Failure::Late) => admission.record(sent, Outcome::Answered),
+            Err(_) => {}
+        }
+        answer
     }
 
     /// Whether lookups fill a near-cache.
@@ -196,27 +205,18 @@ impl Batch {
             return;
         };
         let lookups = self.waiting.len();
-        let admission = &*queue.link.admission;
-        let in_flight = InFlight(admission, lookups);
-        let sent = Instant::now();
-        let answer = queue.link.send_batch(deadline, &self.commands).await;
-        match &answer {
-            // A batch waits long for a late answer.
-            Ok(_) | Err(Failure::Deadline) => admission.note(sent, Outcome::Answered),
-            Err(_) => {}
-        }
-        drop(in_flight);
+        let answer = queue.send(deadline, &self.commands).await;
         let found = answer.and_then(|it| LookupReply::all_of(it, lookups));
         match found {
             Ok(found) => {
-                for (waiting, found) in self.waiting.into_iter().zip(found) {
+                for ((waiting, _), found) in self.waiting.into_iter().zip(found) {
                     // The caller may be gone.
                     let _ = waiting.send(Ok(found));
                 }
             }
             Err(failure) => {
                 let error = queue.link.config.error(failure);
-                for waiting in self.waiting {
+                for (waiting, _) in self.waiting {
                     let _ = waiting.send(Err(error.clone()));
                 }
             }
@@ -227,16 +227,8 @@ impl Batch {
 impl Drop for FlushGuard {
     fn drop(&mut self) {
         if let Some(lookups) = &self.0 {
-            let batch = lookups.take();
-            drop(InFlight(&lookups.link.admission, batch.waiting.len()));
+            lookups.take();
         }
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        // No more than `MAX_BATCH`.
-        self.0.release(self.1 as u32);
     }
 }
 

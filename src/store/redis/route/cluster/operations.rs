@@ -58,7 +58,6 @@ impl Cluster {
         let found = match node.lookups.look_up(deadline, keys).await {
             Ok(found) if !found.has_error() => return Ok((found, None)),
             Ok(found) => found,
-            Err(Failure::Overloaded) => return Err(Failure::Overloaded),
             Err(failure) => {
                 self.shared.outdated.notify_one();
                 return Err(failure);
