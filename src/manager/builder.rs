@@ -158,7 +158,7 @@ impl<D> TokenManagerBuilder<D> {
     /// Sets how many users are loaded at the same time, at most, in this process; at least one. Default: 100.
     ///
     /// It protects the database where many users have to be loaded at once, for example because the cache is new. Other
-    /// loads wait for their turn, within their [timeout](Self::load_timeout). A loader that hangs for some users delays
+    /// loads wait for their turn, for half of their [timeout](Self::load_timeout). A loader that hangs for some users delays
     /// no others as long as there are fewer of them.
     pub fn max_concurrent_loads(mut self, loads: usize) -> Self {
         self.max_concurrent_loads = loads;

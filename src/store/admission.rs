@@ -12,7 +12,7 @@
 //! | high while the window is far above what is in flight | is cut to what is in flight, and no further |
 //! | no reply in time | shrinks, but not below one |
 //!
-//! The last row but one is for a server that pauses: all that waits is answered soon. The target is a part of the
+//! The third row is for a server that pauses: all that waits is answered soon. The target is a part of the
 //! deadline, or more where the way to the server takes long.
 //!
 //! A window below one is a rate, of one operation per target and window: thousands of processes may share a server that
@@ -40,21 +40,24 @@ const HIGH_PART: u32 = 10;
 const TARGET_PART: u32 = 5;
 /// Where the way is long, the target is twice as long as the fastest replies take, within this part of the deadline.
 const MAX_TARGET_PART: u32 = 2;
-/// For so long the fastest reply counts.
+/// Replies that wait for others at the server look like a long way. So a window that has an effect is divided by this
+/// number for a round trip, once in each period for which the fastest reply counts (as BBR does: N. Cardwell et al., *BBR:
+/// Congestion-Based Congestion Control*, ACM Queue 14, 2016).
+const PROBE: f64 = 4.0;
 const BASE_PERIOD: Duration = Duration::from_secs(10);
 /// The window grows by this factor at most, and shrinks to this part at least.
 const MAX_GROWTH: f64 = 4.0;
 const MAX_SHRINKAGE: f64 = 1.0 / 64.0;
 /// The window is cut to no less than this: the server may just have paused.
-const LEAST_CUT: f64 = 8.0;
+const LEAST_CUT: f64 = 32.0;
 /// A window that is so many times what is in flight has no effect.
 const IDLE_TIMES: f64 = 4.0;
 /// The number in flight from which shrinking begins, at least.
 const FEW: f64 = 2.0;
-/// The longest pause between two operations, so that the end of an overload is noticed.
+/// The longest pause between two operations when none is in flight, so that the end of an overload is noticed.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// After so long without a delay, the window says nothing any more.
-const MEMORY: Duration = Duration::from_secs(10);
+/// After so long without a delay, the window says nothing any more. Longer than the longest pause.
+const MEMORY: Duration = Duration::from_secs(3);
 
 /// Admits operations to one connection.
 pub(crate) struct Admission {
@@ -80,7 +83,7 @@ struct Control {
 }
 
 /// The delay of the fastest replies of the last one to two periods.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Base {
     began: Option<Instant>,
     last: Option<Duration>,
@@ -109,18 +112,14 @@ impl Admission {
         Self::with_max(deadline, MAX_IN_FLIGHT)
     }
 
-    /// For a new connection in place of one that was lost, or whose server was silent. It may lead to the same server,
-    /// which was overloaded, or to another one: it begins with the window as it was, and at least one operation.
+    /// For a new connection in place of the one of this admission. It may lead to the same server or to another one: it
+    /// begins with the window as it was, and at least one operation. What the old one still owes does not count.
     pub(crate) fn after(&self) -> Self {
-        let (new, now) = (
-            Self::with_max(self.deadline, self.max_in_flight),
-            Instant::now(),
-        );
-        let window = self.control().window.max(1.0);
-        if window < f64::from(self.max_in_flight) {
-            let mut control = new.control();
-            control.delayed = Some(now);
-            new.set(&mut control, window, now);
+        let new = Self::with_max(self.deadline, self.max_in_flight);
+        if !self.is_open() {
+            let (last, mut control) = (self.control(), new.control());
+            (control.base, control.delayed) = (last.base, last.delayed);
+            new.set(&mut control, last.window.max(1.0), Instant::now());
         }
         new
     }
@@ -185,8 +184,15 @@ impl Admission {
         if self.was_fast.swap(false, Ordering::Relaxed) {
             control.base.record(now, fast / 2);
         }
-        if outcome == Outcome::Answered {
-            control.base.record(now, delay);
+        let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
+        let window = control.window;
+        let has_effect = window <= IDLE_TIMES * in_flight.max(LEAST_CUT);
+        if outcome == Outcome::Answered && delay < self.deadline {
+            let is_new_period = control.base.record(now, delay);
+            if is_new_period && has_effect && window >= PROBE {
+                self.set(control, window / PROBE, now);
+                return;
+            }
         }
         let (high, target) = (self.high(control), self.target(control));
         if delay > high.min(target) {
@@ -195,13 +201,10 @@ impl Admission {
         if control.changed.is_some_and(|changed| sent < changed) {
             return;
         }
-        let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
-        let window = control.window;
-        let has_effect = window <= IDLE_TIMES * in_flight.max(LEAST_CUT);
         let factor = target.as_secs_f64() / delay.as_secs_f64().max(1e-6);
-        let new = if !has_effect && delay > high && delay < self.deadline {
+        let new = if !has_effect && delay > high {
             in_flight.max(LEAST_CUT)
-        } else if delay <= target {
+        } else if delay <= target && outcome == Outcome::Answered {
             // The square root dampens: many clients see the same delay, and change their windows at the same time.
             let least = if delay <= high { 1.0 } else { 0.0 };
             let grown = window * factor.sqrt().min(MAX_GROWTH);
@@ -256,8 +259,9 @@ impl Admission {
     fn target(&self, control: &Control) -> Duration {
         let base = control.base.get();
         let (least, most) = (self.deadline / TARGET_PART, self.deadline / MAX_TARGET_PART);
-        // More than the fastest reply takes, in any case.
-        (base * 2).clamp(least, most).max(base + base / 4)
+        // More than the fastest reply takes.
+        let target = (base * 2).clamp(least, most).max(base + base / 4);
+        target.min(self.deadline * 3 / 4)
     }
 
     /// The delay from which on a window that has no effect is cut.
@@ -272,12 +276,15 @@ impl Admission {
 }
 
 impl Base {
-    fn record(&mut self, now: Instant, delay: Duration) {
+    /// Returns whether another period begins.
+    fn record(&mut self, now: Instant, delay: Duration) -> bool {
         let is_over = |began| now.duration_since(began) > BASE_PERIOD;
-        if self.began.is_none_or(is_over) {
+        let is_new = self.began.is_none_or(is_over);
+        if is_new {
             (self.began, self.last, self.this) = (Some(now), self.this, None);
         }
         self.this = Some(self.this.map_or(delay, |this| this.min(delay)));
+        is_new
     }
 
     fn get(&self) -> Duration {

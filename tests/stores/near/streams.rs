@@ -125,6 +125,45 @@ async fn ten_thousand_streams_over_one_connection() {
     assert_eq!(all.await.unwrap().len(), USERS * DEVICES);
 }
 
+/// Where the server announces only what was read, it announces the end of a session again after other changes.
+#[tokio::test]
+async fn streams_hear_of_what_their_process_has_read() {
+    let server = RedisServer::start(Flavor::Redis).await;
+    let elsewhere = patient(RedisStore::builder(server.url()));
+    let elsewhere = TokenManager::new(elsewhere.connect().await.unwrap());
+    let here = manager(server.url(), lasting().per_key()).await;
+    let (doomed, other) = (
+        elsewhere.set_token("al", None).await.unwrap(),
+        elsewhere.set_token("al", None).await.unwrap(),
+    );
+    let (ending, staying) = (session(&here, &doomed).await, session(&here, &other).await);
+    let ending = tokio::spawn(ending.revoked());
+    let staying = tokio::spawn(staying.revoked());
+    for _ in 0..3 {
+        let (commands, ()) = commands_of(&server, async {
+            elsewhere
+                .refresh_token(other.expose_secret(), None)
+                .await
+                .unwrap();
+            sleep(Duration::from_millis(200)).await;
+        })
+        .await;
+        assert!(commands.contains_key("hget"), "nobody looked: {commands:?}");
+    }
+    assert!(!ending.is_finished() && !staying.is_finished());
+    assert!(
+        elsewhere
+            .delete_token(doomed.expose_secret())
+            .await
+            .unwrap()
+    );
+    tokio::time::timeout(LONG_TIMEOUT, ending)
+        .await
+        .expect("the end")
+        .unwrap();
+    assert!(!staying.is_finished());
+}
+
 /// As long as the near-cache has the session, the polls of its streams ask nothing.
 #[tokio::test]
 async fn polls_are_hits() {

@@ -233,9 +233,9 @@ impl RedisStoreBuilder {
     /// is overloaded. Default: `true`.
     ///
     /// A server that gets more work than it can do would answer all checks too late. So the store limits how many checks
-    /// are in flight on each connection. The limit is 65,536, shrinks when replies take longer than a fifth of the
-    /// [deadline](Self::deadline), or than twice the fastest replies if the way to the server is long, and grows again
-    /// when they do not. A process that does not get its turn to run sees long delays, too. Logins, refreshes and logouts
+    /// are in flight on each connection. The limit is 65,536. It shrinks when replies take longer than a tenth to a
+    /// fifth of the [deadline](Self::deadline), or than twice the fastest replies if the way to the server is long, and
+    /// grows again when they do not. A process that does not get its turn to run sees long delays, too. Logins, refreshes and logouts
     /// are never refused; those that check a token first may be. `RedisHealth` counts the
     /// [refused checks](crate::RedisHealth::refused_checks).
     pub fn load_shedding(mut self, enabled: bool) -> Self {

@@ -72,11 +72,7 @@ impl<C: Connect> Supervisor<C> {
         // Whether the attempt replaces a connection that is lost or suspect.
         let mut in_trouble = false;
         for generation in 1.. {
-            // An old connection probably leads to the same server as the next one.
-            let next = match in_trouble {
-                true => Arc::new(admission.after()),
-                false => Arc::clone(&admission),
-            };
+            let next = Arc::new(admission.after());
             match self.connect(generation, &next).await {
                 Ok(live) if !in_trouble && self.keeps(in_use, &live) => live.discard(),
                 Ok(live) => {

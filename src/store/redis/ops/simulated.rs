@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The lookups that the server can do in a second.
-pub(super) const CAPACITY: f64 = 1000.0;
+pub(super) const CAPACITY: f64 = 4000.0;
 pub(super) const DEADLINE: Duration = Duration::from_millis(500);
 
 /// A server that does one thing after the other.
@@ -41,6 +41,8 @@ pub(super) struct Server {
     busy_until: Mutex<Option<Instant>>,
     /// How long commands and replies are on their way, together.
     way: Mutex<Duration>,
+    /// How many times as long as usual a lookup takes, less one.
+    slowness: Mutex<f64>,
     /// Whether it refuses connections.
     pub(super) refuses: AtomicBool,
     /// The number of those who are connecting, and of all connections that were begun.
@@ -62,9 +64,18 @@ impl Server {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let begin = busy.map_or(Instant::now(), |busy| busy.max(Instant::now()));
-        let end = begin + Duration::from_secs_f64(f64::from(lookups) / CAPACITY);
+        let end = begin + Duration::from_secs_f64(f64::from(lookups) / CAPACITY * self.slowness());
         *busy = Some(end);
         end + *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets lookups take so many times as long.
+    pub(super) fn set_slowness(&self, times: f64) {
+        *self.slowness.lock().unwrap_or_else(PoisonError::into_inner) = times - 1.0;
+    }
+
+    fn slowness(&self) -> f64 {
+        1.0 + *self.slowness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_way(&self, way: Duration) {

@@ -58,6 +58,7 @@ impl Cluster {
         let found = match node.lookups.look_up(deadline, keys).await {
             Ok(found) if !found.has_error() => return Ok((found, None)),
             Ok(found) => found,
+            Err(Failure::Overloaded) => return Err(Failure::Overloaded),
             Err(failure) => {
                 self.shared.outdated.notify_one();
                 return Err(failure);
@@ -79,12 +80,14 @@ impl Cluster {
         mut found: LookupReply,
         mut redirect: Redirect,
     ) -> Result<LookupReply, Failure> {
-        for _ in 0..HASTY_REDIRECTIONS {
+        let mut followed = 0;
+        while followed < HASTY_REDIRECTIONS {
             let Redirect::Moved(address) = &redirect else {
                 break;
             };
             let node = self.shared.node_at(address.clone());
             self.shared.note_move(keys.sessions, address, &node);
+            followed += 1;
             match self.look_up_at(&node, deadline, keys).await? {
                 (found, None) => return Ok(found),
                 (next, Some(other)) => (found, redirect) = (next, other),
@@ -96,7 +99,9 @@ impl Cluster {
             deadline,
             request: Request::Read(&keys.commands(false)),
         };
-        let answer = self.follow(&routed, redirect, found.into_values()).await?;
+        let answer = self
+            .follow(&routed, redirect, found.into_values(), followed)
+            .await?;
         LookupReply::of_two_nodes(answer)
     }
 
@@ -120,7 +125,7 @@ impl Cluster {
         match Redirect::of_answer(&answer) {
             None => Ok(answer),
             Some(redirect) => {
-                let followed = self.follow(&routed, redirect, answer.values);
+                let followed = self.follow(&routed, redirect, answer.values, 0);
                 let mut followed = followed.await?;
                 followed.repeated |= answer.repeated;
                 Ok(followed)
@@ -140,15 +145,17 @@ impl Cluster {
         sent
     }
 
-    /// Follows a redirection, and further ones, until a node answers. `values` are the replies of the first node.
+    /// Follows a redirection, and further ones, until a node answers. `values` are the replies of the last node; so many
+    /// redirections were followed before.
     async fn follow(
         &self,
         routed: &Routed<'_>,
         mut redirect: Redirect,
         mut values: Vec<Value>,
+        followed: u32,
     ) -> Result<Answer, Failure> {
         let mut repeated = false;
-        for redirections in 1.. {
+        for redirections in followed + 1.. {
             if redirections > HASTY_REDIRECTIONS {
                 sleep_until(routed.deadline.min(Instant::now() + PAUSE)).await;
             }
