@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-/// A random number below `end`, and zero if there is none.
+/// A random number, or else zero.
 #[cfg(feature = "redis")]
-pub(crate) fn below(end: usize) -> usize {
-    let random = getrandom::u32().unwrap_or(0) as usize;
-    random.checked_rem(end).unwrap_or(0)
+pub(crate) fn number() -> usize {
+    getrandom::u32().unwrap_or(0) as usize
 }
 
 /// A random time from zero to `max`. Without random numbers it is `max`.

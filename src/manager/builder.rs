@@ -155,7 +155,7 @@ impl<D> TokenManagerBuilder<D> {
         self
     }
 
-    /// Sets how many users are loaded at the same time, at most, in this process; at least one. Default: 100.
+    /// Sets how many users this manager and its clones load at the same time, at most; at least one. Default: 100.
     ///
     /// It protects the database where many users have to be loaded at once, for example because the cache is new. Other
     /// loads wait for their turn, for half of their [timeout](Self::load_timeout). A loader that hangs for some users delays

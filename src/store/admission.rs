@@ -11,6 +11,7 @@
 //! | above it | shrinks to what the server does within the target, by Little's law |
 //! | high while the window is far above what is in flight | is cut to what is in flight, and no further |
 //! | no reply in time | shrinks, but not below one |
+//! | not high for some seconds | is as large as it can be |
 //!
 //! The third row is for a server that pauses: all that waits is answered soon. The target is a part of the
 //! deadline, or more where the way to the server takes long.
@@ -18,7 +19,7 @@
 //! A window below one is a rate, of one operation per target and window: thousands of processes may share a server that
 //! has less than one operation of each in flight. Each of them decides for itself, by the delays that it sees.
 //!
-//! Where nothing is delayed, the window is as large as it can be, and costs an operation a clock and a few atomic numbers.
+//! Where nothing is delayed, the window is as large as it can be, and nothing is locked.
 
 use std::{
     sync::{
@@ -201,24 +202,40 @@ impl Admission {
         if control.changed.is_some_and(|changed| sent < changed) {
             return;
         }
-        let factor = target.as_secs_f64() / delay.as_secs_f64().max(1e-6);
-        let new = if !has_effect && delay > high {
+        let resized = if !has_effect && delay > high {
             in_flight.max(LEAST_CUT)
         } else if delay <= target && outcome == Outcome::Answered {
-            // The square root dampens: many clients see the same delay, and change their windows at the same time.
-            let least = if delay <= high { 1.0 } else { 0.0 };
-            let grown = window * factor.sqrt().min(MAX_GROWTH);
-            grown.clamp(least, f64::from(self.max_in_flight))
+            self.grown(control, delay)
         } else {
-            let least = match outcome {
-                Outcome::Missed => window.min(1.0),
-                Outcome::Answered => target.as_secs_f64() / MAX_PAUSE.as_secs_f64(),
-            };
-            (window.min(in_flight.max(FEW)) * factor.max(MAX_SHRINKAGE)).max(least)
+            self.shrunk(control, delay, outcome, in_flight)
         };
-        if new != window {
-            self.set(control, new, now);
+        if resized != window {
+            self.set(control, resized, now);
         }
+    }
+
+    /// The window after a delay below the target.
+    fn grown(&self, control: &Control, delay: Duration) -> f64 {
+        let factor = ratio(self.target(control), delay);
+        let least = if delay <= self.high(control) {
+            1.0
+        } else {
+            0.0
+        };
+        // The square root dampens: many clients see the same delay, and change their windows at the same time.
+        let grown = control.window * factor.sqrt().min(MAX_GROWTH);
+        grown.clamp(least, f64::from(self.max_in_flight))
+    }
+
+    /// The window after a delay above the target, or without a reply.
+    fn shrunk(&self, control: &Control, delay: Duration, outcome: Outcome, in_flight: f64) -> f64 {
+        let target = self.target(control);
+        let least = match outcome {
+            Outcome::Missed => control.window.min(1.0),
+            Outcome::Answered => ratio(target, MAX_PAUSE),
+        };
+        let used = control.window.min(in_flight.max(FEW));
+        (used * ratio(target, delay).max(MAX_SHRINKAGE)).max(least)
     }
 
     /// Whether an operation is admitted that does not fit into the window.
@@ -275,6 +292,10 @@ impl Admission {
     }
 }
 
+fn ratio(time: Duration, to: Duration) -> f64 {
+    time.as_secs_f64() / to.as_secs_f64().max(1e-6)
+}
+
 impl Base {
     /// Returns whether another period begins.
     fn record(&mut self, now: Instant, delay: Duration) -> bool {
@@ -296,5 +317,160 @@ impl Base {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.admission.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(500);
+    const MS: Duration = Duration::from_millis(1);
+
+    fn admission() -> Arc<Admission> {
+        Arc::new(Admission::new(DEADLINE))
+    }
+
+    fn window(admission: &Admission) -> f64 {
+        admission.control().window
+    }
+
+    /// As many as there is room for; `operations` at most.
+    fn admit(admission: &Arc<Admission>, operations: u32) -> Vec<Permit> {
+        (0..operations).filter_map(|_| admission.admit()).collect()
+    }
+
+    /// Records an operation that is sent now and has this outcome after this delay, with others in flight.
+    async fn record(admission: &Admission, delay: Duration, outcome: Outcome) {
+        let sent = Instant::now();
+        advance(delay).await;
+        admission.record(sent, outcome);
+    }
+
+    /// One whose window was cut and then shrunk by a delay of 200 ms, of so many operations.
+    async fn shrunk(operations: u32) -> (Arc<Admission>, Vec<Permit>) {
+        let admission = admission();
+        record(&admission, MS, Outcome::Answered).await;
+        let permits = admit(&admission, operations);
+        for _ in 0..2 {
+            record(&admission, 200 * MS, Outcome::Answered).await;
+        }
+        (admission, permits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_delay_all_are_admitted() {
+        let admission = admission();
+        for _ in 0..10 {
+            record(&admission, DEADLINE / HIGH_PART, Outcome::Answered).await;
+        }
+        let permits = admit(&admission, MAX_IN_FLIGHT + 1);
+        assert_eq!(permits.len(), MAX_IN_FLIGHT as usize);
+        drop(permits);
+        assert_eq!((admission.in_flight(), admission.is_open()), (0, true));
+        let unlimited = Arc::new(Admission::unlimited());
+        record(&unlimited, 1000 * DEADLINE, Outcome::Missed).await;
+        assert!(unlimited.is_open());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_high_delay_cuts_the_window_to_what_is_in_flight() {
+        for (in_flight, cut) in [(1, LEAST_CUT), (100, 100.0)] {
+            let admission = admission();
+            record(&admission, MS, Outcome::Answered).await;
+            let _permits = admit(&admission, in_flight);
+            record(&admission, 300 * MS, Outcome::Answered).await;
+            assert_eq!(window(&admission), cut);
+        }
+    }
+
+    /// In 200 ms the server does what was in flight, so in 100 ms half of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_above_the_target_shrinks_it_to_what_the_server_does() {
+        let (admission, permits) = shrunk(100).await;
+        assert_eq!(window(&admission), 50.0);
+        assert!(admission.admit().is_none());
+        drop(permits);
+        assert_eq!(admit(&admission, 100).len(), 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_changes_at_most_once_in_a_round_trip() {
+        let (admission, _permits) = shrunk(100).await;
+        let before = Instant::now() - 200 * MS;
+        for _ in 0..10 {
+            admission.record(before, Outcome::Answered);
+        }
+        assert_eq!(window(&admission), 50.0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_shorter_the_delay_the_more_it_grows() {
+        let mut grown = Vec::new();
+        for delay in [1, 20, 50, 99] {
+            let (admission, _permits) = shrunk(100).await;
+            record(&admission, delay * MS, Outcome::Answered).await;
+            grown.push(window(&admission));
+        }
+        assert!(grown.is_sorted_by(|a, b| a > b), "{grown:?}");
+        assert!(
+            grown[0] == 50.0 * MAX_GROWTH && grown[3] > 50.0,
+            "{grown:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_replies_it_does_not_fall_below_one() {
+        let (admission, permits) = shrunk(100).await;
+        for _ in 0..20 {
+            record(&admission, DEADLINE, Outcome::Missed).await;
+        }
+        assert_eq!(window(&admission), 1.0);
+        drop(permits);
+        assert_eq!(admit(&admission, 10).len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_window_below_one_is_a_rate() {
+        let (admission, permits) = shrunk(1).await;
+        drop(permits);
+        let mut admitted = 0;
+        for _ in 0..200 {
+            // Its server is overloaded, whatever this client does.
+            for _ in 0..3 {
+                record(&admission, 450 * MS, Outcome::Answered).await;
+            }
+            admitted += admit(&admission, 10).len();
+        }
+        let rate = f64::from(admitted as u32) / (200.0 * 1.35);
+        let least = 1.0 / MAX_PAUSE.as_secs_f64();
+        assert!(
+            rate > 0.7 * least && rate < 2.0 * least,
+            "{rate} in a second"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn some_seconds_without_a_delay_open_it() {
+        let (admission, permits) = shrunk(100).await;
+        sleep(MEMORY - MS).await;
+        assert!(admission.admit().is_none());
+        sleep(2 * MS).await;
+        assert!(admission.admit().is_some() && admission.is_open());
+        drop(permits);
+    }
+
+    /// What the old connection owes does not count for the new one, and what was learned does.
+    #[tokio::test(start_paused = true)]
+    async fn another_connection_begins_with_the_window_of_the_last() {
+        let (admission, _permits) = shrunk(100).await;
+        let next = Arc::new(admission.after());
+        assert_eq!(admit(&next, 100).len(), 50);
+        let (small, _permit) = shrunk(1).await;
+        record(&small, 450 * MS, Outcome::Answered).await;
+        assert!(window(&small) < 1.0);
+        assert_eq!(admit(&Arc::new(small.after()), 10).len(), 1);
     }
 }

@@ -12,6 +12,7 @@ mod consistency;
 mod crashes;
 mod late_writes;
 mod load;
+mod load_shedding;
 mod lost_replies;
 mod mysql;
 mod mysql_config;

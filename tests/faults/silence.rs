@@ -73,7 +73,8 @@ async fn a_ping_tells_whether_the_server_answers() {
 async fn late_batches_do_not_replace_a_connection() {
     let redis = RedisServer::start(Flavor::Redis).await;
     let builder = RedisStore::builder(redis.url()).deadline(Duration::from_millis(100));
-    let store = builder.connect().await.unwrap();
+    // So that all are sent.
+    let store = builder.load_shedding(false).connect().await.unwrap();
     for _ in 0..4 {
         redis.cmd(&["CLIENT", "PAUSE", "300"]).await;
         let late = burst(&store, 64).await;
@@ -89,7 +90,7 @@ async fn late_batches_do_not_replace_a_connection() {
 async fn a_slow_server_under_a_burst_is_not_reconnected_to() {
     let redis = RedisServer::start_with(Flavor::Redis, &["--enable-debug-command", "yes"]).await;
     let builder = RedisStore::builder(redis.url()).deadline(Duration::from_millis(40));
-    let store = builder.connect().await.unwrap();
+    let store = builder.load_shedding(false).connect().await.unwrap();
     let mut client = redis.client().await;
     let sleeping = tokio::spawn(async move {
         let nap = redis::cmd("DEBUG").arg("SLEEP").arg("0.05").take();
@@ -113,7 +114,7 @@ fn assert_kept(store: &RedisStore) {
     assert_eq!(health.reconnects(), 0, "{:?}", health.last_error());
 }
 
-/// So many checks at once; returns how many of them got no answer in time, or were refused because they would not.
+/// So many checks at once; returns how many of them got no answer in time.
 async fn burst(store: &RedisStore, checks: usize) -> usize {
     let mut burst = JoinSet::new();
     for _ in 0..checks {
@@ -123,11 +124,7 @@ async fn burst(store: &RedisStore, checks: usize) -> usize {
     let failed = |answer: &Result<_, tower_bearer_session::Error>| match answer {
         Ok(_) => false,
         Err(error) => {
-            let is_late = error.kind() == ErrorKind::Timeout;
-            assert!(
-                is_late || error.to_string().contains("overloaded"),
-                "{error:?}"
-            );
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
             true
         }
     };

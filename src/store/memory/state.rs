@@ -40,6 +40,19 @@ struct UserEntry {
 }
 
 impl UserEntry {
+    /// Sets the cached value, and the copies of it. Returns the one before.
+    fn set_cached(
+        &mut self,
+        sessions: &mut Sessions,
+        user_id: &str,
+        cached: Option<Cached>,
+    ) -> Option<Cached> {
+        for id in &self.sessions {
+            sessions.set_cached(user_id, id, cached.as_ref());
+        }
+        mem::replace(&mut self.cached, cached)
+    }
+
     fn tell_of_change(&self) {
         if let Some(changes) = &self.changes {
             changes.send_replace(());
@@ -184,10 +197,7 @@ impl State {
         let user_id = self.intern(user_id);
         let cached = Some(Cached { value, expires_at });
         let user = self.users.entry(Arc::clone(&user_id)).or_default();
-        for id in &user.sessions {
-            self.sessions.set_cached(&user_id, id, cached.as_ref());
-        }
-        if let Some(before) = mem::replace(&mut user.cached, cached) {
+        if let Some(before) = user.set_cached(&mut self.sessions, &user_id, cached) {
             self.removed.push(before.value);
             self.expiries
                 .remove(before.expires_at, Arc::clone(&user_id), None);
@@ -197,11 +207,8 @@ impl State {
 
     fn remove_cached(&mut self, user_id: &str) {
         if let Some(user) = self.users.get_mut(user_id)
-            && let Some(removed) = user.cached.take()
+            && let Some(removed) = user.set_cached(&mut self.sessions, user_id, None)
         {
-            for id in &user.sessions {
-                self.sessions.set_cached(user_id, id, None);
-            }
             self.removed.push(removed.value);
             self.forget(user_id, removed.expires_at, None);
         }

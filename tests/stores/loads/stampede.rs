@@ -209,3 +209,38 @@ async fn a_load_that_takes_too_long_has_failed(backend: &impl Backend) {
 async fn all_wait() {
     sleep(Duration::from_millis(100)).await;
 }
+
+/// Of a manager; 100 unless it is set.
+#[tokio::test(start_paused = true)]
+async fn so_many_users_are_loaded_at_the_same_time() {
+    for (bound, most) in [(None, 100), (Some(3), 3)] {
+        let (running, peak) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, highest) = (Arc::clone(&running), Arc::clone(&peak));
+        let mut builder = TokenManager::builder(MemoryStore::new()).load_user(move |id: String| {
+            let (now, highest) = (Arc::clone(&now), Arc::clone(&highest));
+            async move {
+                highest.fetch_max(now.fetch_add(1, SeqCst) + 1, SeqCst);
+                sleep(Duration::from_millis(10)).await;
+                now.fetch_sub(1, SeqCst);
+                Ok::<_, io::Error>(Some(id))
+            }
+        });
+        if let Some(bound) = bound {
+            builder = builder.max_concurrent_loads(bound);
+        }
+        let manager = builder.build().unwrap();
+        let mut checks = Vec::new();
+        for n in 0..150 {
+            let token = log_in(&manager, &format!("user {n}")).await;
+            let manager = manager.clone();
+            checks.push(tokio::spawn(async move {
+                let user = manager.check_token_or_update_user(&token, None).await;
+                assert!(user.unwrap().is_some());
+            }));
+        }
+        for check in checks {
+            check.await.unwrap();
+        }
+        assert_eq!(peak.load(SeqCst), most);
+    }
+}

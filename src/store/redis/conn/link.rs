@@ -24,9 +24,6 @@ use crate::{
     },
 };
 
-/// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
-const MAX_LATENESS: Duration = Duration::from_secs(5);
-
 /// The policy for commands whose connection drops before the reply.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnDrop {
@@ -137,19 +134,9 @@ impl Link {
             .await
     }
 
-    /// Sends the commands of several operations in one round trip. After the deadline, when the operations have failed,
-    /// it still waits up to [`MAX_LATENESS`] for the reply, because a late reply shows that the server answers.
-    pub(crate) async fn send_batch(
-        &self,
-        live: Arc<Live>,
-        deadline: Instant,
-        commands: &Pipeline,
-    ) -> Result<Answer, Failure> {
-        self.send_from(live, deadline, commands, OnDrop::Retry, MAX_LATENESS)
-            .await
-    }
-
-    async fn send_from(
+    /// Sends commands in one round trip, first on this connection. After the deadline it waits up to `linger` for a late
+    /// reply, which it only records.
+    pub(crate) async fn send_from(
         &self,
         mut live: Arc<Live>,
         deadline: Instant,

@@ -46,13 +46,14 @@ async fn play(seed: u64) -> Result<u32, String> {
             let client = Arc::clone(&clients[random.next() as usize % clients.len()]);
             lookups.spawn(async move {
                 let begun = Instant::now();
-                let found = look_up(&client).await;
-                (begun.elapsed(), found.is_ok())
+                // Any outcome will do, as long as it comes in time.
+                let _ = look_up(&client).await;
+                begun.elapsed()
             });
             sleep(SECOND.mul_f64(random.fraction() / 50.0)).await;
         }
     }
-    for (took, _) in lookups.join_all().await {
+    for took in lookups.join_all().await {
         // Timers have a resolution of a millisecond.
         if took > DEADLINE + Duration::from_millis(2) {
             return Err(format!("a lookup took {took:?}"));
@@ -72,7 +73,7 @@ async fn play(seed: u64) -> Result<u32, String> {
     server.refuses.store(false, Ordering::Relaxed);
     server.resume();
     // Nobody may ask in the meantime.
-    let asks = random.next() % 2 == 0;
+    let asks = random.next().is_multiple_of(2);
     let healed = Instant::now();
     while healed.elapsed() < RECOVERY {
         for client in clients.iter().filter(|_| asks) {

@@ -24,7 +24,10 @@ use crate::{
     Error, TokenId,
     store::{
         admission::{Outcome, Permit},
-        redis::conn::link::{Answer, Failure, Link, runtime_is_gone},
+        redis::conn::{
+            link::{Answer, Failure, Link, OnDrop, runtime_is_gone},
+            live::Live,
+        },
     },
 };
 
@@ -32,6 +35,8 @@ use crate::{
 const MAX_BATCH: usize = 128;
 /// The maximum length of the keys in a pipeline, unless one lookup alone has more, in bytes.
 const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
+const MAX_LATENESS: Duration = Duration::from_secs(5);
 /// The age at which a batch is sent even if its flush task has not run yet.
 const MAX_AGE: Duration = Duration::from_millis(1);
 
@@ -88,26 +93,28 @@ impl Lookups {
         };
         let sent = Instant::now();
         // While replies are late, batches wait for them, and this does not.
-        if permit.others == 0 && live.admission.is_open() {
+        let answer = if permit.others == 0 && live.admission.is_open() {
             let commands = keys.commands(self.fill_near());
-            let answer = self.link.send_on(&live, deadline, &commands).await;
-            match &answer {
-                Ok(answer) if !answer.repeated => live.admission.record(sent, Outcome::Answered),
-                Err(Failure::Deadline) => live.admission.record(sent, Outcome::Missed),
-                _ => {}
+            let first = Arc::clone(&live);
+            let link = &self.link;
+            let answer = link
+                .send_from(first, deadline, &commands, OnDrop::Retry, Duration::ZERO)
+                .await;
+            record(&live, sent, &answer);
+            answer.and_then(LookupReply::of)
+        } else {
+            let (sender, found) = oneshot::channel();
+            self.enqueue(deadline, keys, (sender, permit));
+            match timeout_at(deadline, found).await {
+                Ok(Ok(found)) => found.map_err(Failure::Down),
+                Ok(Err(_)) => Err(no_reply()),
+                Err(_) => Err(Failure::Deadline),
             }
-            return LookupReply::of(answer?);
+        };
+        if let Err(Failure::Deadline) = answer {
+            live.admission.record(sent, Outcome::Missed);
         }
-        let (sender, found) = oneshot::channel();
-        self.enqueue(deadline, keys, (sender, permit));
-        match timeout_at(deadline, found).await {
-            Ok(Ok(found)) => found.map_err(Failure::Down),
-            Ok(Err(_)) => Err(no_reply()),
-            Err(_) => {
-                live.admission.record(sent, Outcome::Missed);
-                Err(Failure::Deadline)
-            }
-        }
+        answer
     }
 
     /// Adds a lookup to the next batch, and makes sure that the batch is sent.
@@ -128,19 +135,6 @@ impl Lookups {
             let turn = FlushGuard(Some(Arc::clone(self)));
             self.link.config.runtime.spawn(turn.run());
         }
-    }
-
-    /// Sends the commands of a batch, and records how long the reply has taken.
-    async fn send(&self, deadline: Instant, commands: &Pipeline) -> Result<Answer, Failure> {
-        let live = self.link.live_until(deadline, 0).await?;
-        let (admission, sent) = (Arc::clone(&live.admission), Instant::now());
-        let answer = self.link.send_batch(live, deadline, commands).await;
-        match &answer {
-            Ok(Answer { repeated, .. }) if *repeated => {}
-            Ok(_) | Err(Failure::Late) => admission.record(sent, Outcome::Answered),
-            Err(_) => {}
-        }
-        answer
     }
 
     /// Whether lookups fill a near-cache.
@@ -205,8 +199,19 @@ impl Batch {
             return;
         };
         let lookups = self.waiting.len();
-        let answer = queue.send(deadline, &self.commands).await;
-        let found = answer.and_then(|it| LookupReply::all_of(it, lookups));
+        let sending = async {
+            let live = queue.link.live_until(deadline, 0).await?;
+            let (first, sent) = (Arc::clone(&live), Instant::now());
+            let answer = queue
+                .link
+                .send_from(first, deadline, &self.commands, OnDrop::Retry, MAX_LATENESS)
+                .await;
+            record(&live, sent, &answer);
+            answer
+        };
+        let found = sending
+            .await
+            .and_then(|answer| LookupReply::all_of(answer, lookups));
         match found {
             Ok(found) => {
                 for ((waiting, _), found) in self.waiting.into_iter().zip(found) {
@@ -229,6 +234,16 @@ impl Drop for FlushGuard {
         if let Some(lookups) = &self.0 {
             lookups.take();
         }
+    }
+}
+
+/// Records how long the reply has taken, if it came at all.
+fn record(live: &Live, sent: Instant, answer: &Result<Answer, Failure>) {
+    match answer {
+        // The time is that of two connections.
+        Ok(Answer { repeated: true, .. }) => {}
+        Ok(_) | Err(Failure::Late) => live.admission.record(sent, Outcome::Answered),
+        Err(_) => {}
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{Arc, Mutex as StdMutex},
     time::Duration,
 };
@@ -99,8 +100,12 @@ impl Fleet {
     async fn since(&self, second: u64) -> Tally {
         let until = self.second();
         sleep(SECOND).await;
+        self.sum(second..until)
+    }
+
+    fn sum(&self, seconds: Range<u64>) -> Tally {
         let mut sum = Tally::default();
-        for (_, tally) in self.tallies.lock().unwrap().range(second..until) {
+        for (_, tally) in self.tallies.lock().unwrap().range(seconds) {
             sum.answered += tally.answered;
             sum.refused += tally.refused;
             sum.late += tally.late;
@@ -122,6 +127,8 @@ async fn goodput(clients: usize, sheds_load: bool, times: f64) -> f64 {
     let tally = fleet.since(0).await;
     println!("{clients} clients at {times} times the capacity: {tally:?}");
     if sheds_load {
+        let settled = fleet.sum(2..u64::from(SECONDS));
+        assert!(settled.late * 50 <= settled.answered, "{settled:?}");
         assert_eq!(fleet.reconnects(), 0, "it is only slow");
         assert!(tally.slowest <= DEADLINE);
         // It has a second to recover, and the load is half of what it can do.

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -38,11 +38,7 @@ pub(super) const DEADLINE: Duration = Duration::from_millis(500);
 /// A server that does one thing after the other.
 #[derive(Default)]
 pub(super) struct Server {
-    busy_until: Mutex<Option<Instant>>,
-    /// How long commands and replies are on their way, together.
-    way: Mutex<Duration>,
-    /// How many times as long as usual a lookup takes, less one.
-    slowness: Mutex<f64>,
+    pace: Mutex<Pace>,
     /// Whether it refuses connections.
     pub(super) refuses: AtomicBool,
     /// The number of those who are connecting, and of all connections that were begun.
@@ -53,50 +49,60 @@ pub(super) struct Server {
     breaks: watch::Sender<u32>,
 }
 
+/// How fast a server is.
+struct Pace {
+    /// The end of what it has to do.
+    busy_until: Instant,
+    /// The time of one lookup.
+    lookup: Duration,
+    /// How long commands and replies are on their way, together.
+    way: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            busy_until: Instant::now(),
+            lookup: Duration::from_secs_f64(1.0 / CAPACITY),
+            way: Duration::ZERO,
+        }
+    }
+}
+
 /// A replayable source of random numbers (splitmix64).
 pub(super) struct Random(pub(super) u64);
 
 impl Server {
-    /// When so many lookups that arrive now are done.
+    /// When the reply to so many lookups that arrive now is there.
     fn done(&self, lookups: u32) -> Instant {
-        let mut busy = self
-            .busy_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let begin = busy.map_or(Instant::now(), |busy| busy.max(Instant::now()));
-        let end = begin + Duration::from_secs_f64(f64::from(lookups) / CAPACITY * self.slowness());
-        *busy = Some(end);
-        end + *self.way.lock().unwrap_or_else(PoisonError::into_inner)
+        let work = self.pace().lookup * lookups;
+        self.pause(work);
+        let pace = self.pace();
+        pace.busy_until + pace.way
     }
 
-    /// Lets lookups take so many times as long.
+    /// Lets lookups take so many times as long as usual.
     pub(super) fn set_slowness(&self, times: f64) {
-        *self.slowness.lock().unwrap_or_else(PoisonError::into_inner) = times - 1.0;
-    }
-
-    fn slowness(&self) -> f64 {
-        1.0 + *self.slowness.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pace().lookup = Duration::from_secs_f64(times / CAPACITY);
     }
 
     pub(super) fn set_way(&self, way: Duration) {
-        *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
+        self.pace().way = way;
     }
 
-    /// Lets it do nothing for this time.
+    /// Lets it do nothing else for this time, after what it has to do.
     pub(super) fn pause(&self, time: Duration) {
-        let mut busy = self
-            .busy_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *busy = Some(busy.map_or(Instant::now(), |busy| busy.max(Instant::now())) + time);
+        let mut pace = self.pace();
+        pace.busy_until = pace.busy_until.max(Instant::now()) + time;
     }
 
-    /// Lets it go on, whatever it had to do.
+    /// Lets it forget what it has to do.
     pub(super) fn resume(&self) {
-        *self
-            .busy_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = None;
+        self.pace().busy_until = Instant::now();
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap()
     }
 
     /// Breaks all connections.

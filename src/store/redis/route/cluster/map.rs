@@ -118,19 +118,23 @@ pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
     }
     let mut ranges: Vec<Range> = Vec::new();
     for (slot, owner) in (0..SLOTS).zip(owners) {
-        let Some((_, owner)) = owner else { continue };
-        match ranges.last_mut() {
-            Some(range) if range.last + 1 == slot && range.primary == owner.primary => {
-                range.last = slot;
-            }
-            _ => ranges.push(Range {
-                first: slot,
-                last: slot,
-                primary: owner.primary.clone(),
-            }),
+        if let Some((_, owner)) = owner {
+            append(&mut ranges, slot, slot, &owner.primary);
         }
     }
     ranges
+}
+
+/// Appends a range, as a part of the last one if it continues that.
+pub(super) fn append(ranges: &mut Vec<Range>, first: u16, last: u16, primary: &Address) {
+    match ranges.last_mut() {
+        Some(range) if range.last + 1 == first && range.primary == *primary => range.last = last,
+        _ => ranges.push(Range {
+            first,
+            last,
+            primary: primary.clone(),
+        }),
+    }
 }
 
 /// Reads the target of `MOVED <slot> <host>:<port>` or `ASK …`; `None` if it names no target.

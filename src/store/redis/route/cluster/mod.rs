@@ -1,7 +1,7 @@
 //! Redis Cluster: every slot has a primary, and every primary has its own supervised connection.
 //!
-//! A background task asks primaries for the slot map every two seconds. It asks earlier, but only a few times a second,
-//! when a node redirects, does not answer or is unreachable. Operations do not wait for a new map: they follow the
+//! A background task asks primaries for the slot map every two seconds. It asks one of them earlier, but only a few times
+//! a second, when a node redirects, does not answer or is unreachable. Operations do not wait for a new map: they follow the
 //! redirection, and later operations on the same slot go to the new node directly.
 //!
 //! The task asks over the connections in use. An old server behind a host name would therefore confirm its own role. So

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use redis::{Pipeline, RedisError, Value};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -21,9 +21,9 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_secs(2);
-/// The minimum time between two refreshes, however many operations fail. It doubles with each refresh that brings no news
-/// until it reaches a maximum, and up to as much is added at random, so that processes that observe the same fault do not
-/// refresh in step.
+/// The minimum time between two refreshes, however many operations fail, unless a poll is due. It doubles with each
+/// refresh that brings no news until it reaches a maximum, and up to as much is added at random, so that processes that
+/// observe the same fault do not refresh in step.
 const PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_millis(600);
 /// The time limit for the reply of a connected node.
@@ -44,18 +44,19 @@ pub(super) struct Refresher {
 
 impl Refresher {
     pub(super) async fn run(self) {
-        let (mut pause, mut polled) = (PAUSE, None);
+        let (mut pause, mut poll) = (PAUSE, Instant::now());
         for round in 0.. {
             let begun = Instant::now();
-            let next = begun + pause + jitter::up_to(pause);
-            let is_poll = polled.is_none_or(|polled| begun.duration_since(polled) >= POLL);
+            let is_poll = begun >= poll;
             if is_poll {
-                polled = Some(begun);
+                poll = begun + POLL;
             }
+            // However often it is asked for in between, a poll is in time.
+            let next = poll.min(begun + pause + jitter::up_to(pause));
             let has_news = self.refresh(round, is_poll).await;
             let is_asked_for = tokio::select! {
                 () = self.shared.outdated.notified() => true,
-                () = sleep(POLL) => false,
+                () = sleep_until(poll) => false,
             };
             pause = match is_asked_for && !has_news {
                 true => MAX_PAUSE.min(pause * 2),
@@ -76,7 +77,7 @@ impl Refresher {
         let mut said = Vec::new();
         if let Some(map) = &known {
             if !is_poll {
-                let one = self.ask_primaries(map, jitter::below(map.len()), 1).await;
+                let one = self.ask_primaries(map, jitter::number(), 1).await;
                 if !one.is_empty() && resolve(&one) == map.ranges() {
                     return false;
                 }
