@@ -52,8 +52,8 @@ pub use self::store::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::store::{
-    NearCache, NearCacheHealth, RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder,
-    RedisTopology,
+    NearCache, NearCacheHealth, RedisCredentials, RedisHealth, RedisPrimary, RedisStore,
+    RedisStoreBuilder, RedisTopology,
 };
 pub use self::{
     error::{Error, ErrorKind},

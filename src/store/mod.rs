@@ -29,8 +29,8 @@ pub use self::mysql::{MySqlStore, MySqlStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{
-    NearCache, NearCacheHealth, RedisHealth, RedisPrimary, RedisStore, RedisStoreBuilder,
-    RedisTopology,
+    NearCache, NearCacheHealth, RedisCredentials, RedisHealth, RedisPrimary, RedisStore,
+    RedisStoreBuilder, RedisTopology,
 };
 pub use self::{
     cached_user::CachedUser,
@@ -44,7 +44,11 @@ pub use self::{
     users::{UserCursor, UserPage},
 };
 
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "mysql", feature = "redis"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "what only Redis needs")
+)]
 pub(crate) mod admission;
 mod cached_user;
 #[cfg(any(feature = "mysql", feature = "redis"))]

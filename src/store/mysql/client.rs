@@ -1,7 +1,6 @@
 //! Runs operations on pooled connections, with deadlines and retries.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     pin::Pin,
     sync::{
         Arc,
@@ -21,9 +20,9 @@ use super::{
     errors::{Failure, timed_out},
     pool::{Link, Pool},
     schema,
-    sql::{SLOTS, Sql},
+    sql::{SLOTS, Sql, slot_of},
 };
-use crate::Error;
+use crate::{Error, store::admission::Admission};
 
 /// The maximum number of retries after the server rolled an operation back because of locks.
 const LOCKED: u32 = 8;
@@ -44,10 +43,9 @@ pub(super) struct Client {
     deadline: Duration,
     /// Whether a check has found the tables.
     migrated: AtomicBool,
-    /// Serialize the transactions of a user, so that waiting for the user's lock takes at most one connection. Users
-    /// whose hashes collide share a queue.
+    /// Serialize the transactions of the users of a slot, so that waiting for its lock takes at most one connection.
     queues: Box<[Semaphore]>,
-    hasher: RandomState,
+    pub(super) admission: Arc<Admission>,
 }
 
 /// The policy for a connection that drops when the server may have committed.
@@ -58,14 +56,14 @@ pub(super) enum WhenUnsure {
 }
 
 impl Client {
-    pub(super) fn new(pool: Pool, sql: Sql, deadline: Duration) -> Self {
+    pub(super) fn new(pool: Pool, sql: Sql, deadline: Duration, admission: Admission) -> Self {
         Self {
             pool: Arc::new(pool),
             sql,
             deadline,
             migrated: AtomicBool::new(false),
             queues: (0..SLOTS).map(|_| Semaphore::new(1)).collect(),
-            hasher: RandomState::new(),
+            admission: Arc::new(admission),
         }
     }
 
@@ -114,9 +112,9 @@ impl Client {
         F: Future<Output = Outcome<T>>,
     {
         let deadline = Instant::now() + self.deadline;
-        let queue = self.hasher.hash_one(user_id) % u64::from(SLOTS);
+        let queue = &self.queues[usize::from(slot_of(user_id))];
         // An error is impossible: the semaphore is never closed.
-        let _queue = by(deadline, self.queues[queue as usize].acquire()).await?;
+        let _queue = by(deadline, queue.acquire()).await?;
         let _turn = by(deadline, self.pool.turn()).await??;
         self.attempts(deadline, when_unsure, work).await
     }

@@ -114,6 +114,11 @@ pub(super) fn duplicate(error: &sqlx::Error) -> bool {
     number(error) == Some(1062)
 }
 
+pub(super) fn overloaded() -> Error {
+    let message = "MySQL is overloaded: it would not answer in time";
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 pub(super) fn timed_out() -> Error {
     Error::new(ErrorKind::Timeout, "MySQL did not answer in time")
 }

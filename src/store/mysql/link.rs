@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::{
     errors::Failure,
     pool::Link,
-    sql::Sql,
+    sql::{Sql, slot_of},
     statement::{Statement, query},
 };
 use crate::{Error, ErrorKind};
@@ -37,7 +37,7 @@ impl Link {
     /// Begins a transaction and locks the user's slot, which excludes other such transactions of this user.
     pub(super) async fn begin_alone(&mut self, sql: &Sql, user_id: &str) -> Result<(), Failure> {
         self.begin(sql).await?;
-        let lock = query(&sql.lock).bind(user_id.as_bytes());
+        let lock = query(&sql.lock).bind(slot_of(user_id));
         if lock.fetch_all(&mut self.open.connection).await?.is_empty() {
             let message =
                 "the table of slots of the session store lacks rows: call `MySqlStore::migrate()`";

@@ -9,21 +9,21 @@ use std::{
 
 use bytes::Bytes;
 use sqlx::mysql::MySqlRow;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 pub use self::config::MySqlStoreBuilder;
 #[cfg(fuzzing)]
 pub use self::config::fuzzing;
 use self::{
     client::{Client, WhenUnsure},
-    errors::{Failure, timed_out},
+    errors::{Failure, overloaded, timed_out},
     pool::Link,
     purge::Background,
     statement::{Statement, query},
 };
 use super::{
     Checked, Created, NewSession, PutMode, SessionChange, SessionLimit, SessionRecord,
-    SessionStore, Updated, UserCursor, UserPage, config::MAX_PAGES_DEADLINES,
+    SessionStore, Updated, UserCursor, UserPage, admission::Outcome, config::MAX_PAGES_DEADLINES,
 };
 use crate::{Error, ErrorKind, TokenId};
 
@@ -161,6 +161,24 @@ impl MySqlStore {
             .bind(&id[..])
     }
 
+    /// Waits for a check, unless the server is overloaded.
+    async fn admitted<T>(&self, check: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let admission = &self.client.admission;
+        let Some(_permit) = admission.admit() else {
+            return Err(overloaded());
+        };
+        let sent = Instant::now();
+        let checked = check.await;
+        match &checked {
+            Ok(_) => admission.record(sent, Outcome::Answered),
+            Err(error) if error.kind() == ErrorKind::Timeout => {
+                admission.record(sent, Outcome::Missed);
+            }
+            Err(_) => {}
+        }
+        checked
+    }
+
     /// Runs one read and returns its rows.
     async fn read(&self, statement: impl Fn() -> Statement) -> Result<Vec<MySqlRow>, Error> {
         let read = |mut link: Link| {
@@ -210,7 +228,7 @@ impl SessionStore for MySqlStore {
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let id = token_id.to_bytes();
         let check = || self.check_statement(user_id, &id);
-        let rows = self.read(check).await?;
+        let rows = self.admitted(self.read(check)).await?;
         let checked = rows.first().map(record::checked).transpose();
         Ok(checked?.flatten())
     }

@@ -16,12 +16,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crc::{CRC_32_ISO_HDLC, Crc};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use crate::store::Rotation;
 
 /// The number of slots, which users share. A part of the schema.
 pub(super) const SLOTS: u16 = 1024;
+/// That of MySQL's `CRC32`.
+static CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
+
+/// The slot of a user.
+pub(super) fn slot_of(user_id: &str) -> u16 {
+    (CRC.checksum(user_id.as_bytes()) % u32::from(SLOTS)) as u16
+}
 /// The version of this reader: it can interpret the sessions whose `compatible_from` is not higher.
 pub(super) const READER: u8 = 1;
 /// The length of the column `replaced_tokens`: as many token ids, and ends of their grace (6 bytes, big-endian), as a
@@ -192,7 +200,7 @@ impl Sql {
                 "SELECT {BEGUN}, version, compatible_from FROM {schema} WHERE {WRITABLE}"
             )),
             lock: text(format!(
-                "SELECT slot FROM {slots} WHERE slot = CRC32(?) % {SLOTS} FOR UPDATE"
+                "SELECT slot FROM {slots} WHERE slot = ? FOR UPDATE"
             )),
             check: text(format!(
                 "SELECT {BEGUN}, {COLUMNS}, u.value FROM {by_key} {of_user} \

@@ -21,6 +21,7 @@ pub use self::{
     config::RedisStoreBuilder,
     conn::health::{RedisHealth, RedisPrimary, RedisTopology},
     near::{NearCache, NearCacheHealth},
+    wire::login::RedisCredentials,
 };
 use self::{
     conn::link::{Done, OnDrop},

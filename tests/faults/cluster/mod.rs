@@ -9,6 +9,7 @@ mod halves;
 mod health;
 mod idle;
 mod loss;
+mod mapped;
 mod membership;
 mod names;
 mod others;

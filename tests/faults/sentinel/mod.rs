@@ -6,6 +6,7 @@
 mod announcements;
 mod confirm;
 mod errors;
+mod expanded;
 mod fake;
 mod health;
 mod identity;

@@ -192,6 +192,38 @@ async fn logins_that_wait_for_a_lock_leave_room_for_those_of_others() {
     waiting.join_all().await;
 }
 
+/// Neither do those of the many users who share the lock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_who_share_a_lock_leave_room_for_others() {
+    let tables = MySql::start().await;
+    let store = tables.builder().deadline(Duration::from_secs(15));
+    let store = store.connect().await.unwrap();
+    let mut other = locked_out(&tables).await;
+    let found = tables
+        .server()
+        .sql(
+            "SELECT CONCAT('user', seq) FROM seq_1_to_40000 \
+             WHERE CRC32(CONCAT('user', seq)) % 1024 = CRC32('al') % 1024",
+        )
+        .await;
+    let users: Vec<String> = found.iter().map(|row| row.get(0)).collect();
+    assert!(users.len() > 20, "{users:?}");
+    let mut waiting = JoinSet::new();
+    for user in users {
+        let store = store.clone();
+        waiting.spawn(async move {
+            log_in(&store, &user, &token_id(1)).await;
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    for n in 0..20 {
+        log_in(&store, "bo", &token_id(n)).await;
+    }
+    assert!(waiting.try_join_next().is_none());
+    run(&mut other, "ROLLBACK").await;
+    waiting.join_all().await;
+}
+
 /// Waiting for a connection is a part of the time that an operation has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn waiting_for_a_connection_ends_in_time() {

@@ -7,6 +7,7 @@ mod crashes;
 mod denied_logins;
 mod failed_connects;
 mod late_writes;
+mod load_shedding;
 mod locks;
 mod lost_replies;
 mod many_sessions;

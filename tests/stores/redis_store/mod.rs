@@ -1,6 +1,7 @@
 //! What only a Redis store can show: its keys, its scripts, and how it gets to its server.
 
 mod acl;
+mod credentials;
 mod foreign_keys;
 mod large_values;
 mod lifetimes;

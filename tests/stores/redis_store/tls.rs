@@ -71,6 +71,16 @@ async fn strange_certificates_are_refused() {
     let by_address = RedisStore::builder(by_address).tls_roots(elsewhere.ca());
     let store = patient(by_address).connect().await.unwrap();
     everything(&store, "al").await.unwrap();
+
+    let named = |name| {
+        let builder = RedisStore::builder(redis.url()).tls_roots(elsewhere.ca());
+        builder.tls_server_name(name)
+    };
+    let store = patient(named("elsewhere.test")).connect().await.unwrap();
+    everything(&store, "bo").await.unwrap();
+    assert_says(&refused(named("nowhere.test")).await, "not valid for name");
+    let error = named("not a name").connect().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
 }
 
 /// Who speaks TLS to a server that does not, or does not to one that does, gets an error.

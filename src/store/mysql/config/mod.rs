@@ -9,7 +9,10 @@ use self::url::Target;
 use super::{MySqlStore, client::Client, pool::Pool, purge, sql::Sql};
 use crate::{
     Error,
-    store::config::{check_waits, config_error},
+    store::{
+        admission::Admission,
+        config::{check_waits, config_error},
+    },
 };
 
 #[cfg(fuzzing)]
@@ -33,6 +36,7 @@ pub struct MySqlStoreBuilder {
     max_connections: u32,
     connect_timeout: Duration,
     deadline: Duration,
+    sheds_load: bool,
     purge_interval: Option<Duration>,
 }
 
@@ -48,6 +52,7 @@ impl MySqlStoreBuilder {
             max_connections: 10,
             connect_timeout: Duration::from_secs(1),
             deadline: Duration::from_millis(500),
+            sheds_load: true,
             purge_interval: Some(Duration::from_secs(60)),
         }
     }
@@ -117,6 +122,18 @@ impl MySqlStoreBuilder {
         self
     }
 
+    /// Whether checks are refused at once, with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), when the
+    /// server is overloaded. Default: `true`.
+    ///
+    /// Otherwise checks would wait for a connection until hardly any of them is answered in time. So the store limits how
+    /// many checks wait or are in flight. The limit is 65,536. It shrinks when checks take longer than a tenth to a fifth of
+    /// the [deadline](Self::deadline), with the time that they wait, and grows again when they do not. Logins, refreshes
+    /// and logouts are never refused; those that check a token first may be.
+    pub fn load_shedding(mut self, enabled: bool) -> Self {
+        self.sheds_load = enabled;
+        self
+    }
+
     /// The interval between two purges of expired rows, at most an hour; `None`: leave them to other instances.
     /// Default: 1 minute.
     ///
@@ -145,7 +162,11 @@ impl MySqlStoreBuilder {
         let (setup, timeout) = (sql.setup.clone(), self.connect_timeout);
         let pool = Pool::new(options, setup, timeout, self.max_connections);
         pool.connect_first().await?;
-        let client = Arc::new(Client::new(pool, sql, self.deadline));
+        let admission = match self.sheds_load {
+            true => Admission::new(self.deadline),
+            false => Admission::unlimited(),
+        };
+        let client = Arc::new(Client::new(pool, sql, self.deadline, admission));
         let background = [
             Some(purge::close_old(&client)),
             purge::purge(&client, self.purge_interval),
@@ -224,6 +245,7 @@ impl fmt::Debug for MySqlStoreBuilder {
             .field("max_connections", &self.max_connections)
             .field("connect_timeout", &self.connect_timeout)
             .field("deadline", &self.deadline)
+            .field("load_shedding", &self.sheds_load)
             .field("purge_interval", &self.purge_interval)
             .finish_non_exhaustive()
     }

@@ -4,7 +4,7 @@ use super::{
     RedisStoreBuilder, config_error,
     url::{Deployment, Target},
 };
-use crate::{Error, store::redis::wire::dial::Credentials};
+use crate::{Error, store::redis::wire::login::Credentials};
 
 impl RedisStoreBuilder {
     /// What the URL says, changed by what the methods say.
@@ -46,8 +46,16 @@ impl RedisStoreBuilder {
             return Err(config_error("no address of a Redis server is given"));
         }
         target.credentials.validate("user")?;
+        let is_fixed =
+            target.credentials.username.is_some() || target.credentials.password.is_some();
+        if self.credentials_source.is_some() && is_fixed {
+            let message = "both fixed credentials and a source of credentials are given";
+            return Err(config_error(message));
+        }
         if self.tls.is_set() && !tls {
-            return Err(config_error("certificates are given, but TLS is off"));
+            return Err(config_error(
+                "certificates or their name are given, but TLS is off",
+            ));
         }
         Ok(target)
     }

@@ -20,7 +20,7 @@ use crate::{
                 node::Node,
             },
             source::{Source, sentinel::Sentinels},
-            wire::{dial::Dialer, errors::ErrorText},
+            wire::{dial::Dialer, errors::ErrorText, login::Login},
         },
     },
 };
@@ -69,17 +69,29 @@ impl RedisStoreBuilder {
         let near = self
             .near
             .map(|near| Arc::new(Near::new(near, keys.clone())));
-        let dialer = |credentials, db, tls| -> Result<Dialer, Error> {
-            let dialer = Dialer::new(credentials, db, self.connect_timeout);
-            self.tls.secure(dialer, tls)
-        };
-        let mut secrets = vec![target.credentials.password.clone()];
+        let errors = ErrorText::default();
+        errors.keep_out(target.credentials.password.as_deref());
         if let Deployment::Sentinel { credentials, .. } = &target.deployment {
-            secrets.push(credentials.password.clone());
+            errors.keep_out(credentials.password.as_deref());
         }
+        let dialer = |login, db, tls| -> Result<Dialer, Error> {
+            Ok(Dialer {
+                resolver: self.resolver.clone(),
+                login,
+                errors: errors.clone(),
+                db,
+                tls: self.tls.connector(tls)?,
+                connect_timeout: self.connect_timeout,
+                expands_seeds: self.expands_names,
+            })
+        };
+        let login = match &self.credentials_source {
+            Some(source) => Login::From(source.clone()),
+            None => Login::With(target.credentials),
+        };
         let config = Arc::new(LinkConfig {
             runtime: Handle::current(),
-            dialer: dialer(target.credentials, target.db, target.tls)?,
+            dialer: dialer(login, target.db, target.tls)?,
             probe: keys.probe(),
             confirm: self.confirm.map(|confirm| confirm.timeout),
             connect_timeout: self.connect_timeout,
@@ -88,7 +100,7 @@ impl RedisStoreBuilder {
             max_connection_age: self.max_connection_age,
             is_nameless: AtomicBool::new(false),
             near: near.clone(),
-            errors: ErrorText::new(secrets.into_iter().flatten()),
+            errors: errors.clone(),
             status: Arc::new(Status::new(target.deployment.topology())),
         });
         let one = |source| Servers::One(Box::new(Node::start(Arc::clone(&config), source)));
@@ -101,7 +113,7 @@ impl RedisStoreBuilder {
                 credentials,
                 tls,
             } => {
-                let dialer = dialer(credentials, 0, tls.unwrap_or(target.tls))?;
+                let dialer = dialer(Login::With(credentials), 0, tls.unwrap_or(target.tls))?;
                 let sentinels = Sentinels::start(&config, dialer, nodes, service);
                 one(Source::Sentinels(Arc::new(sentinels)))
             }

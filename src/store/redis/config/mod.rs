@@ -1,9 +1,6 @@
 use std::{fmt, time::Duration};
 
-use self::{
-    tls::Tls,
-    url::{Deployment, PORT, SENTINEL_PORT, Target},
-};
+use self::{tls::Tls, url::Target};
 use crate::{
     Error,
     store::{
@@ -11,7 +8,10 @@ use crate::{
         redis::{
             near::NearCache,
             ops::confirm::Confirm,
-            wire::{address::Address, dial::Credentials},
+            wire::{
+                login::{Credentials, CredentialsSource},
+                resolve::Resolver,
+            },
         },
     },
 };
@@ -20,6 +20,7 @@ mod check;
 mod connect;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
+mod servers;
 mod tls;
 mod url;
 
@@ -34,11 +35,14 @@ pub struct RedisStoreBuilder {
     target: Result<Target, Error>,
     username: Option<String>,
     password: Option<String>,
+    credentials_source: Option<CredentialsSource>,
     sentinel: Credentials,
     db: Option<u32>,
     with_tls: Option<bool>,
     with_sentinel_tls: Option<bool>,
     tls: Tls,
+    resolver: Resolver,
+    expands_names: bool,
     token_key_prefix: String,
     user_key_prefix: String,
     connect_timeout: Duration,
@@ -55,11 +59,14 @@ impl RedisStoreBuilder {
             target,
             username: None,
             password: None,
+            credentials_source: None,
             sentinel: Credentials::default(),
             db: None,
             with_tls: None,
             with_sentinel_tls: None,
             tls: Tls::default(),
+            resolver: Resolver::default(),
+            expands_names: false,
             token_key_prefix: String::from("tbs:tokens"),
             user_key_prefix: String::from("tbs:users"),
             connect_timeout: Duration::from_secs(1),
@@ -73,120 +80,6 @@ impl RedisStoreBuilder {
 
     pub(super) fn from_url(url: &str) -> Self {
         Self::new(Target::parse(url))
-    }
-
-    /// Uses one server, the primary, at `host[:port]`. The default port is 6379.
-    ///
-    /// The store refuses a replica. It follows the address to another primary: see
-    /// [`max_connection_age`](Self::max_connection_age).
-    pub fn standalone(address: impl AsRef<str>) -> Self {
-        Self::at(Deployment::Standalone, PORT, [address])
-    }
-
-    /// Uses the master that these sentinels name for `service`. A sentinel is `host[:port]`, with the default port
-    /// 26379.
-    ///
-    /// List all sentinels: the store asks only those that are listed here.
-    pub fn sentinel(
-        sentinels: impl IntoIterator<Item = impl AsRef<str>>,
-        service: impl Into<String>,
-    ) -> Self {
-        let deployment = Deployment::Sentinel {
-            service: service.into(),
-            credentials: Credentials::default(),
-            tls: None,
-        };
-        Self::at(deployment, SENTINEL_PORT, sentinels)
-    }
-
-    /// Uses the cluster that these nodes belong to. A node is `host[:port]`, with the default port 6379.
-    ///
-    /// A few nodes are enough, as long as one of them is reachable when the store connects.
-    pub fn cluster(nodes: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
-        Self::at(Deployment::Cluster, PORT, nodes)
-    }
-
-    fn at(
-        deployment: Deployment,
-        port: u16,
-        nodes: impl IntoIterator<Item = impl AsRef<str>>,
-    ) -> Self {
-        let nodes = nodes.into_iter().map(|node| {
-            let message = "an address of a Redis server is not `host[:port]`";
-            Address::parse(node.as_ref(), port).ok_or_else(|| config_error(message))
-        });
-        let nodes: Result<Vec<_>, _> = nodes.collect();
-        Self::new(nodes.map(|nodes| Target::new(deployment, nodes)))
-    }
-
-    /// The ACL user to log in as. Default: the one in the URL.
-    pub fn username(mut self, username: impl Into<String>) -> Self {
-        self.username = Some(username.into());
-        self
-    }
-
-    /// The password to log in with. Default: the one in the URL.
-    pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.password = Some(password.into());
-        self
-    }
-
-    /// The ACL user to log in as at the sentinels. Default: the one in the URL (`sentinelUsername`); the user for the
-    /// servers is not used for the sentinels.
-    pub fn sentinel_username(mut self, username: impl Into<String>) -> Self {
-        self.sentinel.username = Some(username.into());
-        self
-    }
-
-    /// The password to log in with at the sentinels. Default: the one in the URL (`sentinelPassword`); the password for
-    /// the servers is not used for the sentinels.
-    pub fn sentinel_password(mut self, password: impl Into<String>) -> Self {
-        self.sentinel.password = Some(password.into());
-        self
-    }
-
-    /// The number of the database. Default: the one in the URL, or 0. A cluster has only database 0.
-    pub fn db(mut self, db: u32) -> Self {
-        self.db = Some(db);
-        self
-    }
-
-    /// Whether to use TLS. Default: `true` if the scheme of the URL is `rediss…`, otherwise `false`.
-    ///
-    /// The store verifies the certificate of each server against the host by which it found the server: the one in the
-    /// URL, or the one that a sentinel or a node of the cluster reported. The cryptography is that of the process's
-    /// default [crypto provider](https://docs.rs/rustls/0.23/rustls/crypto/struct.CryptoProvider.html) for rustls if
-    /// the program has installed one before, and of `ring` otherwise; the store never installs one.
-    #[cfg(feature = "redis-tls")]
-    pub fn tls(mut self, tls: bool) -> Self {
-        self.with_tls = Some(tls);
-        self
-    }
-
-    /// Whether to use TLS to the sentinels. Default: the value in the URL (`sentinelTls`), or the same as to the
-    /// servers. Roots and client certificate are the same as for the servers.
-    #[cfg(feature = "redis-tls")]
-    pub fn sentinel_tls(mut self, tls: bool) -> Self {
-        self.with_sentinel_tls = Some(tls);
-        self
-    }
-
-    /// The certificates of the trusted authorities, in PEM. Default: the Mozilla root certificates.
-    #[cfg(feature = "redis-tls")]
-    pub fn tls_roots(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.tls.roots = Some(pem.into());
-        self
-    }
-
-    /// The client certificate chain and its private key, both in PEM. Default: none.
-    #[cfg(feature = "redis-tls")]
-    pub fn tls_client_certificate(
-        mut self,
-        chain: impl Into<Vec<u8>>,
-        key: impl Into<Vec<u8>>,
-    ) -> Self {
-        self.tls.client = Some((chain.into(), key.into()));
-        self
     }
 
     /// The prefix of the keys of sessions: `<prefix>:{<user id>}`. Default: `tbs:tokens`.
@@ -315,6 +208,7 @@ impl fmt::Debug for RedisStoreBuilder {
         f.debug_struct("RedisStoreBuilder")
             .field("username", &self.username)
             .field("db", &self.db)
+            .field("expand_names", &self.expands_names)
             .field("token_key_prefix", &self.token_key_prefix)
             .field("user_key_prefix", &self.user_key_prefix)
             .field("connect_timeout", &self.connect_timeout)

@@ -11,7 +11,7 @@ use crate::{
         config,
         redis::{
             conn::health::RedisTopology,
-            wire::{address::Address, dial::Credentials},
+            wire::{address::Address, login::Credentials},
         },
     },
 };

@@ -41,12 +41,23 @@ impl LinkConfig {
     /// One in which every duration is a second, for the runtime of the test.
     pub(crate) fn for_test() -> Arc<Self> {
         use super::health::RedisTopology;
-        use crate::store::redis::wire::dial::Credentials;
+        use crate::store::redis::wire::{
+            login::{Credentials, Login},
+            resolve::Resolver,
+        };
 
         let second = Duration::from_secs(1);
         Arc::new(Self {
             runtime: Handle::current(),
-            dialer: Dialer::new(Credentials::default(), 0, second),
+            dialer: Dialer {
+                resolver: Resolver::System,
+                login: Login::With(Credentials::default()),
+                errors: ErrorText::default(),
+                db: 0,
+                tls: None,
+                connect_timeout: second,
+                expands_seeds: false,
+            },
             probe: String::from("probe"),
             confirm: None,
             connect_timeout: second,
@@ -55,7 +66,7 @@ impl LinkConfig {
             max_connection_age: second,
             is_nameless: false.into(),
             near: None,
-            errors: ErrorText::new([]),
+            errors: ErrorText::default(),
             status: Arc::new(Status::new(RedisTopology::Standalone)),
         })
     }

@@ -64,7 +64,10 @@ impl Connect for Source {
     fn max_age(&self, config: &LinkConfig) -> Option<Duration> {
         match self {
             Self::Standalone(_) => Some(config.max_connection_age),
-            Self::Fixed(address) => address.is_name().then_some(config.max_connection_age),
+            Self::Fixed(address) => {
+                let may_change = config.dialer.resolver.may_change(address);
+                may_change.then_some(config.max_connection_age)
+            }
             Self::Sentinels(_) => None,
         }
     }

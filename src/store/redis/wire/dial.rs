@@ -1,75 +1,75 @@
 //! Connections to single servers.
 
-#[cfg(feature = "redis-tls")]
-use std::io;
-use std::time::Duration;
-
-#[cfg(feature = "redis-tls")]
-use redis::io::tcp::socket2::SockRef;
+use std::{io, net::SocketAddr, time::Duration};
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, PushInfo,
-    RedisConnectionInfo, RedisResult,
+    AsyncConnectionConfig, ProtocolVersion, PushInfo, RedisConnectionInfo, RedisResult,
     aio::{AsyncPushSender, MultiplexedConnection, SendError},
-    io::tcp::{TcpSettings, socket2::TcpKeepalive},
+    io::tcp::socket2::{SockRef, TcpKeepalive},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinSet,
+    time::timeout,
 };
 
-use super::address::Address;
+use super::{address::Address, errors::ErrorText, login::Login, resolve::Resolver, tls::Connector};
 
 /// A peer that has not acknowledged data or keepalive probes for this long is gone.
 const DEAD_PEER: Duration = Duration::from_secs(2);
 
-/// The credentials of a login.
-#[derive(Clone, Default)]
-#[cfg_attr(test, derive(Debug, PartialEq))]
-pub(crate) struct Credentials {
-    pub(crate) username: Option<String>,
-    pub(crate) password: Option<String>,
-}
-
 /// Connects to servers at any address.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    redis: RedisConnectionInfo,
-    connection: AsyncConnectionConfig,
-    #[cfg(feature = "redis-tls")]
-    tls: Option<super::tls::Connector>,
-    #[cfg(feature = "redis-tls")]
-    connect_timeout: Duration,
+    pub(crate) resolver: Resolver,
+    pub(crate) login: Login,
+    pub(crate) errors: ErrorText,
+    pub(crate) db: u32,
+    pub(crate) tls: Option<Connector>,
+    pub(crate) connect_timeout: Duration,
+    /// Whether each network address of a seed is a server of its own.
+    pub(crate) expands_seeds: bool,
+}
+
+/// A server that the store was configured with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seed {
+    pub(crate) address: Address,
+    /// One of several servers with the same host name: its network address and that name.
+    peer: Option<(SocketAddr, String)>,
 }
 
 impl Dialer {
-    pub(crate) fn new(credentials: Credentials, db: u32, connect_timeout: Duration) -> Self {
-        let mut redis = RedisConnectionInfo::default()
-            // RESP3 tells of a lost connection even while it is idle.
-            .set_protocol(ProtocolVersion::RESP3)
-            // The client would go on telling it to servers that refuse to hear it.
-            .set_skip_set_lib_name()
-            .set_db(db.into());
-        if let Some(username) = credentials.username {
-            redis = redis.set_username(username);
+    /// The servers at a configured address.
+    pub(crate) async fn seeds(&self, configured: &Address) -> io::Result<Vec<Seed>> {
+        if !self.expands_seeds {
+            return Ok(vec![Seed::at(configured)]);
         }
-        if let Some(password) = credentials.password {
-            redis = redis.set_password(password);
-        }
-        let connection = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(connect_timeout))
-            // Whole operations have a deadline.
-            .set_response_timeout(None);
-        Self {
-            redis,
-            connection,
-            #[cfg(feature = "redis-tls")]
-            tls: None,
-            #[cfg(feature = "redis-tls")]
-            connect_timeout,
-        }
+        let peers = timeout(self.connect_timeout, self.resolver.resolve(configured)).await??;
+        let seeds = peers.into_iter().map(|peer| Seed {
+            address: Address {
+                host: peer.ip().to_string(),
+                port: peer.port(),
+            },
+            peer: Some((peer, configured.host.clone())),
+        });
+        Ok(seeds.collect())
     }
 
-    #[cfg(feature = "redis-tls")]
-    pub(crate) fn with_tls(mut self, config: rustls::ClientConfig) -> Self {
-        self.tls = Some(super::tls::Connector::new(config));
-        self
+    /// Like [`dial`](Self::dial).
+    pub(crate) async fn dial_seed(
+        &self,
+        seed: &Seed,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
+        let Some((peer, host)) = &seed.peer else {
+            return self.dial(&seed.address, on_push).await;
+        };
+        let dialing = self.dial_one_of(vec![*peer], host, on_push);
+        timeout(self.connect_timeout, dialing)
+            .await
+            .map_err(io::Error::from)?
     }
 
     /// Connects and logs in. `on_push` gets what the server says unasked, and the loss of the connection.
@@ -78,36 +78,62 @@ impl Dialer {
         to: &Address,
         on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> RedisResult<MultiplexedConnection> {
-        let config = self.connection.clone().set_push_sender(OnPush(on_push));
-        #[cfg(feature = "redis-tls")]
-        if let Some(tls) = &self.tls {
-            return self.dial_with(tls, to, config).await;
-        }
-        let info = ConnectionAddr::Tcp(to.host.clone(), to.port)
-            .into_connection_info()?
-            .set_tcp_settings(tcp_settings())
-            .set_redis_settings(self.redis.clone());
-        Client::open(info)?
-            .get_multiplexed_async_connection_with_config(&config)
+        let dialing = async {
+            let peers = self.resolver.resolve(to).await?;
+            self.dial_one_of(peers, &to.host, on_push).await
+        };
+        timeout(self.connect_timeout, dialing)
             .await
+            .map_err(io::Error::from)?
     }
 
-    #[cfg(feature = "redis-tls")]
-    async fn dial_with(
+    /// Connects to the first of these peers that answers. A certificate has to be one of this host.
+    async fn dial_one_of(
         &self,
-        tls: &super::tls::Connector,
-        to: &Address,
-        config: AsyncConnectionConfig,
+        peers: Vec<SocketAddr>,
+        host: &str,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
     ) -> RedisResult<MultiplexedConnection> {
-        let dialing = async {
-            let stream = tls.connect(&to.host, to.port, prepare).await?;
-            MultiplexedConnection::new_with_config(&self.redis, stream, config).await
-        };
-        let dialed = tokio::time::timeout(self.connect_timeout, dialing).await;
-        let (connection, driver) = dialed.map_err(io::Error::from)??;
+        match &self.tls {
+            Some(tls) => {
+                let stream = tls.connect(peers, host).await?;
+                self.log_in(stream, on_push).await
+            }
+            None => self.log_in(first(peers, connect).await?, on_push).await,
+        }
+    }
+
+    async fn log_in(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        on_push: impl Fn(PushInfo) + Send + Sync + 'static,
+    ) -> RedisResult<MultiplexedConnection> {
+        let settings = RedisConnectionInfo::default()
+            // RESP3 tells of a lost connection even while it is idle.
+            .set_protocol(ProtocolVersion::RESP3)
+            // The client would go on telling it to servers that refuse to hear it.
+            .set_skip_set_lib_name()
+            .set_db(self.db.into());
+        let settings = self.login.add_to(settings, &self.errors).await?;
+        let config = AsyncConnectionConfig::new()
+            // Whole operations have a deadline.
+            .set_response_timeout(None)
+            .set_push_sender(OnPush(on_push));
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&settings, stream, config).await?;
         // It ends with the last handle of the connection.
         tokio::spawn(driver);
         Ok(connection)
+    }
+}
+
+impl Seed {
+    /// Whatever server is at this address.
+    pub(crate) fn at(address: &Address) -> Self {
+        Self {
+            address: address.clone(),
+            peer: None,
+        }
     }
 }
 
@@ -120,28 +146,38 @@ impl<F: Fn(PushInfo) + Send + Sync + 'static> AsyncPushSender for OnPush<F> {
     }
 }
 
-fn keepalive() -> TcpKeepalive {
-    TcpKeepalive::new()
-        .with_time(DEAD_PEER)
-        .with_interval(DEAD_PEER / 2)
+/// Connects to all peers at once; the first that succeeds is it.
+pub(super) async fn first<S, F>(
+    peers: Vec<SocketAddr>,
+    connect: impl Fn(SocketAddr) -> F,
+) -> io::Result<S>
+where
+    S: Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
+    let mut attempts = JoinSet::new();
+    for peer in peers {
+        attempts.spawn(connect(peer));
+    }
+    let mut outcome = Err(io::ErrorKind::NotFound.into());
+    while let Some(attempt) = attempts.join_next().await {
+        outcome = attempt?;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
 }
 
-/// The [`tcp_settings`] for a connection that the client library did not make.
-#[cfg(feature = "redis-tls")]
-fn prepare(stream: &tokio::net::TcpStream) -> io::Result<()> {
+pub(super) async fn connect(peer: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(peer).await?;
     stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_tcp_keepalive(&keepalive())?;
+    let socket = SockRef::from(&stream);
+    let keepalive = TcpKeepalive::new()
+        .with_time(DEAD_PEER)
+        .with_interval(DEAD_PEER / 2);
+    socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     socket.set_tcp_user_timeout(Some(DEAD_PEER))?;
-    Ok(())
-}
-
-fn tcp_settings() -> TcpSettings {
-    let settings = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive());
-    #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-    let settings = settings.set_user_timeout(DEAD_PEER);
-    settings
+    Ok(stream)
 }

@@ -1,22 +1,39 @@
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use redis::RedisError;
 
 use super::{address::Address, fault::Fault};
 use crate::{Error, ErrorKind};
 
+/// The maximum number of secrets that are kept out of texts. The oldest ones, which have been rotated out, are forgotten.
+const MAX_SECRETS: usize = 16;
+
 /// Turns errors of the client into ours: no type of it, and no secret, gets out.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct ErrorText {
-    secrets: Arc<[String]>,
+    secrets: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl ErrorText {
-    pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
-        let secrets = secrets.into_iter().filter(|secret| !secret.is_empty());
-        Self {
-            secrets: secrets.collect(),
+    /// Replaces this secret in all texts from now on.
+    pub(crate) fn keep_out(&self, secret: Option<&str>) {
+        let Some(secret) = secret.filter(|secret| !secret.is_empty()) else {
+            return;
+        };
+        let mut secrets = self.secrets();
+        if !secrets.iter().any(|known| known == secret) {
+            if secrets.len() == MAX_SECRETS {
+                secrets.pop_front();
+            }
+            secrets.push_back(secret.to_owned());
         }
+    }
+
+    fn secrets(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error of the server at this address.
@@ -50,7 +67,7 @@ impl ErrorText {
         let text = error.to_string();
         let quoted = text.find("with args beginning with");
         let mut text = text[..quoted.unwrap_or(text.len())].to_owned();
-        for secret in &*self.secrets {
+        for secret in &*self.secrets() {
             text = text.replace(secret.as_str(), "***");
         }
         if Fault::of(error).is_temporary() {
@@ -74,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_will_not_pass_by_itself_is_no_outage() {
-        let kind = |reply: &str| ErrorText::new([]).convert(&error(reply)).kind();
+        let kind = |reply: &str| ErrorText::default().convert(&error(reply)).kind();
         let reply = "WRONGTYPE Operation against a key holding the wrong kind of value";
         assert_eq!(kind(reply), ErrorKind::Store);
         let reply = "OOM command not allowed when used memory > 'maxmemory'.";
@@ -83,7 +100,11 @@ mod tests {
 
     #[test]
     fn a_quoted_password_is_blotted_out() {
-        let text = ErrorText::new([String::new(), "hunter2".to_owned()]);
+        let text = ErrorText::default();
+        for secret in [None, Some(""), Some("hunter2"), Some("hunter2")] {
+            text.keep_out(secret);
+        }
+        assert_eq!(text.secrets().len(), 1);
         for reply in [
             "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunter2`",
             "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunte",
@@ -93,5 +114,16 @@ mod tests {
             assert!(!converted.contains("hunte"), "{converted}");
             assert!(converted.contains("unknown"), "{converted}");
         }
+    }
+
+    #[test]
+    fn the_latest_secrets_are_blotted_out() {
+        let text = ErrorText::default();
+        for n in 0..100 {
+            text.keep_out(Some(&format!("secret-{n};")));
+        }
+        assert_eq!(text.secrets().len(), MAX_SECRETS);
+        let converted = format!("{:?}", text.convert(&error("ERR no secret-99; here")));
+        assert!(!converted.contains("secret-99"), "{converted}");
     }
 }

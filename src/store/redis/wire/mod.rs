@@ -7,9 +7,11 @@ pub(crate) mod clock;
 pub(crate) mod dial;
 pub(crate) mod errors;
 pub(crate) mod fault;
+pub(crate) mod login;
+pub(crate) mod resolve;
 pub(crate) mod role;
 pub(crate) mod script;
-#[cfg(feature = "redis-tls")]
+#[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
 
 /// A string, or nil.

@@ -1,50 +1,43 @@
 //! TLS connections: the client library would take its cryptography from a default of the whole process.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{
-    net::{TcpStream, lookup_host},
-    task::JoinSet,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::dial;
 
 /// Makes TLS connections. Those of one connector resume each other's sessions.
 #[derive(Clone)]
-pub(crate) struct Connector(TlsConnector);
+pub(crate) struct Connector {
+    tls: TlsConnector,
+    /// The name in the certificates of all servers; by default, that of each server's host.
+    name: Option<ServerName<'static>>,
+}
 
 impl Connector {
-    pub(crate) fn new(config: ClientConfig) -> Self {
-        Self(TlsConnector::from(Arc::new(config)))
+    pub(crate) fn new(config: ClientConfig, name: Option<ServerName<'static>>) -> Self {
+        let tls = TlsConnector::from(Arc::new(config));
+        Self { tls, name }
     }
 
-    /// Connects to all addresses of the host at once, as the client library does; the first to finish its handshake is
-    /// it.
+    /// Connects to all peers at once; the first to finish its handshake is it.
     pub(crate) async fn connect(
         &self,
+        peers: Vec<SocketAddr>,
         host: &str,
-        port: u16,
-        prepare: fn(&TcpStream) -> io::Result<()>,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(host)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
-            .to_owned();
-        let mut attempts = JoinSet::new();
-        for address in lookup_host((host, port)).await? {
-            let (connector, name) = (self.0.clone(), name.clone());
-            attempts.spawn(async move {
-                let stream = TcpStream::connect(address).await?;
-                prepare(&stream)?;
-                connector.connect(name, stream).await
-            });
-        }
-        let mut outcome = Err(io::ErrorKind::NotFound.into());
-        while let Some(attempt) = attempts.join_next().await {
-            outcome = attempt?;
-            if outcome.is_ok() {
-                break;
-            }
-        }
-        outcome
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => ServerName::try_from(host)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+                .to_owned(),
+        };
+        let stream = dial::first(peers, |peer| {
+            let (tls, name) = (self.tls.clone(), name.clone());
+            async move { tls.connect(name, dial::connect(peer).await?).await }
+        });
+        stream.await
     }
 }

@@ -3,14 +3,25 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 
 use super::Tls;
-use crate::{Error, store::config::config_error};
+use crate::{
+    Error,
+    store::{config::config_error, redis::wire::tls::Connector},
+};
 
 /// What all connections of a store share. Nothing is installed for the process.
-pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
+pub(super) fn connector(tls: &Tls) -> Result<Connector, Error> {
+    let name = tls.server_name.clone().map(ServerName::try_from);
+    let name = name
+        .transpose()
+        .map_err(|_| config_error("`tls_server_name` is neither a host name nor an IP address"))?;
+    Ok(Connector::new(client_config(tls)?, name))
+}
+
+fn client_config(tls: &Tls) -> Result<ClientConfig, Error> {
     let installed = CryptoProvider::get_default().cloned();
     let provider = installed.unwrap_or_else(|| Arc::new(ring::default_provider()));
     let config = ClientConfig::builder_with_provider(provider)

@@ -16,7 +16,7 @@ use crate::{
     store::redis::{
         conn::link::OnDrop,
         route::node::Node,
-        wire::{address::Address, errors::ErrorText},
+        wire::{address::Address, dial::Seed, errors::ErrorText},
     },
 };
 
@@ -139,12 +139,26 @@ impl Refresher {
         }
     }
 
+    /// The configured nodes, or those with the configured names.
+    async fn find_seeds(&self) -> Vec<Seed> {
+        let mut tasks = JoinSet::new();
+        for configured in self.seeds.clone() {
+            let shared = Arc::clone(&self.shared);
+            tasks.spawn(async move {
+                let seeds = shared.config.dialer.seeds(&configured).await;
+                // Who asks the seed gets the error.
+                seeds.unwrap_or_else(|_| vec![Seed::at(&configured)])
+            });
+        }
+        tasks.join_all().await.into_iter().flatten().collect()
+    }
+
     /// Asks the configured nodes over new connections, until one has answered and [`SEED_GRACE`] has passed.
     async fn ask_seeds(&self) -> Result<Vec<Said>, Error> {
         let mut tasks = JoinSet::new();
-        for seed in self.seeds.clone() {
+        for seed in self.find_seeds().await {
             let shared = Arc::clone(&self.shared);
-            tasks.spawn(async move { shared.ask_seed(seed).await });
+            tasks.spawn(async move { shared.ask_seed(&seed).await });
         }
         let (mut said, mut errors) = (Vec::new(), Vec::new());
         let mut until = None;
@@ -176,25 +190,28 @@ impl Refresher {
 }
 
 impl Shared {
-    async fn ask_seed(&self, seed: Address) -> Result<Said, Error> {
-        let config = &self.config;
+    async fn ask_seed(&self, seed: &Seed) -> Result<Said, Error> {
+        let (config, address) = (&self.config, &seed.address);
         let asking = async {
-            let mut connection = config.dialer.dial(&seed, drop).await?;
+            let mut connection = config.dialer.dial_seed(seed, drop).await?;
             let (slots, nodes) = question().query_async(&mut connection).await?;
             Ok::<(Value, String), RedisError>((slots, nodes))
         };
         match timeout(config.connect_timeout, asking).await {
-            Ok(Ok((slots, nodes))) => match claims(slots, &nodes, &seed) {
-                Some(claims) => Ok((seed, claims)),
+            Ok(Ok((slots, nodes))) => match claims(slots, &nodes, address) {
+                Some(claims) => Ok((address.clone(), claims)),
                 None => Err(Error::new(
                     ErrorKind::Store,
-                    format!("the map of slots cannot be read, at {seed}"),
+                    format!("the map of slots cannot be read, at {address}"),
                 )),
             },
-            Ok(Err(error)) => Err(config.errors.convert_at(&seed, &error)),
+            Ok(Err(error)) => Err(config.errors.convert_at(address, &error)),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
-                format!("no answer within {:?}, at {seed}", config.connect_timeout),
+                format!(
+                    "no answer within {:?}, at {address}",
+                    config.connect_timeout
+                ),
             )),
         }
     }

@@ -12,13 +12,21 @@ use crate::{Error, store::redis::wire::address::Address};
 /// administrator who resets the sentinels lowers the epoch.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 
-/// The latest answer of each sentinel.
+/// What the sentinels say.
+#[derive(Default)]
 pub(super) struct Board {
-    pub(super) said: Vec<Option<Result<Answer, Error>>>,
-    /// The replica that each sentinel has promoted, once the replica says that it is a master.
-    pub(super) promoted: Vec<Option<Address>>,
+    pub(super) voices: BTreeMap<Address, Voice>,
     highest: u64,
     lower_since: Option<Instant>,
+}
+
+/// What one sentinel says.
+#[derive(Default)]
+pub(super) struct Voice {
+    /// Its latest answer.
+    pub(super) said: Option<Result<Answer, Error>>,
+    /// The replica that it has promoted, once the replica says that it is a master.
+    pub(super) promoted: Option<Address>,
 }
 
 /// A sentinel's answer about the master.
@@ -42,24 +50,16 @@ pub(super) enum Verdict {
 }
 
 impl Board {
-    pub(super) fn new(sentinels: usize) -> Self {
-        Self {
-            said: vec![None; sentinels],
-            promoted: vec![None; sentinels],
-            highest: 0,
-            lower_since: None,
-        }
-    }
-
     pub(super) fn verdict(&mut self, now: Instant) -> Verdict {
-        let majority = self.said.len() / 2 + 1;
-        let heard = self.said.iter().flatten().count();
-        let answers: Vec<&Answer> = self.said.iter().flatten().flatten().collect();
-        if answers.len() < majority && heard < self.said.len() {
+        let voices = self.voices.len();
+        let majority = voices / 2 + 1;
+        let heard = said(&self.voices).count();
+        let answers: Vec<&Answer> = said(&self.voices).flatten().collect();
+        if answers.len() < majority && heard < voices {
             return Verdict::Undecided;
         }
         let Some(highest) = answers.iter().map(|answer| answer.epoch).max() else {
-            let errors = self.said.iter().flatten().cloned();
+            let errors = said(&self.voices).cloned();
             return Verdict::NoMaster(errors.filter_map(Result::err).collect());
         };
         if highest < self.highest {
@@ -81,12 +81,11 @@ impl Board {
         let Some((master, _)) = master else {
             return Verdict::Undecided;
         };
-        let mut said = self.said.iter().zip(&self.promoted);
-        let promoted = said.find_map(|(said, promoted)| match said {
+        let promoted = self.voices.values().find_map(|voice| match &voice.said {
             Some(Ok(answer))
                 if answer.is_promoting && answer.epoch == highest && answer.master == *master =>
             {
-                promoted.clone()
+                voice.promoted.clone()
             }
             _ => None,
         });
@@ -98,7 +97,7 @@ impl Board {
 
     /// Whether all sentinels that know of the latest failover and name this master have seen another run of it.
     pub(super) fn have_seen_another(&self, master: &Address, run: &Run) -> bool {
-        let answers = self.said.iter().flatten().flatten();
+        let answers = said(&self.voices).flatten();
         let named = answers.filter(|answer| answer.master == *master);
         let highest = named.clone().map(|answer| answer.epoch).max();
         let mut seen = named
@@ -107,6 +106,10 @@ impl Board {
             .peekable();
         seen.peek().is_some() && seen.all(|seen| run.is_other_than(seen))
     }
+}
+
+fn said(voices: &BTreeMap<Address, Voice>) -> impl Iterator<Item = &Result<Answer, Error>> + Clone {
+    voices.values().filter_map(|voice| voice.said.as_ref())
 }
 
 impl Answer {
@@ -176,13 +179,27 @@ mod tests {
         Some(Err(Error::new(ErrorKind::Unavailable, "down")))
     }
 
+    fn board() -> Board {
+        let voices = (1..=3).map(|port| (node(port), Voice::default()));
+        Board {
+            voices: voices.collect(),
+            ..Board::default()
+        }
+    }
+
+    fn say(board: &mut Board, said: &[Option<Result<Answer, Error>>; 3]) {
+        for (voice, said) in board.voices.values_mut().zip(said) {
+            voice.said.clone_from(said);
+        }
+    }
+
     /// The port of the master; 0 if no sentinel knows it.
     fn verdict(
         board: &mut Board,
         said: &[Option<Result<Answer, Error>>; 3],
         at: Instant,
     ) -> Option<u16> {
-        board.said = said.to_vec();
+        say(board, said);
         match board.verdict(at) {
             Verdict::Undecided => None,
             Verdict::Master(master) => Some(master.port),
@@ -192,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_latest_failover_that_anybody_knows_of_counts() {
-        let (mut board, now) = (Board::new(3), Instant::now());
+        let (mut board, now) = (board(), Instant::now());
         for (said, expected) in [
             ([None, None, None], None),
             ([says(0, 1), None, None], None),
@@ -214,8 +231,9 @@ mod tests {
 
     #[test]
     fn a_promoted_replica_counts_while_its_sentinel_promotes_it() {
-        let (mut board, now) = (Board::new(3), Instant::now());
-        board.promoted[0] = Some(node(9));
+        let (mut board, now) = (board(), Instant::now());
+        let first = board.voices.values_mut().next().unwrap();
+        first.promoted = Some(node(9));
         for (said, expected) in [
             ([promotes(1, 1), says(1, 1), says(1, 1)], 9),
             ([says(1, 1), says(1, 1), says(1, 1)], 1),
@@ -257,8 +275,8 @@ mod tests {
             ([saw(1, None), says(1, 2), fails()], false),
             ([None, None, None], false),
         ] {
-            let mut board = Board::new(3);
-            board.said = said.to_vec();
+            let mut board = board();
+            say(&mut board, &said);
             assert_eq!(
                 board.have_seen_another(&node(1), &this),
                 expected,
@@ -269,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_majority_can_begin_anew() {
-        let (mut board, now) = (Board::new(3), Instant::now());
+        let (mut board, now) = (board(), Instant::now());
         let later = now + RESET_AFTER;
         assert_eq!(
             verdict(&mut board, &[says(5, 1), says(5, 1), None], now),

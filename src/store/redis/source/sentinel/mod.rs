@@ -16,7 +16,7 @@ use std::{
 use redis::aio::MultiplexedConnection;
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::AbortHandle,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -29,7 +29,12 @@ use crate::{
     Error, ErrorKind,
     store::redis::{
         conn::{health::Status, link_config::LinkConfig},
-        wire::{address::Address, dial::Dialer, errors::ErrorText, fault::Fault},
+        wire::{
+            address::Address,
+            dial::{Dialer, Seed},
+            errors::ErrorText,
+            fault::Fault,
+        },
     },
 };
 
@@ -37,6 +42,7 @@ mod announcements;
 mod board;
 mod identity;
 mod promotion;
+mod seeds;
 
 /// The interval between two polls of a sentinel.
 const POLL: Duration = Duration::from_secs(1);
@@ -46,7 +52,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The sentinels of a service.
 pub(crate) struct Sentinels {
     shared: Arc<Shared>,
-    _tasks: JoinSet<()>,
+    asking: AbortHandle,
 }
 
 struct Shared {
@@ -76,7 +82,7 @@ impl Sentinels {
     pub(crate) fn start(
         config: &LinkConfig,
         dialer: Dialer,
-        addresses: Vec<Address>,
+        configured: Vec<Address>,
         service: String,
     ) -> Self {
         let shared = Arc::new(Shared {
@@ -87,19 +93,13 @@ impl Sentinels {
             timeout: config.connect_timeout / 2,
             errors: config.errors.clone(),
             status: Arc::clone(&config.status),
-            board: Mutex::new(Board::new(addresses.len())),
+            board: Mutex::default(),
             view: watch::Sender::new(View::Asking),
             again: watch::Sender::new(()),
         });
-        let mut tasks = JoinSet::new();
-        for (index, address) in addresses.into_iter().enumerate() {
-            let asking = Arc::clone(&shared).ask_for_ever(index, address);
-            tasks.spawn_on(asking, &config.runtime);
-        }
-        Self {
-            shared,
-            _tasks: tasks,
-        }
+        let asking = seeds::ask_all(Arc::clone(&shared), configured);
+        let asking = config.runtime.spawn(asking).abort_handle();
+        Self { shared, asking }
     }
 
     /// Waits until the sentinels have named a master, or none of them can.
@@ -137,31 +137,32 @@ impl Sentinels {
 
 impl Shared {
     /// Polls one sentinel, and reconnects when the connection fails.
-    async fn ask_for_ever(self: Arc<Self>, index: usize, address: Address) {
+    async fn ask_for_ever(self: Arc<Self>, seed: Seed) {
+        let address = &seed.address;
         let mut again = self.again.subscribe();
         loop {
             let news = Arc::new(News::new(&self.service));
-            let mut connection = match self.connect(&address, &news).await {
+            let mut connection = match self.connect(&seed, &news).await {
                 Ok(connection) => Some(connection),
                 Err(error) => {
-                    self.note(index, Err(error));
+                    self.note(address, Err(error));
                     None
                 }
             };
             let mut promotion = None;
             while let Some(live) = &mut connection {
                 let asked = Instant::now();
-                let answer = self.ask(live, &address).await;
+                let answer = self.ask(live, address).await;
                 let works = match &answer {
                     Ok(_) => true,
                     Err(error) => error.kind() == ErrorKind::Config,
                 };
                 let is_promoting = answer.as_ref().is_ok_and(Answer::is_promoting);
-                self.note(index, answer);
+                self.note(address, answer);
                 if !is_promoting {
                     promotion = None;
                     // A replica promoted by an earlier failover does not count in the next one.
-                    self.note_promoted(index, None);
+                    self.note_promoted(address, None);
                 }
                 if !works {
                     connection = None;
@@ -175,7 +176,7 @@ impl Shared {
                 if let Some(replica) = replica {
                     // The previous watch must end before the next one starts.
                     drop(promotion.take());
-                    promotion = Some(Promotion::watch(&self, index, replica));
+                    promotion = Some(Promotion::watch(&self, address, replica));
                 }
                 sleep_until(asked + PAUSE).await;
             }
@@ -188,19 +189,15 @@ impl Shared {
     }
 
     /// Connects to a sentinel, and subscribes to its announcements of failovers.
-    async fn connect(
-        &self,
-        address: &Address,
-        news: &Arc<News>,
-    ) -> Result<MultiplexedConnection, Error> {
+    async fn connect(&self, seed: &Seed, news: &Arc<News>) -> Result<MultiplexedConnection, Error> {
         let news = Arc::clone(news);
         let connecting = async {
             let on_push = move |push| news.take(push);
-            let mut connection = self.dialer.dial(address, on_push).await?;
+            let mut connection = self.dialer.dial_seed(seed, on_push).await?;
             announcements::subscribe(&mut connection).await?;
             Ok(connection)
         };
-        self.in_time(address, connecting).await
+        self.in_time(&seed.address, connecting).await
     }
 
     async fn ask(
@@ -261,20 +258,24 @@ impl Shared {
     }
 
     /// Records the answer of a sentinel.
-    fn note(&self, index: usize, said: Result<Answer, Error>) {
+    fn note(&self, sentinel: &Address, said: Result<Answer, Error>) {
         if let Err(error) = &said {
             self.status.note(error);
         }
         let mut board = self.board();
-        board.said[index] = Some(said);
-        self.conclude(&mut board);
+        if let Some(voice) = board.voices.get_mut(sentinel) {
+            voice.said = Some(said);
+            self.conclude(&mut board);
+        }
     }
 
     /// Records the replica that this sentinel has promoted and that is a master now.
-    fn note_promoted(&self, index: usize, replica: Option<Address>) {
+    fn note_promoted(&self, sentinel: &Address, replica: Option<Address>) {
         let mut board = self.board();
-        if board.promoted[index] != replica {
-            board.promoted[index] = replica;
+        if let Some(voice) = board.voices.get_mut(sentinel)
+            && voice.promoted != replica
+        {
+            voice.promoted = replica;
             self.conclude(&mut board);
         }
     }
@@ -309,5 +310,11 @@ impl Shared {
         }
         let message = "no sentinel says who the master is";
         ErrorText::all(ErrorKind::Unavailable, message, errors)
+    }
+}
+
+impl Drop for Sentinels {
+    fn drop(&mut self) {
+        self.asking.abort();
     }
 }

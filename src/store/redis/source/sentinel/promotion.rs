@@ -22,26 +22,26 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Promotion(AbortHandle);
 
 impl Promotion {
-    /// Begins to ask the replica that the sentinel of this index has told to become the master.
-    pub(super) fn watch(shared: &Arc<Shared>, index: usize, replica: Address) -> Self {
-        shared.note_promoted(index, None);
-        let watch = watch(Arc::clone(shared), index, replica);
+    /// Begins to ask the replica that this sentinel has told to become the master.
+    pub(super) fn watch(shared: &Arc<Shared>, sentinel: &Address, replica: Address) -> Self {
+        shared.note_promoted(sentinel, None);
+        let watch = watch(Arc::clone(shared), sentinel.clone(), replica);
         Self(tokio::spawn(watch).abort_handle())
     }
 }
 
-async fn watch(shared: Arc<Shared>, index: usize, replica: Address) {
+async fn watch(shared: Arc<Shared>, sentinel: Address, replica: Address) {
     loop {
         let dialing = shared.nodes.dial(&replica, drop);
         if let Ok(Ok(mut connection)) = timeout(shared.timeout, dialing).await {
             // The sentinel has its clients closed.
             while let Ok(Ok(is_master)) = timeout(shared.timeout, is_master(&mut connection)).await
             {
-                shared.note_promoted(index, is_master.then(|| replica.clone()));
+                shared.note_promoted(&sentinel, is_master.then(|| replica.clone()));
                 sleep(PAUSE).await;
             }
         }
-        shared.note_promoted(index, None);
+        shared.note_promoted(&sentinel, None);
         sleep(PAUSE).await;
     }
 }
