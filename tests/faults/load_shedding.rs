@@ -1,10 +1,11 @@
 //! A server that does not answer in time: checks are refused, and nothing else is.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tower_bearer_session::{ErrorKind, RedisStore, SessionStore, store::NewSession};
 
+use super::eventually;
 use crate::{
     harness::{Flavor, RedisServer},
     stores::{HOUR, token_id},
@@ -98,4 +99,43 @@ async fn without_load_shedding_none_is_refused() {
     println!("{checks:?}");
     assert_eq!(checks.refused, 0, "{checks:?}");
     assert_eq!(store.health().refused_checks(), 0);
+}
+
+/// Twenty thousand checks at once, most of them for nobody while the server pauses: the server is not taken for dead, what
+/// was refused or late costs no memory, and checks work again at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_thousand_checks_meet_a_server_that_pauses() {
+    for sheds_load in [false, true] {
+        let redis = RedisServer::start(Flavor::Redis).await;
+        let builder = RedisStore::builder(redis.url()).load_shedding(sheds_load);
+        let store = builder.connect().await.unwrap();
+        let (before, heap) = (burst(&store, 20_000).await, heap());
+        let millis = PAUSE.as_millis().to_string();
+        redis.cmd(&["CLIENT", "PAUSE", &millis]).await;
+        let start = Instant::now();
+        let during = burst(&store, 20_000).await;
+        let took = start.elapsed();
+        eventually("a server that goes on", async || store.ping().await.is_ok()).await;
+        let after = burst(&store, 20_000).await;
+        let grown = self::heap() - heap;
+        println!(
+            "load shedding {sheds_load}: before {before:?}, during {during:?} in {took:?}, after {after:?}; \
+             {grown} kB more"
+        );
+        assert_eq!(store.health().reconnects(), 0);
+        assert!(after.answered > 0, "{after:?}");
+        eventually("all checks", async || {
+            burst(&store, 10).await.answered == 10
+        })
+        .await;
+        assert!(grown < 64 * 1024, "{grown} kB");
+    }
+}
+
+/// The memory of this process that is in use, in kB.
+fn heap() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = rss.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse().unwrap()
 }
