@@ -83,6 +83,7 @@ pub mod middleware;
 mod refusal;
 mod scopes;
 pub mod store;
+mod sync;
 #[cfg(feature = "test-util")]
 #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod test_util;

@@ -13,9 +13,10 @@ use syn::{
 };
 
 /// The rooms of the crate, from the ground up: each may import from those before it, and from itself.
-const ROOMS: [&str; 11] = [
+const ROOMS: [&str; 12] = [
     "error",
     "jitter",
+    "sync",
     "refusal",
     "scopes",
     "token",

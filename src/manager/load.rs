@@ -1,13 +1,6 @@
 //! Single-flight loading of users into the store's cache.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -21,6 +14,7 @@ use super::{
 use crate::{
     Error,
     store::{ErasedStore, PutMode},
+    sync::{AtomicU64, Mutex, Ordering, lock},
 };
 
 /// The maximum number of attempts of [`SingleFlight::replace`], which starts over after a concurrent write.
@@ -318,9 +312,4 @@ impl<D> Drop for Flight<D> {
     fn drop(&mut self) {
         self.leave();
     }
-}
-
-/// Locks the flights. No code that holds the lock can panic in the middle of a change.
-fn lock<D>(flights: &Flights<D>) -> MutexGuard<'_, HashMap<FlightKey, InFlight<D>>> {
-    flights.lock().unwrap_or_else(PoisonError::into_inner)
 }

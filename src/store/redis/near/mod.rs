@@ -30,7 +30,6 @@ mod health;
 pub(crate) mod lease;
 mod settings;
 mod shard;
-mod sync;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,8 @@ pub(crate) use super::shard::Ticket;
 use super::{
     health::NearCacheHealth,
     shard::{self, Shard},
-    sync::{AtomicU64, Mutex, Ordering, lock},
 };
+use crate::sync::{AtomicU64, Mutex, Ordering, lock};
 
 /// The number of bytes for which there is a counter; a value with its owner takes about as much.
 const BYTES_PER_COUNTER: usize = 512;

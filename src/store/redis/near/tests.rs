@@ -1,4 +1,4 @@
-//! Tests of the table in one thread; `tests/near-model` has those of all interleavings.
+//! Tests of the table in one thread; `tests/models` has those of all interleavings.
 
 use std::time::{Duration, SystemTime};
 

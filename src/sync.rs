@@ -1,12 +1,12 @@
-//! The primitives of the [table](super::table), which the model of it replaces by those of a model checker.
+//! The primitives of what `tests/models` checks, which has those of a model checker in their place.
 
-pub(super) use std::sync::{
+pub(crate) use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
 };
 use std::sync::{MutexGuard, PoisonError};
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds the lock can panic halfway.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,7 +4,6 @@
 
 use loom::{
     model,
-    model::Builder,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -12,12 +11,15 @@ use loom::{
     thread,
 };
 
-use crate::near::table::{Table, Ticket};
+use super::table::{Table, Ticket};
+use crate::sync::bounded_model;
 
 const OWNER: &str = "al";
 const KEY: u64 = 1;
 /// Room for all values of a test.
 const PLENTY: usize = 64 * 1024;
+/// Of each thread of a model of three. A model of two has no such bound.
+const PREEMPTIONS: usize = 3;
 
 /// What the threads of a model share.
 struct World {
@@ -80,15 +82,6 @@ fn spawn(world: &Arc<World>, work: impl FnOnce(&World) + 'static) -> thread::Joi
     thread::spawn(move || work(&world))
 }
 
-/// Runs a model of three threads. A thread is interrupted at most three times where it need not wait, unless the
-/// environment has another number in `LOOM_MAX_PREEMPTIONS`: all interleavings would take days. A model of two threads
-/// has no such bound.
-fn bounded_model(model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = Builder::new();
-    builder.preemption_bound.get_or_insert(3);
-    builder.check(model);
-}
-
 /// Two readers, and a writer between.
 fn two_readers(
     bytes: usize,
@@ -96,7 +89,7 @@ fn two_readers(
     second: impl Fn(&World) + Copy + Send + Sync + 'static,
     writer: impl Fn(&World) + Send + Sync + 'static,
 ) {
-    bounded_model(move || {
+    bounded_model(PREEMPTIONS, move || {
         let world = World::with_bytes(bytes);
         let readers = [spawn(&world, first), spawn(&world, second)];
         writer(&world);
@@ -191,7 +184,7 @@ fn a_change_while_one_hits_again_and_again() {
 /// A read that began before everything else, and ends at any time.
 #[test]
 fn a_change_while_an_old_read_is_on_its_way() {
-    bounded_model(|| {
+    bounded_model(PREEMPTIONS, || {
         let world = World::with_bytes(PLENTY);
         let old = world.read();
         let reader = spawn(&world, move |world| {
