@@ -5,6 +5,8 @@
 //! atomics of its own: those of [`sync`].
 
 #[cfg(test)]
+mod lookups;
+#[cfg(test)]
 mod near;
 #[cfg(test)]
 mod sync;

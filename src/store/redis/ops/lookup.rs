@@ -5,13 +5,7 @@
 //! flight share a pipeline and its `TIME`. The pipeline is sent as soon as all tasks that are ready have run once; no
 //! lookup waits for the reply to another one.
 
-use std::{
-    future::poll_fn,
-    mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use redis::{Cmd, Pipeline};
 use tokio::{
@@ -19,7 +13,10 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::reply::LookupReply;
+use super::{
+    batch::{Batch, Limits, NextBatch, Todo, Turn},
+    reply::LookupReply,
+};
 use crate::{
     Error, TokenId,
     store::{
@@ -31,14 +28,14 @@ use crate::{
     },
 };
 
-/// The maximum number of lookups in a pipeline: the first reply must not be late because of the last.
-const MAX_BATCH: usize = 128;
-/// The maximum length of the keys in a pipeline, unless one lookup alone has more, in bytes.
-const MAX_BATCH_BYTES: usize = 64 * 1024;
+/// The first reply of a pipeline must not be late because of the last.
+const LIMITS: Limits = Limits {
+    lookups: 128,
+    bytes: 64 * 1024,
+    age: Duration::from_millis(1),
+};
 /// The longest time after its deadline for which a batch waits for a reply, to learn that the server answers.
 const MAX_LATENESS: Duration = Duration::from_secs(5);
-/// The age at which a batch is sent even if its flush task has not run yet.
-const MAX_AGE: Duration = Duration::from_millis(1);
 
 /// The keys of a lookup.
 pub(crate) struct LookupKeys<'a> {
@@ -52,31 +49,17 @@ pub(crate) struct LookupKeys<'a> {
 /// A link for lookups, and the batch that is sent next.
 pub(crate) struct Lookups {
     pub(crate) link: Link,
-    next: Mutex<Batch>,
+    next: NextBatch<Pipeline, Waiting>,
 }
 
 /// Receives the reply to a lookup, which is in flight until then.
 type Waiting = (oneshot::Sender<Result<LookupReply, Error>>, Permit);
 
-/// Lookups that will share a pipeline.
-#[derive(Default)]
-struct Batch {
-    commands: Pipeline,
-    waiting: Vec<Waiting>,
-    /// The length of the keys.
-    bytes: usize,
-    /// The deadlines of the first and the last lookup.
-    deadlines: Option<[Instant; 2]>,
-}
-
-/// Sends the next batch; dropping it earlier fails the lookups in that batch.
-struct FlushGuard(Option<Arc<Lookups>>);
-
 impl Lookups {
     pub(crate) fn new(link: Link) -> Self {
         Self {
             link,
-            next: Mutex::default(),
+            next: NextBatch::new(LIMITS),
         }
     }
 
@@ -119,36 +102,32 @@ impl Lookups {
 
     /// Adds a lookup to the next batch, and makes sure that the batch is sent.
     fn enqueue(self: &Arc<Self>, deadline: Instant, keys: &LookupKeys<'_>, waiting: Waiting) {
-        let mut next = self.next();
-        keys.add_to(&mut next.commands, self.fill_near());
-        next.waiting.push(waiting);
-        next.bytes += keys.sessions.len() + keys.user.len();
-        let [first, last] = *next.deadlines.get_or_insert([deadline; 2]);
-        next.deadlines = Some([first, last.max(deadline)]);
-        let is_full = next.waiting.len() == MAX_BATCH || next.bytes >= MAX_BATCH_BYTES;
-        if is_full || deadline > first + MAX_AGE {
-            let batch = mem::take(&mut *next);
-            drop(next);
-            self.link.config.runtime.spawn(batch.send(Arc::clone(self)));
-        } else if next.waiting.len() == 1 {
-            drop(next);
-            let turn = FlushGuard(Some(Arc::clone(self)));
-            self.link.config.runtime.spawn(turn.run());
+        let bytes = keys.sessions.len() + keys.user.len();
+        let add_commands = |commands: &mut Pipeline| keys.add_to(commands, self.fill_near());
+        let runtime = &self.link.config.runtime;
+        match self.next.add(deadline, bytes, waiting, add_commands) {
+            Todo::Nothing => {}
+            Todo::Turn => {
+                let lookups = Arc::clone(self);
+                let turn = Turn::new(move || {
+                    let batch = lookups.next.take()?;
+                    Some((lookups, batch))
+                });
+                runtime.spawn(async move {
+                    if let Some((lookups, batch)) = turn.come().await {
+                        batch.send(lookups).await;
+                    }
+                });
+            }
+            Todo::Send(batch) => {
+                runtime.spawn(batch.send(Arc::clone(self)));
+            }
         }
     }
 
     /// Whether lookups fill a near-cache.
     fn fill_near(&self) -> bool {
         self.link.config.near.is_some()
-    }
-
-    fn take(&self) -> Batch {
-        mem::take(&mut *self.next())
-    }
-
-    fn next(&self) -> MutexGuard<'_, Batch> {
-        // No code that holds the lock can panic halfway.
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,33 +151,9 @@ impl LookupKeys<'_> {
     }
 }
 
-impl FlushGuard {
-    async fn run(mut self) {
-        // Lookups of tasks that are ready join the batch. Tokio's `yield_now` would bind this task to its worker,
-        // whatever the worker does next; waking itself puts the task at the back of a queue that all workers take from.
-        let mut yielded = false;
-        poll_fn(|cx| {
-            if mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-        if let Some(lookups) = self.0.take() {
-            let batch = lookups.take();
-            batch.send(lookups).await;
-        }
-    }
-}
-
-impl Batch {
+impl Batch<Pipeline, Waiting> {
     async fn send(self, queue: Arc<Lookups>) {
-        let Some([_, deadline]) = self.deadlines else {
-            // The batch was full or old, and has been sent.
-            return;
-        };
-        let lookups = self.waiting.len();
+        let (deadline, lookups) = (self.last_deadline, self.waiting.len());
         let sending = async {
             let live = queue.link.live_until(deadline, 0).await?;
             let (first, sent) = (Arc::clone(&live), Instant::now());
@@ -225,14 +180,6 @@ impl Batch {
                     let _ = waiting.send(Err(error.clone()));
                 }
             }
-        }
-    }
-}
-
-impl Drop for FlushGuard {
-    fn drop(&mut self) {
-        if let Some(lookups) = &self.0 {
-            lookups.take();
         }
     }
 }

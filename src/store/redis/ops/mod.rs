@@ -1,5 +1,6 @@
 //! Operations over one link: lookups, writes, pings and confirmations.
 
+mod batch;
 pub(crate) mod confirm;
 #[cfg(test)]
 mod faults;

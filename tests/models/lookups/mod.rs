@@ -1,0 +1,5 @@
+//! The batches of lookups.
+
+#[path = "../../../src/store/redis/ops/batch.rs"]
+mod batch;
+mod tests;
