@@ -6,6 +6,8 @@ pub(crate) use std::sync::{
 };
 use std::sync::{MutexGuard, PoisonError};
 
+pub(crate) use tokio::sync::watch;
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code that holds the lock can panic halfway.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -109,6 +109,11 @@ pub(super) fn spawn(runtime: &Handle, work: impl Future<Output = ()> + Send + 's
     runtime.spawn(in_current_span(work));
 }
 
+/// Runs work in a detached task of the current runtime.
+pub(super) fn spawn_here(work: impl Future<Output = ()> + Send + 'static) {
+    spawn(&Handle::current(), work);
+}
+
 /// Runs work in a set of tasks, which aborts it when the set is dropped.
 pub(super) fn spawn_in<T: Send + 'static>(
     tasks: &mut JoinSet<T>,

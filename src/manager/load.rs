@@ -1,20 +1,20 @@
 //! Single-flight loading of users into the store's cache.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{runtime::Handle, sync::watch};
 
 use super::{
-    background::spawn,
+    background::spawn_here,
+    flight::{Flight, FlightKey, Flights, Loaded, Outcome, wait},
     loader::{Loader, UserToCache},
     slot::{self, MARKER_TTL, Slot},
 };
 use crate::{
     Error,
     store::{ErasedStore, PutMode},
-    sync::{AtomicU64, Mutex, Ordering, lock},
+    sync::watch,
 };
 
 /// The maximum number of attempts of [`SingleFlight::replace`], which starts over after a concurrent write.
@@ -30,14 +30,6 @@ struct Source<D> {
     loader: Loader<D>,
     missing_ttl: Duration,
 }
-
-/// A user's detail, if there is such a user.
-type Loaded<D> = Result<Option<Arc<D>>, Error>;
-type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
-/// A user, and the cached value that was missing or outdated. Loads that saw different values do not share: one of them
-/// began before an invalidation, the other after it.
-type FlightKey = (Arc<str>, Option<Bytes>);
-type Flights<D> = Mutex<HashMap<FlightKey, InFlight<D>>>;
 
 impl<D> SingleFlight<D> {
     pub(super) fn new(loader: Loader<D>, missing_ttl: Duration) -> Self {
@@ -78,20 +70,13 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
     fn join(&self, store: &Arc<dyn ErasedStore>, key: FlightKey, ttl: Duration) -> Outcome<D> {
         let (sender, outcome) = watch::channel(None);
         let user_id = Arc::clone(&key.0);
-        let mut flight = Flight {
-            flights: Arc::clone(&self.flights),
-            key: None,
-            in_flight: InFlight {
-                outcome: outcome.clone(),
-                ttl: SharedTtl::new(ttl),
-            },
-        };
+        let mut flight = Flight::new(&self.flights, outcome.clone(), ttl);
         if let Some(other) = flight.register(key) {
             return other;
         }
         let (source, store) = (Arc::clone(&self.source), Arc::clone(store));
         // A detached task, so that dropping one caller does not cancel the load for the others.
-        spawn(&Handle::current(), async move {
+        spawn_here(async move {
             let loaded = source.fill(&*store, &user_id, &mut flight).await;
             drop(flight);
             // Not `send`, which fails if all callers have been dropped.
@@ -146,7 +131,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
                 return Ok(cached);
             }
             let key = (Arc::clone(user_id), Some(value.clone()));
-            let had_key = flight.key.as_ref() == Some(&key);
+            let had_key = flight.has_key(&key);
             // … or started …
             if let Some(other) = flight.rekey(key) {
                 return wait(other).await;
@@ -159,7 +144,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         let loaded = self.loader.load(user_id).await?;
         // The loaded user is valid even if the store cannot cache it, for example because it is out of memory.
         if let Some(seen) = seen {
-            let mut ttl = flight.in_flight.ttl.get();
+            let mut ttl = flight.ttl();
             let mut expected = &*seen;
             loop {
                 match self.put(store, user_id, &loaded, ttl, expected).await {
@@ -205,111 +190,10 @@ async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), 
     }
 }
 
-/// Waits for the outcome of a flight.
-async fn wait<D>(mut outcome: Outcome<D>) -> Loaded<D> {
-    match outcome.wait_for(Option::is_some).await.as_deref() {
-        Ok(Some(loaded)) => loaded.clone(),
-        _ => Err(Error::load_interrupted()),
-    }
-}
-
 fn decode<D: DeserializeOwned>(user_id: &str, value: Option<&[u8]>) -> Option<Option<Arc<D>>> {
     match Slot::decode(user_id, value) {
         Slot::User(detail) => Some(Some(Arc::new(detail))),
         Slot::NoSuchUser => Some(None),
         Slot::Vacant => None,
-    }
-}
-
-/// A load that other callers can join; dropping it removes it from the flights.
-struct Flight<D> {
-    flights: Arc<Flights<D>>,
-    key: Option<FlightKey>,
-    in_flight: InFlight<D>,
-}
-
-/// The state that all callers of a load share.
-struct InFlight<D> {
-    outcome: Outcome<D>,
-    ttl: SharedTtl,
-}
-
-impl<D> Clone for InFlight<D> {
-    fn clone(&self) -> Self {
-        Self {
-            outcome: self.outcome.clone(),
-            ttl: self.ttl.clone(),
-        }
-    }
-}
-
-/// The shortest ttl of all callers of a load, in whole milliseconds.
-#[derive(Clone)]
-struct SharedTtl(Arc<AtomicU64>);
-
-impl SharedTtl {
-    fn new(ttl: Duration) -> Self {
-        // The cast is lossless up to `MAX_TTL`.
-        Self(Arc::new(AtomicU64::new(ttl.as_millis() as u64)))
-    }
-
-    fn get(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::Relaxed))
-    }
-
-    fn shorten_to(&self, other: &Self) {
-        let other = other.0.load(Ordering::Relaxed);
-        self.0.fetch_min(other, Ordering::Relaxed);
-    }
-}
-
-impl<D> Flight<D> {
-    /// Registers this flight under `key`, or joins the flight that is already registered there.
-    fn register(&mut self, key: FlightKey) -> Option<Outcome<D>> {
-        let mut flights = lock(&self.flights);
-        if let Some(other) = flights.get(&key) {
-            other.ttl.shorten_to(&self.in_flight.ttl);
-            return Some(other.outcome.clone());
-        }
-        flights.insert(key.clone(), self.in_flight.clone());
-        self.key = Some(key);
-        None
-    }
-
-    /// Moves this flight to the key of the value that the load depends on, or joins the flight that has that key.
-    ///
-    /// Afterwards, callers that saw another value do not join: that value may be newer.
-    fn rekey(&mut self, key: FlightKey) -> Option<Outcome<D>> {
-        if self.key.as_ref() == Some(&key) {
-            return None;
-        }
-        self.leave();
-        self.register(key)
-    }
-
-    /// Removes this flight, unless a caller joined with less than `ttl`; returns the shorter ttl in that case.
-    fn leave_unless_shortened(&mut self, ttl: Duration) -> Option<Duration> {
-        // The lock keeps callers from joining between the check of the ttl and the removal.
-        let mut flights = lock(&self.flights);
-        let shortest = self.in_flight.ttl.get();
-        if shortest < ttl {
-            return Some(shortest);
-        }
-        if let Some(key) = self.key.take() {
-            flights.remove(&key);
-        }
-        None
-    }
-
-    fn leave(&mut self) {
-        if let Some(key) = self.key.take() {
-            lock(&self.flights).remove(&key);
-        }
-    }
-}
-
-impl<D> Drop for Flight<D> {
-    fn drop(&mut self) {
-        self.leave();
     }
 }

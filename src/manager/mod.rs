@@ -36,6 +36,7 @@ mod context;
 mod decoded_users;
 mod ended;
 mod event;
+mod flight;
 mod format;
 mod limit;
 mod listener;

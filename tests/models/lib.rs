@@ -9,4 +9,11 @@ mod lookups;
 #[cfg(test)]
 mod near;
 #[cfg(test)]
+mod store;
+#[cfg(test)]
 mod sync;
+#[cfg(test)]
+mod users;
+
+#[cfg(test)]
+use store::Error;

@@ -59,11 +59,12 @@ enum Runtime {
 }
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
+type Work = Box<dyn FnOnce(&Arc<World>)>;
 
 impl World {
     fn new(limits: Limits, start: Instant) -> Arc<Self> {
         Arc::new(Self {
-            next: NextBatch::new(Limits { ..limits }),
+            next: NextBatch::new(limits),
             limits,
             start,
             outcomes: Mutex::default(),
@@ -154,7 +155,7 @@ impl Runtime {
 }
 
 /// Runs threads at the same time, and waits for them.
-fn run_threads(world: &Arc<World>, threads: Vec<Box<dyn FnOnce(&Arc<World>)>>) {
+fn run_threads(world: &Arc<World>, threads: Vec<Work>) {
     let threads = threads.into_iter().map(|work| {
         let world = Arc::clone(world);
         thread::spawn(move || work(&world))
@@ -166,17 +167,12 @@ fn run_threads(world: &Arc<World>, threads: Vec<Box<dyn FnOnce(&Arc<World>)>>) {
 }
 
 /// A thread that looks up once.
-fn one(
-    runtime: Runtime,
-    name: char,
-    after: Duration,
-    bytes: usize,
-) -> Box<dyn FnOnce(&Arc<World>)> {
+fn one(runtime: Runtime, name: char, after: Duration, bytes: usize) -> Work {
     Box::new(move |world| runtime.run(world.look_up(name, after, bytes)))
 }
 
 /// A thread that looks up again before what it has spawned runs.
-fn two(runtime: Runtime, names: [char; 2]) -> Box<dyn FnOnce(&Arc<World>)> {
+fn two(runtime: Runtime, names: [char; 2]) -> Work {
     Box::new(move |world| {
         let tasks = names.map(|name| world.look_up(name, MS, 1));
         runtime.run(tasks.into_iter().flatten());
@@ -187,11 +183,11 @@ fn two(runtime: Runtime, names: [char; 2]) -> Box<dyn FnOnce(&Arc<World>)> {
 fn all_are_sent(
     limits: Limits,
     names: &'static str,
-    threads: impl Fn() -> Vec<Box<dyn FnOnce(&Arc<World>)>> + Send + Sync + 'static,
+    threads: impl Fn() -> Vec<Work> + Send + Sync + 'static,
 ) {
     let start = Instant::now();
     model(move || {
-        let world = World::new(Limits { ..limits }, start);
+        let world = World::new(limits, start);
         run_threads(&world, threads());
         let outcomes = world.outcomes_of(names);
         assert!(outcomes.failed.is_empty(), "{outcomes:?}");

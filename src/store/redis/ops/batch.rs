@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::sync::{Mutex, lock};
 
 /// What a batch holds before it is sent, whether or not its turn has come.
+#[derive(Clone, Copy)]
 pub(super) struct Limits {
     /// The number of lookups.
     pub(super) lookups: usize,

@@ -6,6 +6,8 @@ pub(crate) use loom::sync::{
 };
 use loom::{model::Builder, sync::MutexGuard};
 
+pub(crate) mod watch;
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().expect("no panic with the lock held")
 }
