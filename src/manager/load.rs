@@ -122,6 +122,7 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         user_id: &Arc<str>,
         flight: &mut Flight<D>,
     ) -> Loaded<D> {
+        let mut has_written = false;
         let seen = loop {
             let Ok((value, found)) = claim(store, user_id).await else {
                 break None;
@@ -136,10 +137,12 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
             if let Some(other) = flight.rekey(key) {
                 return wait(other).await;
             }
-            // … or both, after this value was found: only a lookup under its key detects that.
-            if had_key || !found {
+            // … or both, after this value was found or written: only a lookup under its key detects that. A store that
+            // keeps no value never has it.
+            if had_key || (has_written && !found) {
                 break Some(value);
             }
+            has_written |= !found;
         };
         let loaded = self.loader.load(user_id).await?;
         // The loaded user is valid even if the store cannot cache it, for example because it is out of memory.

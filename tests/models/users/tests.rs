@@ -11,10 +11,12 @@ use super::{
 use crate::{Error, sync::bounded_model};
 
 const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_secs(10);
 const NO_FAULTS: Faults = Faults {
     reads: false,
     writes: false,
     loads: false,
+    memory: false,
 };
 
 fn spawn<T: 'static>(
@@ -46,8 +48,27 @@ fn two_checks(preemptions: usize, meanwhile: impl Fn(&World) + Send + Sync + 'st
 }
 
 #[test]
+fn concurrent_misses_share_a_load_and_the_shortest_ttl() {
+    bounded_model(3, || {
+        let world = World::new(NO_FAULTS);
+        let ttls = [LONG, SHORT];
+        let checks = ttls.map(|ttl| spawn(&world, move |world| world.check(ttl)));
+        let mut shortest = Duration::MAX;
+        for (check, ttl) in checks.into_iter().zip(ttls) {
+            let was_cached = check.join().expect("a check").expect("a user");
+            if !was_cached {
+                shortest = shortest.min(ttl);
+            }
+        }
+        let (cached, loads) = world.end();
+        assert_eq!(cached, Some((0, shortest)));
+        assert_eq!((loads.most, loads.begun), (1, 1));
+    });
+}
+
+#[test]
 fn three_misses_share_a_load() {
-    bounded_model(2, || {
+    bounded_model(3, || {
         let world = World::new(NO_FAULTS);
         let checks = [spawn(&world, check), spawn(&world, check)];
         check(&world);
@@ -56,7 +77,7 @@ fn three_misses_share_a_load() {
         }
         let (cached, loads) = world.end();
         assert_eq!(cached, Some((0, LONG)));
-        assert_eq!(loads.most, 1);
+        assert_eq!((loads.most, loads.begun), (1, 1));
     });
 }
 
@@ -97,6 +118,7 @@ fn a_fault_is_shared_and_leaves_nothing_behind() {
                 reads,
                 writes,
                 loads,
+                ..NO_FAULTS
             };
             let world = World::new(faults);
             let other = spawn(&world, |world| world.check(LONG));
@@ -107,6 +129,22 @@ fn a_fault_is_shared_and_leaves_nothing_behind() {
             assert_eq!((cached, loads.most), (None, 1));
         });
     }
+}
+
+#[test]
+fn a_store_that_keeps_nothing_is_not_asked_for_ever() {
+    bounded_model(3, || {
+        let faults = Faults {
+            memory: true,
+            ..NO_FAULTS
+        };
+        let world = World::new(faults);
+        let other = spawn(&world, check);
+        check(&world);
+        other.join().expect("a check");
+        let (_, loads) = world.end();
+        assert!(loads.begun <= 2);
+    });
 }
 
 #[test]

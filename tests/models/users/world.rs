@@ -23,6 +23,8 @@ pub(super) struct Faults {
     pub(super) reads: bool,
     pub(super) writes: bool,
     pub(super) loads: bool,
+    /// What is written is not kept.
+    pub(super) memory: bool,
 }
 
 pub(super) struct World {
@@ -183,7 +185,7 @@ impl Store {
             PutMode::Replace => true,
             PutMode::IfUnchanged(seen) => current.as_ref().map(|(value, _)| &**value) == seen,
         };
-        if put {
+        if put && !self.faults.memory {
             *current = Some((Bytes::copy_from_slice(value), ttl));
         }
         put
