@@ -16,6 +16,7 @@ const NO_FAULTS: Faults = Faults {
     reads: false,
     writes: false,
     loads: false,
+    users: false,
     memory: false,
 };
 
@@ -129,6 +130,24 @@ fn a_fault_is_shared_and_leaves_nothing_behind() {
             assert_eq!((cached, loads.most), (None, 1));
         });
     }
+}
+
+#[test]
+fn a_user_who_cannot_be_cached_is_loaded_once_at_a_time() {
+    bounded_model(3, || {
+        let faults = Faults {
+            users: true,
+            ..NO_FAULTS
+        };
+        let world = World::new(faults);
+        let checks = [spawn(&world, check), spawn(&world, check)];
+        check(&world);
+        for check in checks {
+            check.join().expect("a check");
+        }
+        let (cached, loads) = world.end();
+        assert_eq!((cached, loads.most), (None, 1));
+    });
 }
 
 #[test]

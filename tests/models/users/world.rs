@@ -23,6 +23,8 @@ pub(super) struct Faults {
     pub(super) reads: bool,
     pub(super) writes: bool,
     pub(super) loads: bool,
+    /// Loaded users cannot be written, but markers can.
+    pub(super) users: bool,
     /// What is written is not kept.
     pub(super) memory: bool,
 }
@@ -215,7 +217,8 @@ impl ErasedStore for Store {
         mode: PutMode<'a>,
     ) -> BoxFuture<'a, bool> {
         Box::pin(async move {
-            if self.faults.writes {
+            let is_marker = value.starts_with(b"!");
+            if self.faults.writes || (self.faults.users && !is_marker) {
                 return Err(Error::Fault);
             }
             let put = self.put(value, ttl, mode);
