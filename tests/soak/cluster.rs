@@ -8,6 +8,7 @@ use tower_bearer_session::RedisStore;
 
 use crate::{
     deployment::{Deployment, a_while},
+    growth::Spare,
     harness::{Cluster, Flavor, RedisServer},
     random::Random,
     sentinel::{freeze, restart},
@@ -21,7 +22,9 @@ impl Deployment for Clustered {
 
     const NAME: &'static str = "cluster";
     const MAY_LOSE: bool = true;
-    const CALM: Duration = Duration::from_secs(4);
+    const CALM: Duration = Duration::from_secs(1);
+    /// Each store keeps its three connections to a node for a minute after it was a primary, of which there are three.
+    const SPARE: Spare = Spare::FEW.and_connections(2 * 3 * 3);
     const FAULTS: &'static [&'static str] = &[
         "kill primary",
         "planned failover",

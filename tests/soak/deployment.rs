@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_bearer_session::SessionStore;
 
-use crate::random::Random;
+use crate::{growth::Spare, random::Random};
 
 /// Servers that are made to fail; they, and what makes them fail, have a runtime of their own.
 pub(crate) trait Deployment: Sized + Send + Sync {
@@ -13,8 +13,10 @@ pub(crate) trait Deployment: Sized + Send + Sync {
     const NAME: &'static str;
     /// Whether a failover loses what was acknowledged but not confirmed.
     const MAY_LOSE: bool;
-    /// After this time no connection is left that is not used.
+    /// How long nobody has to do anything until connections that are not used any more are closed.
     const CALM: Duration;
+    /// What may be more in the end.
+    const SPARE: Spare = Spare::FEW;
     /// The kinds of faults.
     const FAULTS: &'static [&'static str];
 

@@ -2,16 +2,40 @@
 
 use std::{fs, time::Duration};
 
-use tokio::{
-    runtime::Handle,
-    time::{Instant, sleep},
-};
+use tokio::{runtime::Handle, time::sleep};
 
 /// What there is while nothing happens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     pub(crate) descriptors: usize,
     pub(crate) tasks: usize,
+}
+
+/// What may be more in the end than when the services had warmed up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spare {
+    pub(crate) descriptors: usize,
+    pub(crate) tasks: usize,
+    pub(crate) bytes: i64,
+}
+
+impl Spare {
+    /// A connection that is being replaced, of each store, with both ends of a proxy; buffers and maps that keep their
+    /// capacity. What is lost with each fault or operation is more, in a long run.
+    pub(crate) const FEW: Self = Self {
+        descriptors: 8,
+        tasks: 8,
+        bytes: 256 * 1024,
+    };
+
+    /// So many connections more, each with its tasks and buffers.
+    pub(crate) const fn and_connections(self, connections: usize) -> Self {
+        Self {
+            descriptors: self.descriptors + connections,
+            tasks: self.tasks + 3 * connections,
+            bytes: self.bytes + 32 * 1024 * connections as i64,
+        }
+    }
 }
 
 impl Usage {
@@ -24,16 +48,17 @@ impl Usage {
         }
     }
 
-    /// The least of what there is in this time. Connections are replaced now and then, and there is one more meanwhile.
+    /// The least of what there is for a while, when nobody has done anything for the time `calm`: connections are
+    /// replaced now and then, and there is one more meanwhile.
     pub(crate) async fn least(
         services: &[Handle],
-        time: Duration,
+        calm: Duration,
         mut ask: impl AsyncFnMut(),
     ) -> Self {
-        let start = Instant::now();
+        sleep(calm).await;
+        ask().await;
         let mut least = Self::now(services);
-        while start.elapsed() < time {
-            ask().await;
+        for _ in 0..10 {
             sleep(Duration::from_millis(100)).await;
             let now = Self::now(services);
             least.descriptors = least.descriptors.min(now.descriptors);
@@ -42,11 +67,10 @@ impl Usage {
         least
     }
 
-    /// Whether these are more than `before`, but for a few.
-    pub(crate) fn exceeds(&self, before: Self) -> bool {
-        // A connection that is being replaced, of each store, with both ends of a proxy.
-        const FEW: usize = 8;
-        self.descriptors > before.descriptors + FEW || self.tasks > before.tasks + FEW
+    /// Whether these are more than `before`, but for so many.
+    pub(crate) fn exceeds(&self, before: Self, spare: Spare) -> bool {
+        self.descriptors > before.descriptors + spare.descriptors
+            || self.tasks > before.tasks + spare.tasks
     }
 }
 

@@ -24,6 +24,7 @@ mod scene;
 mod sentinel;
 mod service;
 mod standalone;
+mod values;
 mod worker;
 
 use support::{harness, stores};

@@ -23,7 +23,7 @@ impl Deployment for Maria {
 
     const NAME: &'static str = "mariadb";
     const MAY_LOSE: bool = false;
-    /// Connections of the pool are not used when they are five seconds old.
+    /// The next operation closes the idle connections if all of them are older than five seconds.
     const CALM: Duration = Duration::from_secs(6);
     const FAULTS: &'static [&'static str] = &[
         "kill",

@@ -1,10 +1,10 @@
-//! The operations of a worker.
+//! The operations of a worker on sessions.
 
 use std::time::Duration;
 
 use tower_bearer_session::{
     ErrorKind, SessionStore, TokenId,
-    store::{PutMode, SessionChange, SessionRecord},
+    store::{SessionChange, SessionRecord},
 };
 
 use crate::{
@@ -218,74 +218,6 @@ impl<S: SessionStore + Clone> Worker<S> {
         }
     }
 
-    async fn put_user(&mut self, user: usize) {
-        let (number, at) = (self.fresh(), self.random_store());
-        let (store, name) = self.store_and_name(user, at);
-        let old = self.users[user].value.clone();
-        let unchanged = match &old.may_be[..] {
-            [before] if self.random.below(3) == 0 => Some(before.map(u64::to_be_bytes)),
-            _ => None,
-        };
-        let mode = match &unchanged {
-            Some(before) => PutMode::IfUnchanged(before.as_ref().map(<[u8; 8]>::as_slice)),
-            None => PutMode::Replace,
-        };
-        let what = format!(
-            "store {at} put {number:x}, if unchanged: {}",
-            unchanged.is_some()
-        );
-        let bytes = number.to_be_bytes();
-        let put = store.put_user(&name, &bytes, HOUR, mode);
-        let (asked, outcome) = self.call(user, what, put).await;
-        // Nobody confirms it.
-        let evidence = self.acknowledged(asked, false);
-        let value = &mut self.users[user].value;
-        match outcome {
-            Ok(true) => {
-                value.may_be = vec![Some(number)];
-                value.evidence = evidence;
-            }
-            // Changed by itself: by the first try, or by a failover.
-            Ok(false) if unchanged.is_some() => value.may_be.push(Some(number)),
-            Ok(false) => self.wrong(user, "a value was not replaced"),
-            Err(_) => value.may_be.push(Some(number)),
-        }
-    }
-
-    async fn get_user(&mut self, user: usize) {
-        let at = self.random_store();
-        let (store, name) = self.store_and_name(user, at);
-        let mut found = None;
-        let get = async {
-            found = store.get_user(&name).await?;
-            Ok(found.is_some())
-        };
-        let (asked, outcome) = self.call(user, format!("store {at} get"), get).await;
-        if outcome.is_ok() {
-            self.value_is(user, found.as_deref(), asked);
-        }
-    }
-
-    /// Judges a cached value.
-    fn value_is(&mut self, user: usize, found: Option<&[u8]>, asked: Asked) {
-        let found = found.map(|it| it.try_into().map_or(0, u64::from_be_bytes));
-        let value = &mut self.users[user].value;
-        let (may_be, before) = (
-            std::mem::replace(&mut value.may_be, vec![found]),
-            value.evidence,
-        );
-        if may_be != [found] {
-            value.evidence = Evidence::seen(asked);
-        }
-        if !may_be.contains(&found) {
-            self.object(
-                user,
-                format!("the value is {found:x?}, not {may_be:x?}"),
-                before,
-            );
-        }
-    }
-
     /// Judges an answer about a session.
     fn found(&mut self, user: usize, index: usize, found: Option<&SessionRecord>, asked: Asked) {
         let known = self.known(user, index);
@@ -306,7 +238,7 @@ impl<S: SessionStore + Clone> Worker<S> {
     }
 
     /// What was acknowledged is sure, unless a failover may undo it.
-    fn acknowledged(&self, asked: Asked, is_confirmed: bool) -> Evidence {
+    pub(super) fn acknowledged(&self, asked: Asked, is_confirmed: bool) -> Evidence {
         Evidence {
             sure: is_confirmed || !self.scene.may_lose,
             since: asked.at,
@@ -325,7 +257,7 @@ impl<S: SessionStore + Clone> Worker<S> {
         self.random.below(self.users[user].live.len())
     }
 
-    fn store_and_name(&self, user: usize, at: usize) -> (S, String) {
+    pub(super) fn store_and_name(&self, user: usize, at: usize) -> (S, String) {
         (self.stores[at].clone(), self.users[user].name.clone())
     }
 }

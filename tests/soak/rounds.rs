@@ -22,12 +22,8 @@ use crate::{
 /// Runs measure their process, so there is one at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// So many bytes more may be alive: buffers of connections keep their size, and maps their capacity. A lost allocation
-/// for each fault or operation is more in a long run.
-const BYTES: i64 = 512 * 1024;
-
-/// How long two services work until they have what they need.
-const PART_OF_THE_WARM_UP: u32 = 3;
+/// What part of the run it takes until the services have all the buffers, connections and entries that they need.
+const WARM_UP: u32 = 3;
 
 /// Two services, and what fails.
 struct Run<D: Deployment> {
@@ -66,9 +62,9 @@ pub(crate) fn soak<D: Deployment>() {
     });
     drop(all);
     let ran = runtime.block_on(async {
-        let warm_up = length / PART_OF_THE_WARM_UP;
-        let before = run.part(0, warm_up, None).await?;
-        let after = run.part(1, length - warm_up, Some(before)).await?;
+        let before = run.part(0, length / WARM_UP, None).await?;
+        let rest = length - length / WARM_UP;
+        let after = run.part(1, rest, Some(before)).await?;
         Some((before, after))
     });
     drop(end);
@@ -103,8 +99,15 @@ pub(crate) fn soak<D: Deployment>() {
         resident() / (1024 * 1024),
         count(&tally.slowest) / 1000,
     );
-    assert!(!after.exceeds(before), "{before:?} before, {after:?} after");
-    assert!(heap[1] <= BYTES, "{} bytes more are alive", heap[1]);
+    assert!(
+        !after.exceeds(before, D::SPARE),
+        "{before:?} before, {after:?} after"
+    );
+    assert!(
+        heap[1] <= D::SPARE.bytes,
+        "{} bytes more are alive",
+        heap[1]
+    );
 }
 
 impl<D: Deployment> Run<D> {
@@ -123,7 +126,7 @@ impl<D: Deployment> Run<D> {
         let mut usage = self.usage().await?;
         // Something may still be ending.
         for _ in 0..3 {
-            if before.is_some_and(|before| usage.exceeds(before)) {
+            if before.is_some_and(|before| usage.exceeds(before, D::SPARE)) {
                 usage = self.usage().await?;
             }
         }

@@ -19,7 +19,7 @@ impl Deployment for Sentinel {
 
     const NAME: &'static str = "sentinel";
     const MAY_LOSE: bool = true;
-    const CALM: Duration = Duration::from_secs(4);
+    const CALM: Duration = Duration::from_secs(1);
     const FAULTS: &'static [&'static str] = &[
         "kill master",
         "planned failover",

@@ -12,7 +12,6 @@ use std::{
 
 use tokio::{
     runtime::{Builder, Handle},
-    sync::watch,
     task::JoinSet,
     time::{Instant, sleep},
 };

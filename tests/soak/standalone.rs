@@ -25,7 +25,7 @@ impl Deployment for Standalone {
 
     const NAME: &'static str = "standalone";
     const MAY_LOSE: bool = false;
-    const CALM: Duration = Duration::from_secs(2);
+    const CALM: Duration = Duration::from_secs(1);
     const FAULTS: &'static [&'static str] = &[
         "kill",
         "freeze",
