@@ -8,9 +8,6 @@
 //!
 //! `SOAK_SECONDS` is the length for each deployment, and `SOAK_SEED` repeats the faults of another run.
 
-// Clippy takes only test functions for tests.
-#![allow(clippy::unwrap_used)]
-
 mod cluster;
 mod deployment;
 mod growth;

@@ -5,6 +5,7 @@
 //! one frees cancels out in the sum.
 
 use std::{
+    panic,
     sync::{Arc, atomic::Ordering, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
@@ -96,26 +97,28 @@ async fn run<S: SessionStore + Clone>(
     // The other service may take longer to end the part before.
     let began = phase.wait_for(|&(now, _)| now >= part).await;
     drop(began.expect("a scene"));
-    let prober = tokio::spawn(probe(number, store.clone(), Arc::clone(scene)));
+    let mut prober = tokio::spawn(probe(number, store.clone(), Arc::clone(scene)));
     let mut working = JoinSet::new();
     for worker in workers.drain(..) {
         working.spawn(worker.work(phase.clone()));
     }
-    while let Some(worker) = working.join_next().await {
-        match worker {
-            Ok(worker) => workers.push(worker),
-            Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    let work = async {
+        while let Some(worker) = working.join_next().await {
+            match worker {
+                Ok(worker) => workers.push(worker),
+                Err(failed) => panic::resume_unwind(failed.into_panic()),
+            }
         }
-        assert!(!prober.is_finished(), "the prober has failed");
+        let over = phase.wait_for(|&now| now >= (part, Phase::Over));
+        drop(over.await.expect("a scene"));
+    };
+    // The prober ends by itself only when the store does not recover.
+    tokio::select! {
+        () = work => prober.abort(),
+        Err(failed) = &mut prober => panic::resume_unwind(failed.into_panic()),
     }
-    let over = phase.wait_for(|&now| now >= (part, Phase::Over));
-    drop(over.await.expect("a scene"));
-    prober.abort();
     // It is gone then, with all that it had.
-    let ended = prober.await.expect_err("an endless task");
-    if ended.is_panic() {
-        std::panic::resume_unwind(ended.into_panic());
-    }
+    let _ = prober.await;
 }
 
 /// Shows that all is well, whenever the scene asks.
