@@ -11,7 +11,10 @@ use tokio::{
 };
 
 use super::simulated::{CAPACITY, DEADLINE, Random, Server, client, look_up};
-use crate::store::redis::conn::{link::Failure, link_config::LinkConfig};
+use crate::{
+    jitter,
+    store::redis::conn::{link::Failure, link_config::LinkConfig},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// After so long without faults all is well.
@@ -20,6 +23,7 @@ const RECOVERY: Duration = Duration::from_secs(4);
 /// Plays one history; `seed` replays it.
 async fn play(seed: u64) -> Result<u32, String> {
     let mut random = Random(seed);
+    jitter::seeded::start(seed);
     let server = Arc::<Server>::default();
     let mut config = LinkConfig::for_test();
     Arc::get_mut(&mut config).ok_or("shared")?.deadline = DEADLINE;

@@ -13,7 +13,10 @@ use super::{
     lookup::Lookups,
     simulated::{CAPACITY, DEADLINE, Random, Server, client, look_up},
 };
-use crate::store::redis::conn::{link::Failure, link_config::LinkConfig};
+use crate::{
+    jitter,
+    store::redis::conn::{link::Failure, link_config::LinkConfig},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,7 @@ struct Fleet {
 
 impl Fleet {
     async fn new(clients: usize, sheds_load: bool, seed: u64) -> Self {
+        jitter::seeded::start(seed);
         let server = Arc::<Server>::default();
         let mut config = LinkConfig::for_test();
         let settings = Arc::get_mut(&mut config).unwrap();

@@ -26,11 +26,11 @@ pub(crate) fn slot_of(key: &str) -> u16 {
 /// A node's claim about some slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
-    first: u16,
-    last: u16,
+    pub(super) first: u16,
+    pub(super) last: u16,
     /// The configuration epoch of the claim. Every failover and every migration of a slot increments it.
-    epoch: u64,
-    primary: Address,
+    pub(super) epoch: u64,
+    pub(super) primary: Address,
 }
 
 /// A range of consecutive slots that one node holds.
@@ -104,12 +104,18 @@ pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
         let knows_best = claim.primary == *says || !asked.contains(&claim.primary);
         (knows_best, claim.epoch)
     };
-    let mut owners = vec![None; usize::from(SLOTS)];
+    let end = |claim: &Claim| claim.last.min(SLOTS - 1) + 1;
+    // From one bound to the next, all slots are claimed by the same nodes.
+    let claims = answers.iter().flat_map(|(_, claims)| claims);
+    let bounds: BTreeSet<u16> = claims.flat_map(|claim| [claim.first, end(claim)]).collect();
+    let bounds = Vec::from_iter(bounds);
+    let at = |slot| bounds.partition_point(|&bound| bound < slot);
+    let mut owners = vec![None; bounds.len()];
     for (says, claims) in answers {
         for claim in claims {
             let rank = rank(says, claim);
-            let slots = usize::from(claim.first)..=usize::from(claim.last.min(SLOTS - 1));
-            for owner in owners.get_mut(slots).into_iter().flatten() {
+            let claimed = owners.get_mut(at(claim.first)..at(end(claim)));
+            for owner in claimed.into_iter().flatten() {
                 if owner.is_none_or(|(best, _)| best < rank) {
                     *owner = Some((rank, claim));
                 }
@@ -117,9 +123,9 @@ pub(super) fn resolve(answers: &[(Address, Vec<Claim>)]) -> Vec<Range> {
         }
     }
     let mut ranges: Vec<Range> = Vec::new();
-    for (slot, owner) in (0..SLOTS).zip(owners) {
+    for (bounds, owner) in bounds.windows(2).zip(owners) {
         if let Some((_, owner)) = owner {
-            append(&mut ranges, slot, slot, &owner.primary);
+            append(&mut ranges, bounds[0], bounds[1] - 1, &owner.primary);
         }
     }
     ranges

@@ -11,7 +11,6 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use tokio::{
@@ -21,8 +20,8 @@ use tokio::{
 };
 
 use self::{
-    map::{Range, slot_of},
-    refresh::Refresher,
+    map::slot_of,
+    refresh::{Nodes as _, keep_up_to_date},
     slots::SlotMap,
 };
 use super::node::Node;
@@ -40,12 +39,15 @@ use crate::{
     },
 };
 
+mod ask;
 pub(crate) mod map;
 mod operations;
 mod partition;
 mod ping;
 mod redirect;
 mod refresh;
+#[cfg(test)]
+mod scale;
 mod scan;
 mod slots;
 
@@ -53,8 +55,6 @@ mod slots;
 const MAX_TRIED_KEYS: u32 = 1000;
 /// The number of such keys to find.
 const MAX_KEYS: usize = 3;
-/// The time without operations after which a node that holds no slot is dropped.
-const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
 const NO_SLOTS: &str = "no node of the cluster holds any slot";
 const DISAGREEMENT: &str = "the nodes of the cluster do not agree on which of them holds a slot";
@@ -66,6 +66,8 @@ pub(crate) struct Cluster {
 
 struct Shared {
     config: Arc<LinkConfig>,
+    /// The configured nodes.
+    seeds: Vec<Address>,
     map: watch::Sender<MapState>,
     /// All nodes with a connection, and when an operation was last redirected to each.
     nodes: Mutex<HashMap<Address, (Arc<Node>, Instant)>>,
@@ -86,17 +88,15 @@ impl Cluster {
         let runtime = config.runtime.clone();
         let shared = Arc::new(Shared {
             config,
+            seeds,
             map: watch::Sender::new(MapState::Asking),
             nodes: Mutex::default(),
             outdated: Notify::new(),
         });
-        let refresher = Refresher {
-            shared: Arc::clone(&shared),
-            seeds,
-        };
+        let refresher = runtime.spawn(keep_up_to_date(Arc::clone(&shared)));
         Self {
             shared,
-            refresher: runtime.spawn(refresher.run()).abort_handle(),
+            refresher: refresher.abort_handle(),
         }
     }
 
@@ -125,10 +125,7 @@ impl Cluster {
 
     /// Returns keys that begin with `prefix`, in slots that this node holds according to the current map.
     pub(crate) fn keys_at(&self, address: &Address, prefix: &str) -> impl Iterator<Item = String> {
-        let map = match &*self.shared.map.borrow() {
-            MapState::Known(map) => Some(Arc::clone(map)),
-            MapState::Asking | MapState::Unknown(_) => None,
-        };
+        let map = self.shared.known();
         let keys = (0..MAX_TRIED_KEYS).map(move |number| format!("{prefix}:{{{number}}}"));
         let is_here = move |key: &String| {
             let map = map.as_ref();
@@ -217,21 +214,6 @@ impl Shared {
             }
             news
         });
-    }
-
-    /// Adopts a new map: connects to new primaries, and drops nodes that are no longer in the map.
-    fn adopt(&self, ranges: &[Range]) {
-        let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-        let map = SlotMap::new(ranges, |primary| {
-            let (node, _) = self.node(&mut nodes, primary.clone());
-            Arc::clone(node)
-        });
-        nodes.retain(|_, (node, used)| {
-            let mut primaries = map.primaries();
-            used.elapsed() < KEEP_UNUSED || primaries.any(|(_, held)| Arc::ptr_eq(held, node))
-        });
-        drop(nodes);
-        self.map.send_replace(MapState::Known(Arc::new(map)));
     }
 
     fn node<'a>(
