@@ -17,10 +17,10 @@ pub(super) type Outcome<D> = watch::Receiver<Option<Loaded<D>>>;
 pub(super) type FlightKey = (Arc<str>, Option<Bytes>);
 pub(super) type Flights<D> = Mutex<HashMap<FlightKey, InFlight<D>>>;
 
-/// A load that other callers can join; dropping it removes it from the flights.
+/// A load that other callers can join, by all of its keys; dropping it removes it from the flights.
 pub(super) struct Flight<D> {
     flights: Arc<Flights<D>>,
-    key: Option<FlightKey>,
+    keys: Vec<FlightKey>,
     in_flight: InFlight<D>,
 }
 
@@ -64,7 +64,7 @@ impl<D> Flight<D> {
     pub(super) fn new(flights: &Arc<Flights<D>>, outcome: Outcome<D>, ttl: Duration) -> Self {
         Self {
             flights: Arc::clone(flights),
-            key: None,
+            keys: Vec::new(),
             in_flight: InFlight {
                 outcome,
                 ttl: SharedTtl::new(ttl),
@@ -78,10 +78,10 @@ impl<D> Flight<D> {
     }
 
     pub(super) fn has_key(&self, key: &FlightKey) -> bool {
-        self.key.as_ref() == Some(key)
+        self.keys.contains(key)
     }
 
-    /// Registers this flight under `key`, or joins the flight that is already registered there.
+    /// Registers this flight under `key`, too, or joins the flight that is already registered there.
     pub(super) fn register(&mut self, key: FlightKey) -> Option<Outcome<D>> {
         let mut flights = lock(&self.flights);
         if let Some(other) = flights.get(&key) {
@@ -89,18 +89,16 @@ impl<D> Flight<D> {
             return Some(other.outcome.clone());
         }
         flights.insert(key.clone(), self.in_flight.clone());
-        self.key = Some(key);
+        self.keys.push(key);
         None
     }
 
     /// Moves this flight to the key of the value that the load depends on, or joins the flight that has that key.
-    ///
-    /// Afterwards, callers that saw another value do not join: that value may be newer.
     pub(super) fn rekey(&mut self, key: FlightKey) -> Option<Outcome<D>> {
+        self.leave_all_but(&key);
         if self.has_key(&key) {
             return None;
         }
-        self.leave();
         self.register(key)
     }
 
@@ -112,22 +110,28 @@ impl<D> Flight<D> {
         if shortest < ttl {
             return Some(shortest);
         }
-        if let Some(key) = self.key.take() {
+        for key in self.keys.drain(..) {
             flights.remove(&key);
         }
         None
     }
 
-    fn leave(&mut self) {
-        if let Some(key) = self.key.take() {
-            lock(&self.flights).remove(&key);
+    /// Removes this flight from the other keys: callers that saw another value do not join any more, because that value
+    /// may be newer.
+    pub(super) fn leave_all_but(&mut self, kept: &FlightKey) {
+        let mut flights = lock(&self.flights);
+        for key in self.keys.extract_if(.., |key| key != kept) {
+            flights.remove(&key);
         }
     }
 }
 
 impl<D> Drop for Flight<D> {
     fn drop(&mut self) {
-        self.leave();
+        let mut flights = lock(&self.flights);
+        for key in self.keys.drain(..) {
+            flights.remove(&key);
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl<D: Serialize + DeserializeOwned + Send + Sync + 'static> SingleFlight<D> {
     ) -> Loaded<D> {
         let mut attempt = 1;
         loop {
-            let (seen, _) = claim(store, user_id).await?;
+            let seen = claim(store, user_id).await?;
             let loaded = self.source.loader.load(user_id).await?;
             if self.source.put(store, user_id, &loaded, ttl, &seen).await? {
                 return Ok(loaded.detail);
@@ -122,27 +122,42 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
         user_id: &Arc<str>,
         flight: &mut Flight<D>,
     ) -> Loaded<D> {
-        let mut has_written = false;
+        let key = |value: &Bytes| (Arc::clone(user_id), Some(value.clone()));
         let seen = loop {
-            let Ok((value, found)) = claim(store, user_id).await else {
+            let Ok(found) = store.get_user(user_id).await else {
                 break None;
+            };
+            let Some(value) = found else {
+                let Ok(marker) = slot::marker().map(Bytes::from) else {
+                    break None;
+                };
+                // Whoever finds the marker finds this flight, too.
+                if let Some(other) = flight.register(key(&marker)) {
+                    return wait(other).await;
+                }
+                let mode = PutMode::IfUnchanged(None);
+                match store.put_user(user_id, &marker, MARKER_TTL, mode).await {
+                    Ok(true) => {
+                        flight.leave_all_but(&key(&marker));
+                        break Some(marker);
+                    }
+                    Ok(false) => continue,
+                    Err(_) => break None,
+                }
             };
             // Between the caller's lookup and this flight, another flight may have ended …
             if let Some(cached) = decode(user_id, Some(&value)) {
                 return Ok(cached);
             }
-            let key = (Arc::clone(user_id), Some(value.clone()));
-            let had_key = flight.has_key(&key);
+            let had_key = flight.has_key(&key(&value));
             // … or started …
-            if let Some(other) = flight.rekey(key) {
+            if let Some(other) = flight.rekey(key(&value)) {
                 return wait(other).await;
             }
-            // … or both, after this value was found or written: only a lookup under its key detects that. A store that
-            // keeps no value never has it.
-            if had_key || (has_written && !found) {
+            // … or both, after this value was found: only a lookup under its key detects that.
+            if had_key {
                 break Some(value);
             }
-            has_written |= !found;
         };
         let loaded = self.loader.load(user_id).await?;
         // The loaded user is valid even if the store cannot cache it, for example because it is out of memory.
@@ -179,16 +194,16 @@ impl<D: Serialize + DeserializeOwned + Send + 'static> Source<D> {
     }
 }
 
-/// Returns the cached value and `true`, or writes a marker and returns it with `false`.
-async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<(Bytes, bool), Error> {
+/// Returns the cached value, or writes a marker and returns it.
+async fn claim(store: &dyn ErasedStore, user_id: &str) -> Result<Bytes, Error> {
     loop {
         if let Some(value) = store.get_user(user_id).await? {
-            return Ok((value, true));
+            return Ok(value);
         }
         let marker = slot::marker()?;
         let mode = PutMode::IfUnchanged(None);
         if store.put_user(user_id, &marker, MARKER_TTL, mode).await? {
-            return Ok((marker.into(), false));
+            return Ok(marker.into());
         }
     }
 }

@@ -249,10 +249,10 @@ fn bytes_of_one() -> usize {
     let result = std::sync::Arc::clone(&bytes);
     model(move || {
         let world = World::with_bytes(PLENTY);
-        let empty = world.table.health().bytes;
+        let empty = world.table.health(0).bytes;
         world.look_up(KEY);
         result.store(
-            world.table.health().bytes - empty,
+            world.table.health(0).bytes - empty,
             std::sync::atomic::Ordering::Relaxed,
         );
     });

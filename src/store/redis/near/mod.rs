@@ -132,10 +132,7 @@ impl Near {
     }
 
     pub(crate) fn health(&self) -> NearCacheHealth {
-        NearCacheHealth {
-            lease_losses: self.lease_losses.load(Ordering::Relaxed),
-            ..self.table.health()
-        }
+        self.table.health(self.lease_losses.load(Ordering::Relaxed))
     }
 
     /// Wakes all who wait for a change, because one may have been missed.

@@ -112,14 +112,14 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
         found
     }
 
-    /// What the table has done so far. It locks each shard in turn.
-    pub(crate) fn health(&self) -> NearCacheHealth {
+    /// What the table has done so far, by connections that have lost so many leases. It locks each shard in turn.
+    pub(crate) fn health(&self, lease_losses: u64) -> NearCacheHealth {
         let versions = self.versions.iter().chain([&self.era]);
         let mut health = NearCacheHealth {
             bytes: size_of_val(&*self.versions),
             hits: 0,
             misses: 0,
-            lease_losses: 0,
+            lease_losses,
             invalidations: versions
                 .map(|version| version.load(Ordering::Relaxed))
                 .sum(),

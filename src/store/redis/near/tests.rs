@@ -101,9 +101,13 @@ fn the_table_never_takes_more_than_its_bytes() {
     for key in 0..10_000 {
         let ticket = table.begin("al");
         table.finish(ticket, key, key, (key % 7) as usize * 100);
-        assert!(table.health().bytes <= BYTES, "{}", table.health().bytes);
+        assert!(table.health(0).bytes <= BYTES, "{}", table.health(0).bytes);
     }
-    assert!(table.health().bytes > BYTES / 2, "{}", table.health().bytes);
+    assert!(
+        table.health(0).bytes > BYTES / 2,
+        "{}",
+        table.health(0).bytes
+    );
     let kept = (0..10_000).filter(|key| get(&table, "al", *key).is_some());
     let kept = kept.count();
     assert!(kept > 100, "{kept}");
@@ -131,8 +135,8 @@ fn what_is_void_goes_before_what_is_valid() {
     let table = Numbers::new(256 * 1024);
     let mut fits = 0;
     let mut bytes = 0;
-    while table.health().bytes > bytes {
-        bytes = table.health().bytes;
+    while table.health(0).bytes > bytes {
+        bytes = table.health(0).bytes;
         put(&table, "al", fits, 0);
         fits += 1;
     }
