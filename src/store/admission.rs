@@ -39,7 +39,8 @@ const MAX_IN_FLIGHT: u32 = 65_536;
 /// cut to what is in flight, and from the second on it shrinks.
 const HIGH_PART: u32 = 10;
 const TARGET_PART: u32 = 5;
-/// Where the way is long, the target is twice as long as the fastest replies take, within this part of the deadline.
+/// Where the way is long, the target is twice as long as the fastest replies take, within this part of the deadline, and
+/// half as long again beyond it.
 const MAX_TARGET_PART: u32 = 2;
 /// Replies that wait for others at the server look like a long way. So a window that has an effect is divided by this
 /// number for a round trip, once in each period for which the fastest reply counts (as BBR does: N. Cardwell et al., *BBR:
@@ -276,9 +277,9 @@ impl Admission {
     fn target(&self, control: &Control) -> Duration {
         let base = control.base.get();
         let (least, most) = (self.deadline / TARGET_PART, self.deadline / MAX_TARGET_PART);
-        // More than the fastest reply takes.
-        let target = (base * 2).clamp(least, most).max(base + base / 4);
-        target.min(self.deadline * 3 / 4)
+        let target = (base * 2).clamp(least, most).max(base * 3 / 2);
+        // Some time is left for what waits, but a way that takes longer than that is no overload.
+        target.min((self.deadline * 9 / 10).max(base + base / 16))
     }
 
     /// The delay from which on a window that has no effect is cut.
@@ -438,13 +439,14 @@ mod tests {
         drop(permits);
         let mut admitted = 0;
         for _ in 0..200 {
-            // Its server is overloaded, whatever this client does.
+            // Its server is overloaded, whatever this client does; the way is short.
+            record(&admission, 90 * MS, Outcome::Answered).await;
             for _ in 0..3 {
                 record(&admission, 450 * MS, Outcome::Answered).await;
             }
             admitted += admit(&admission, 10).len();
         }
-        let rate = f64::from(admitted as u32) / (200.0 * 1.35);
+        let rate = f64::from(admitted as u32) / (200.0 * 1.44);
         let least = 1.0 / MAX_PAUSE.as_secs_f64();
         assert!(
             rate > 0.7 * least && rate < 2.0 * least,

@@ -82,7 +82,25 @@ impl Client {
         T: Send + 'static,
         F: Future<Output = Outcome<T>> + Send + 'static,
     {
+        self.run_by(Instant::now() + self.deadline, work).await
+    }
+
+    /// Like [`run`](Self::run), for a check.
+    pub(super) async fn check<T, F>(&self, work: impl Fn(Link) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
         let deadline = Instant::now() + self.deadline;
+        let _turn = by(deadline, self.pool.check_turn()).await??;
+        self.run_by(deadline, work).await
+    }
+
+    async fn run_by<T, F>(&self, deadline: Instant, work: impl Fn(Link) -> F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Outcome<T>> + Send + 'static,
+    {
         let work = |link| Finish {
             work: Some(Box::pin(work(link)) as BoxedWork<T>),
             pool: Arc::clone(&self.pool),

@@ -181,15 +181,13 @@ impl MySqlStore {
 
     /// Runs one read and returns its rows.
     async fn read(&self, statement: impl Fn() -> Statement) -> Result<Vec<MySqlRow>, Error> {
-        let read = |mut link: Link| {
-            let statement = statement();
-            async move {
-                let rows = link.read(statement).await?;
-                Ok((link, rows))
-            }
-        };
-        self.client.run(read).await
+        self.client.run(|link| read(link, statement())).await
     }
+}
+
+async fn read(mut link: Link, statement: Statement) -> Result<(Link, Vec<MySqlRow>), Failure> {
+    let rows = link.read(statement).await?;
+    Ok((link, rows))
 }
 
 impl fmt::Debug for MySqlStore {
@@ -227,8 +225,8 @@ impl SessionStore for MySqlStore {
 
     async fn check(&self, user_id: &str, token_id: &TokenId) -> Result<Option<Checked>, Error> {
         let id = token_id.to_bytes();
-        let check = || self.check_statement(user_id, &id);
-        let rows = self.admitted(self.read(check)).await?;
+        let check = |link| read(link, self.check_statement(user_id, &id));
+        let rows = self.admitted(self.client.check(check)).await?;
         let checked = rows.first().map(record::checked).transpose();
         Ok(checked?.flatten())
     }

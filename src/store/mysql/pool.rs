@@ -43,6 +43,8 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     /// Permits for operations that may wait for locks, so that checks always find a connection that does not.
     turns: Semaphore,
+    /// Permits for checks. Those that wait for one are behind all other operations, which wait for a connection only.
+    checks: Semaphore,
     state: Mutex<State>,
 }
 
@@ -112,6 +114,7 @@ impl Pool {
             connect_timeout,
             permits: Arc::new(Semaphore::new(max_connections as usize)),
             turns: Semaphore::new(max_connections.div_ceil(2) as usize),
+            checks: Semaphore::new(max_connections as usize),
             state: Mutex::default(),
         }
     }
@@ -165,6 +168,11 @@ impl Pool {
     /// Waits until another transaction may be in flight.
     pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
         self.turns.acquire().await.map_err(|_| lost())
+    }
+
+    /// Waits until few enough checks wait for a connection.
+    pub(super) async fn check_turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        self.checks.acquire().await.map_err(|_| lost())
     }
 
     /// Opens the first connection, so that errors surface at once.

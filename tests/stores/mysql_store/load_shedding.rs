@@ -75,6 +75,31 @@ async fn overload_does_not_make_all_checks_late() {
     assert!(shedding.answered > waiting.answered);
 }
 
+/// However many checks wait for a connection, the others do not wait for them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_logout_goes_before_checks_that_wait() {
+    let mysql = MariaDb::start().await;
+    let proxy = Proxy::start(mysql.port()).await;
+    for sheds_load in [false, true] {
+        let store = store(&proxy, sheds_load).await;
+        store.migrate().await.unwrap();
+        log_in(&store, "al", &token_id(1)).await;
+        log_in(&store, "bo", &token_id(1)).await;
+        proxy.set_delay(WAY);
+        let mut checks = JoinSet::new();
+        for _ in 0..1000 {
+            let store = store.clone();
+            checks.spawn(async move { drop(store.check("al", &token_id(1)).await) });
+        }
+        tokio::task::yield_now().await;
+        assert!(store.refresh("bo", &token_id(1), HOUR).await.unwrap());
+        assert!(store.delete("bo", &token_id(1)).await.unwrap());
+        assert!(!checks.is_empty());
+        checks.join_all().await;
+        proxy.set_delay(Duration::ZERO);
+    }
+}
+
 /// Logins, refreshes and logouts that come in between are done.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn only_checks_are_refused() {

@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
+use tokio::net::lookup_host;
 use tower_bearer_session::{ErrorKind, RedisCredentials, RedisStore, RedisStoreBuilder};
 
 use support::eventually;
 
 use super::everything;
-use crate::harness::{Flavor, RedisServer};
+use crate::harness::{Cluster, Flavor, RedisServer};
 
 /// What a store logs in with.
 #[derive(Clone, Default)]
@@ -114,6 +115,67 @@ async fn without_credentials_nothing_works_until_there_are_some() {
         everything(&store, "bo").await.is_ok()
     })
     .await;
+}
+
+/// A panic of the application's functions is a fault of a moment, for each connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn functions_that_panic_are_called_again() {
+    for cluster in [false, true] {
+        let redis = match cluster {
+            false => Servers::One(server("hunter2").await),
+            true => Servers::Cluster(Cluster::start(Flavor::Redis).await),
+        };
+        let calls: [Arc<AtomicUsize>; 2] = Default::default();
+        let counters = calls.clone();
+        let panics_at_first = move |which: usize| {
+            let call = counters[which].fetch_add(1, Ordering::Relaxed);
+            assert!(call % 3 != 0, "hunter2");
+        };
+        let (first, second) = (panics_at_first.clone(), panics_at_first);
+        let builder = RedisStore::builder(redis.url())
+            .max_connection_age(Duration::from_millis(300))
+            .deadline(Duration::from_secs(5))
+            .resolve_with(move |host, port| {
+                first(0);
+                async move { Ok::<_, std::io::Error>(lookup_host((host, port)).await?.collect()) }
+            });
+        let store = match cluster {
+            true => builder.connect_lazy(),
+            false => builder
+                .credentials_from(move || {
+                    second(1);
+                    async { Ok::<_, &str>(RedisCredentials::new("app", "hunter2")) }
+                })
+                .connect_lazy(),
+        };
+        let store = store.unwrap();
+        for n in 0..5 {
+            eventually("all operations", async || {
+                everything(&store, &format!("user{n}")).await.is_ok()
+            })
+            .await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let calls = calls.map(|calls| calls.load(Ordering::Relaxed));
+        assert!(calls[0] > 6, "{calls:?}");
+        let last = format!("{:?}", store.health().last_error().unwrap());
+        assert!(last.contains("has panicked"), "{last}");
+        assert!(!last.contains("hunter2"), "{last}");
+    }
+}
+
+enum Servers {
+    One(RedisServer),
+    Cluster(Cluster),
+}
+
+impl Servers {
+    fn url(&self) -> String {
+        match self {
+            Self::One(server) => server.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
 }
 
 /// Nobody can tell which of the two counts.

@@ -128,7 +128,8 @@ impl MySqlStoreBuilder {
     /// Otherwise checks would wait for a connection until hardly any of them is answered in time. So the store limits how
     /// many checks wait or are in flight. The limit is 65,536. It shrinks when checks take longer than a tenth to a fifth of
     /// the [deadline](Self::deadline), with the time that they wait, and grows again when they do not. Logins, refreshes
-    /// and logouts are never refused; those that check a token first may be.
+    /// and logouts are never refused, and get a connection before checks that wait. Where a check comes before them, as
+    /// under a `SessionLayer`, it may be refused.
     pub fn load_shedding(mut self, enabled: bool) -> Self {
         self.sheds_load = enabled;
         self

@@ -26,6 +26,12 @@ impl RedisStoreBuilder {
                 credentials.validate("sentinel user")?;
                 *sentinel_tls = self.with_sentinel_tls.or(*sentinel_tls);
                 tls |= *sentinel_tls == Some(true);
+                if target.tls && *sentinel_tls == Some(false) && self.tls.trusts_anybody() {
+                    return Err(config_error(
+                        "sentinels without TLS may name any host, so that TLS to the servers needs `tls_roots` or \
+                         `tls_server_name`",
+                    ));
+                }
                 if service.is_empty() {
                     return Err(config_error("the name of the service is empty"));
                 }

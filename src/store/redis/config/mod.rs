@@ -65,7 +65,7 @@ impl RedisStoreBuilder {
             with_tls: None,
             with_sentinel_tls: None,
             tls: Tls::default(),
-            resolver: Resolver::default(),
+            resolver: Resolver::system(),
             expands_names: false,
             token_key_prefix: String::from("tbs:tokens"),
             user_key_prefix: String::from("tbs:users"),
@@ -127,10 +127,10 @@ impl RedisStoreBuilder {
     ///
     /// A server that gets more work than it can do would answer all checks too late. So the store limits how many checks
     /// are in flight on each connection. The limit is 65,536. It shrinks when replies take longer than a tenth to a
-    /// fifth of the [deadline](Self::deadline), or than twice the fastest replies if the way to the server is long, and
-    /// grows again when they do not. A process that does not get its turn to run sees long delays, too. Logins, refreshes and logouts
-    /// are never refused; those that check a token first may be. `RedisHealth` counts the
-    /// [refused checks](crate::RedisHealth::refused_checks).
+    /// fifth of the [deadline](Self::deadline), or half as long again as the fastest ones if the way to the server is
+    /// long, and grows again when they do not. A process that does not get its turn to run sees long delays, too.
+    /// Logins, refreshes and logouts are never refused. Where a check comes before them, as under a `SessionLayer`, it
+    /// may be. `RedisHealth` counts the [refused checks](crate::RedisHealth::refused_checks).
     pub fn load_shedding(mut self, enabled: bool) -> Self {
         self.sheds_load = enabled;
         self
@@ -138,7 +138,8 @@ impl RedisStoreBuilder {
 
     /// The maximum age at which a connection is used for new operations: at most an hour. Default: 3 seconds.
     ///
-    /// It applies to connections to a standalone server, and to nodes of a cluster that are known by host name. A name,
+    /// It applies to connections to a standalone server, and to nodes of a cluster that are known by host name or found by
+    /// [`resolve_with`](Self::resolve_with). A name,
     /// a virtual address or a load balancer can lead to another primary while the old one continues to serve its open
     /// connections. So the store replaces a connection before it has reached this age, whether or not the store is
     /// busy. Operations in flight on the old connection complete there. **No operation that begins later than this
@@ -157,7 +158,8 @@ impl RedisStoreBuilder {
     /// cannot lead to another server.
     ///
     /// The age has no effect with Sentinel, because the sentinels report the current master, and on nodes of a cluster
-    /// that announce IP addresses, because their peers report when another node takes over their slots.
+    /// that announce IP addresses, unless [`resolve_with`](Self::resolve_with) finds them, because their peers report when
+    /// another node takes over their slots.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
         self.max_connection_age = age;
         self
@@ -310,6 +312,18 @@ mod tests {
             (
                 RedisStoreBuilder::standalone("a").sentinel_tls(true),
                 "sentinels",
+            ),
+            (
+                RedisStoreBuilder::from_url(
+                    "rediss-sentinel://a?sentinelServiceName=m&sentinelTls=false",
+                ),
+                "may name any host",
+            ),
+            (
+                RedisStoreBuilder::sentinel(["a"], "m")
+                    .tls(true)
+                    .sentinel_tls(false),
+                "may name any host",
             ),
         ] {
             let error = bad.connect_lazy().unwrap_err();

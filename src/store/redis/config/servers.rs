@@ -29,7 +29,8 @@ impl RedisStoreBuilder {
     /// Uses the master that these sentinels name for `service`. A sentinel is `host[:port]`, with the default port
     /// 26379.
     ///
-    /// List all sentinels: the store asks only those that are listed here.
+    /// List all sentinels, or a name that leads to all of them with [`expand_names`](Self::expand_names): the store asks
+    /// no others.
     pub fn sentinel(
         sentinels: impl IntoIterator<Item = impl AsRef<str>>,
         service: impl Into<String>,
@@ -75,13 +76,17 @@ impl RedisStoreBuilder {
     }
 
     /// Gets the credentials for each new connection from this function, for example a password that is rotated, or a
-    /// token of the cloud provider. Default: those of the URL and of the methods.
+    /// token of the cloud provider. Default: those of the URL and of the methods; with both,
+    /// [`connect`](Self::connect) fails with [`ErrorKind::Config`](crate::ErrorKind::Config).
     ///
-    /// It is called for each attempt to connect, which includes its time, and may return the same credentials for as long
-    /// as they are valid. If it fails, the attempt fails with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable),
-    /// and [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the error; its text must not contain
-    /// secrets. A connection that the server closes because its credentials have expired is replaced like any that is
-    /// lost. Sentinels have their own, fixed credentials.
+    /// It is called for each attempt to connect, whose [`connect_timeout`](Self::connect_timeout) includes its time: for
+    /// up to three connections to each server, each time they reach their
+    /// [maximum age](Self::max_connection_age), and up to several times a second while no login succeeds. So it should
+    /// keep the credentials for as long as they are valid. If it fails or panics, the attempt fails with
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), and
+    /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the text of the error, without its sources;
+    /// it must not contain secrets. A connection that the server closes because its credentials have expired is replaced
+    /// like any that is lost. Sentinels have their own, fixed credentials.
     ///
     /// ```no_run
     /// use tower_bearer_session::{RedisCredentials, RedisStoreBuilder};
@@ -102,11 +107,18 @@ impl RedisStoreBuilder {
     }
 
     /// Finds the network addresses of servers by this function, from host and port. Default: the system resolves host
-    /// names, up to 16 at the same time in the whole process, and IP addresses are used as they are.
+    /// names, up to 16 of them at the same time, and IP addresses are used as they are.
     ///
     /// It is called for every server, whether the application, a sentinel or a node of the cluster has named it: it can
     /// map the addresses inside a private network to those that lead there from here. With several addresses, the store
-    /// connects to all of them, and uses the first that answers. TLS still verifies the certificate against the host.
+    /// connects to all of them, and uses the first that answers; there may be 256. TLS still verifies the certificate
+    /// against the host. The host may be any text that a sentinel or a node has announced.
+    ///
+    /// Its time is part of the [`connect_timeout`](Self::connect_timeout). If it fails or panics, or finds nothing, the
+    /// attempt to connect fails with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), and
+    /// [`RedisHealth::last_error`](crate::RedisHealth::last_error) contains the text of the error; it must not contain
+    /// secrets. Because it may find another server at any time, all connections have a
+    /// [maximum age](Self::max_connection_age).
     ///
     /// ```no_run
     /// use std::{io, net::SocketAddr};
@@ -137,8 +149,11 @@ impl RedisStoreBuilder {
     ///
     /// For a name that stands for all of them, such as that of a headless service in Kubernetes. The sentinels are looked
     /// up every five seconds; the majority that decides on the master is one of those that were found last, so the name
-    /// has to lead to all of them, and not only to those that are ready (`publishNotReadyAddresses`). A sentinel with
-    /// two addresses would have two voices. If the name cannot be resolved, the servers that were found before are used.
+    /// has to lead to all of them, and not only to those that are ready (`publishNotReadyAddresses`): whoever controls
+    /// the name controls which server is used. A sentinel with two addresses would have two voices. With TLS, the
+    /// certificate of a configured server is verified against the configured name, and that of any other node of the
+    /// cluster against what it announces (`cluster-announce-hostname`), or all against
+    /// `tls_server_name`. If the name cannot be resolved, the sentinels that were found before are asked.
     /// It has no effect on a standalone server.
     pub fn expand_names(mut self, enabled: bool) -> Self {
         self.expands_names = enabled;
@@ -179,6 +194,10 @@ impl RedisStoreBuilder {
 
     /// Whether to use TLS to the sentinels. Default: the value in the URL (`sentinelTls`), or the same as to the
     /// servers. Roots and client certificate are the same as for the servers.
+    ///
+    /// Sentinels without TLS may name any host, whose certificate anybody can have. Then TLS to the servers needs
+    /// [`tls_roots`](Self::tls_roots) or [`tls_server_name`](Self::tls_server_name): without them,
+    /// [`connect`](Self::connect) fails with [`ErrorKind::Config`](crate::ErrorKind::Config).
     #[cfg(feature = "redis-tls")]
     pub fn sentinel_tls(mut self, tls: bool) -> Self {
         self.with_sentinel_tls = Some(tls);
@@ -187,6 +206,10 @@ impl RedisStoreBuilder {
 
     /// The name in the certificates of all servers and sentinels: a host name or an IP address. Default: the host by
     /// which the store found each server.
+    ///
+    /// With one name for all, the certificate does not tell servers apart: whoever controls addresses can lead to any
+    /// other server that has it. If it is no name, or TLS is off, [`connect`](Self::connect) fails with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config).
     #[cfg(feature = "redis-tls")]
     pub fn tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls.server_name = Some(name.into());

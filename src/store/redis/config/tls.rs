@@ -17,6 +17,11 @@ impl Tls {
         self.roots.is_some() || self.client.is_some() || self.server_name.is_some()
     }
 
+    /// Whether a certificate that anybody can get for a host of his own is one of a server.
+    pub(super) fn trusts_anybody(&self) -> bool {
+        self.roots.is_none() && self.server_name.is_none()
+    }
+
     /// Makes TLS connections, if that is wanted.
     pub(super) fn connector(&self, tls: bool) -> Result<Option<Connector>, Error> {
         if !tls {

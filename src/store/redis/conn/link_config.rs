@@ -50,7 +50,7 @@ impl LinkConfig {
         Arc::new(Self {
             runtime: Handle::current(),
             dialer: Dialer {
-                resolver: Resolver::System,
+                resolver: Resolver::system(),
                 login: Login::With(Credentials::default()),
                 errors: ErrorText::default(),
                 db: 0,

@@ -72,12 +72,11 @@ impl<C: Connect> Supervisor<C> {
         // Whether the attempt replaces a connection that is lost or suspect.
         let mut in_trouble = false;
         for generation in 1.. {
-            let next = Arc::new(admission.after());
-            match self.connect(generation, &next).await {
+            match self.connect(generation, &admission).await {
                 Ok(live) if !in_trouble && self.keeps(in_use, &live) => live.discard(),
                 Ok(live) => {
                     self.use_on(&live);
-                    admission = next;
+                    admission = Arc::clone(&live.admission);
                     let last = self.state.send_replace(State::Up(Arc::new(live)));
                     last.end_lease();
                     if in_trouble {
@@ -205,7 +204,8 @@ impl<C: Connect> Supervisor<C> {
         }
     }
 
-    async fn connect(&self, generation: u64, admission: &Arc<Admission>) -> Result<Live, Error> {
+    /// Connects. `last` is the admission of the connection that is replaced.
+    async fn connect(&self, generation: u64, last: &Admission) -> Result<Live, Error> {
         let _turn = self.turn().await;
         let reporter = Reporter::new(
             &self.reports,
@@ -227,7 +227,7 @@ impl<C: Connect> Supervisor<C> {
             )),
         };
         match connected {
-            Ok(connected) => Ok(Live::new(connected, reporter, Arc::clone(admission))),
+            Ok(connected) => Ok(Live::new(connected, reporter, Arc::new(last.after()))),
             Err(error) => {
                 // Its end says nothing of the connection in use.
                 reporter.discard();

@@ -210,7 +210,14 @@ async fn without_load_shedding_it_does() {
 /// Replies that always take long are not overload, however many wait for them.
 #[tokio::test(start_paused = true)]
 async fn a_long_way_is_not_overload() {
-    for (way, rate) in [(60, 2000.0), (110, 400.0), (200, 400.0), (300, 200.0)] {
+    for (way, rate) in [
+        (60, 2000.0),
+        (110, 400.0),
+        (200, 400.0),
+        (300, 200.0),
+        (400, 100.0),
+        (470, 100.0),
+    ] {
         let mut fleet = Fleet::new(1, true, way).await;
         fleet.server.set_way(Duration::from_millis(way));
         fleet.load(rate, 10 * SECOND).await;

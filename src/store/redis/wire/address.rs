@@ -27,14 +27,16 @@ impl Address {
                 None => (text, None),
             },
         };
+        let port = port.map_or(Some(default_port), |port| port.parse().ok())?;
+        Self::new(host, port)
+    }
+
+    /// `None` if this cannot be a host: errors and logs show it.
+    pub(crate) fn new(host: impl Into<String>, port: u16) -> Option<Self> {
+        let host = host.into();
         let allowed = |byte: u8| byte.is_ascii_graphic() && !b"@/?#[]".contains(&byte);
-        if host.is_empty() || !host.bytes().all(allowed) {
-            return None;
-        }
-        Some(Self {
-            host: host.to_owned(),
-            port: port.map_or(Some(default_port), |port| port.parse().ok())?,
-        })
+        let is_host = !host.is_empty() && host.bytes().all(allowed);
+        is_host.then_some(Self { host, port })
     }
 }
 

@@ -1,4 +1,5 @@
 use std::{
+    cmp::Reverse,
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -8,31 +9,44 @@ use redis::RedisError;
 use super::{address::Address, fault::Fault};
 use crate::{Error, ErrorKind};
 
-/// The maximum number of secrets that are kept out of texts. The oldest ones, which have been rotated out, are forgotten.
-const MAX_SECRETS: usize = 16;
+/// The maximum number of secrets of the application's source that are kept out of texts: for each of the logins at the
+/// same time, and then some. Those that were used least recently are forgotten, because they have been rotated out.
+const MAX_SECRETS: usize = 1024;
 
 /// Turns errors of the client into ours: no type of it, and no secret, gets out.
 #[derive(Clone, Default)]
 pub(crate) struct ErrorText {
-    secrets: Arc<Mutex<VecDeque<String>>>,
+    secrets: Arc<Mutex<Secrets>>,
+}
+
+#[derive(Default)]
+struct Secrets {
+    fixed: Vec<String>,
+    /// The one that was used last is last.
+    changing: VecDeque<String>,
 }
 
 impl ErrorText {
-    /// Replaces this secret in all texts from now on.
+    /// Replaces this secret in all texts.
     pub(crate) fn keep_out(&self, secret: Option<&str>) {
+        let secret = secret.filter(|secret| !secret.is_empty());
+        self.secrets().fixed.extend(secret.map(str::to_owned));
+    }
+
+    /// Replaces this secret in all texts, until very many others have been used after it.
+    pub(crate) fn keep_out_for_now(&self, secret: Option<&str>) {
         let Some(secret) = secret.filter(|secret| !secret.is_empty()) else {
             return;
         };
-        let mut secrets = self.secrets();
-        if !secrets.iter().any(|known| known == secret) {
-            if secrets.len() == MAX_SECRETS {
-                secrets.pop_front();
-            }
-            secrets.push_back(secret.to_owned());
+        let changing = &mut self.secrets().changing;
+        changing.retain(|known| known != secret);
+        if changing.len() == MAX_SECRETS {
+            changing.pop_front();
         }
+        changing.push_back(secret.to_owned());
     }
 
-    fn secrets(&self) -> MutexGuard<'_, VecDeque<String>> {
+    fn secrets(&self) -> MutexGuard<'_, Secrets> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -67,13 +81,23 @@ impl ErrorText {
         let text = error.to_string();
         let quoted = text.find("with args beginning with");
         let mut text = text[..quoted.unwrap_or(text.len())].to_owned();
-        for secret in &*self.secrets() {
-            text = text.replace(secret.as_str(), "***");
-        }
+        self.secrets().blot_out(&mut text);
         if Fault::of(error).is_temporary() {
             Error::with_source(ErrorKind::Unavailable, "Redis is unavailable", text)
         } else {
             Error::with_source(ErrorKind::Store, "Redis answered with an error", text)
+        }
+    }
+}
+
+impl Secrets {
+    fn blot_out(&self, text: &mut String) {
+        let all = self.fixed.iter().chain(&self.changing);
+        let mut quoted: Vec<&String> = all.filter(|&secret| text.contains(secret)).collect();
+        // One may be a part of another.
+        quoted.sort_unstable_by_key(|secret| Reverse(secret.len()));
+        for secret in quoted {
+            *text = text.replace(secret, "***");
         }
     }
 }
@@ -101,10 +125,10 @@ mod tests {
     #[test]
     fn a_quoted_password_is_blotted_out() {
         let text = ErrorText::default();
-        for secret in [None, Some(""), Some("hunter2"), Some("hunter2")] {
+        for secret in [None, Some(""), Some("hunter2")] {
             text.keep_out(secret);
+            text.keep_out_for_now(secret);
         }
-        assert_eq!(text.secrets().len(), 1);
         for reply in [
             "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunter2`",
             "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `app`, `hunte",
@@ -117,13 +141,18 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_secrets_are_blotted_out() {
+    fn secrets_in_use_are_blotted_out_however_many_others_there_were() {
         let text = ErrorText::default();
-        for n in 0..100 {
-            text.keep_out(Some(&format!("secret-{n};")));
+        text.keep_out(Some("fixed"));
+        for n in 0..2 * MAX_SECRETS {
+            text.keep_out_for_now(Some("again"));
+            text.keep_out_for_now(Some(&format!("again-{n};")));
         }
-        assert_eq!(text.secrets().len(), MAX_SECRETS);
-        let converted = format!("{:?}", text.convert(&error("ERR no secret-99; here")));
-        assert!(!converted.contains("secret-99"), "{converted}");
+        assert_eq!(text.secrets().changing.len(), MAX_SECRETS);
+        // The whole secret, and not only the part that is another one.
+        let latest = 2 * MAX_SECRETS - 1;
+        let reply = format!("ERR no fixed, again, again-{latest}; here");
+        let converted = format!("{:?}", text.convert(&error(&reply)));
+        assert!(converted.contains("no ***, ***, *** here"), "{converted}");
     }
 }

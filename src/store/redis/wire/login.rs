@@ -5,7 +5,7 @@ use std::{fmt, io, pin::Pin, sync::Arc};
 use redis::RedisConnectionInfo;
 use tower::BoxError;
 
-use super::errors::ErrorText;
+use super::{errors::ErrorText, given};
 
 /// The credentials of a login.
 #[derive(Clone, Default)]
@@ -84,10 +84,12 @@ impl Login {
         let credentials = match self {
             Self::With(credentials) => credentials.clone(),
             Self::From(CredentialsSource(get)) => {
-                let RedisCredentials(credentials) = get().await.map_err(|error| {
+                let get = Arc::clone(get);
+                let getting = given::run("their source", async move { get().await });
+                let RedisCredentials(credentials) = getting.await.map_err(|error| {
                     io::Error::other(format!("no credentials for the login: {error}"))
                 })?;
-                errors.keep_out(credentials.password.as_deref());
+                errors.keep_out_for_now(credentials.password.as_deref());
                 credentials
             }
         };
@@ -98,5 +100,33 @@ impl Login {
             settings = settings.set_password(password);
         }
         Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_source_that_panics_fails_like_one_that_returns_an_error() {
+        async fn never() -> Result<RedisCredentials, BoxError> {
+            panic!("hunter2 is old")
+        }
+        let at_once = || -> std::future::Ready<Result<RedisCredentials, BoxError>> {
+            panic!("hunter2 is old")
+        };
+        for source in [
+            CredentialsSource::new(never),
+            CredentialsSource::new(at_once),
+        ] {
+            let login = Login::From(source);
+            let settings = RedisConnectionInfo::default();
+            let failed = login.add_to(settings, &ErrorText::default()).await;
+            let error = failed.unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "no credentials for the login: their source has panicked"
+            );
+        }
     }
 }

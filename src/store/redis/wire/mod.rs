@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod dial;
 pub(crate) mod errors;
 pub(crate) mod fault;
+mod given;
 pub(crate) mod login;
 pub(crate) mod resolve;
 pub(crate) mod role;

@@ -79,14 +79,12 @@ impl Nodes for Shared {
                 Some(Err(_)) => {}
             }
         }
-        match errors.first() {
-            Some(error) if said.is_empty() => Err(ErrorText::all(
-                error.kind(),
-                "no node of the cluster can be asked which slots are where",
-                &errors,
-            )),
-            _ => Ok(said),
+        if !said.is_empty() {
+            return Ok(said);
         }
+        let kind = errors.first().map_or(ErrorKind::Unavailable, Error::kind);
+        let message = "no node of the cluster can be asked which slots are where";
+        Err(ErrorText::all(kind, message, &errors))
     }
 
     /// Connects to new primaries, and drops nodes that are no longer in the map.

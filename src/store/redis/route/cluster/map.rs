@@ -85,10 +85,7 @@ fn address(host: &str, port: u16, asked: &Address) -> Option<Address> {
         "?" => return None,
         host => host,
     };
-    Some(Address {
-        host: host.to_owned(),
-        port,
-    })
+    Address::new(host, port)
 }
 
 /// Determines the primary of each slot from the claims of several nodes.
@@ -240,6 +237,7 @@ mod tests {
             ("3999 ?:6381", None),
             ("3999", None),
             ("3999 nowhere", None),
+            ("3999 a\nb:6381", None),
         ] {
             assert_eq!(redirection(details, &asked), expected, "{details}");
         }

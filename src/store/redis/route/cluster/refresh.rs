@@ -60,8 +60,8 @@ pub(super) async fn keep_up_to_date(nodes: Arc<impl Nodes>) {
         let is_poll = begun >= poll;
         if is_poll {
             poll = begun + mem::replace(&mut interval, POLL);
-            from = from.wrapping_add(MAX_ASKED);
         }
+        from = from.wrapping_add(MAX_ASKED);
         // However often it is asked for in between, a poll is in time.
         let next = poll.min(begun + pause + jitter::up_to(pause));
         let has_news = refresh(&nodes, from, is_poll).await;
@@ -89,8 +89,14 @@ async fn refresh(nodes: &Arc<impl Nodes>, from: usize, is_poll: bool) -> bool {
             if !one.is_empty() && resolve(&one) == map.ranges() {
                 return false;
             }
+            said = one;
         }
-        said = ask_primaries(nodes, map, from, MAX_ASKED).await;
+        let others = ask_primaries(nodes, map, from, MAX_ASKED).await;
+        match others.is_empty() {
+            true => said.clear(),
+            // The one may be the only one that knows of a failover.
+            false => said.extend(others),
+        }
     }
     if said.is_empty() {
         match nodes.ask_seeds().await {

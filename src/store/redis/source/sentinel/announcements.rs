@@ -94,10 +94,9 @@ fn denied(outcome: RedisResult<()>) -> RedisResult<bool> {
 fn promoted(message: &str, service: &str) -> Option<Address> {
     let words: Vec<&str> = message.split(' ').collect();
     match words[..] {
-        ["slave", _, host, port, "@", of, _, _] if of == service => Some(Address {
-            host: host.to_owned(),
-            port: port.parse().ok()?,
-        }),
+        ["slave", _, host, port, "@", of, _, _] if of == service => {
+            Address::new(host, port.parse().ok()?)
+        }
         _ => None,
     }
 }

@@ -214,7 +214,9 @@ impl Shared {
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
         let asking = questions.query_async::<(HashMap<String, String>, (String, u16))>(connection);
         let (state, (host, port)) = self.in_time(address, asking).await?;
-        Answer::read(&state, Address { host, port }, Instant::now()).ok_or_else(|| {
+        let master = Address::new(host, port);
+        let answer = master.and_then(|master| Answer::read(&state, master, Instant::now()));
+        answer.ok_or_else(|| {
             let message = format!("the sentinel at {address} says nothing of where the master is");
             Error::new(ErrorKind::Store, message)
         })

@@ -24,8 +24,14 @@ pub(super) async fn ask_all(shared: Arc<Shared>, configured: Vec<Address>) {
     let mut tasks = JoinSet::new();
     let mut asked: BTreeMap<Address, AbortHandle> = BTreeMap::new();
     loop {
-        for (configured, seeds) in &mut found {
-            match shared.dialer.seeds(configured).await {
+        let mut look_ups = JoinSet::new();
+        for (name, (configured, _)) in found.iter().enumerate() {
+            let (shared, configured) = (Arc::clone(&shared), configured.clone());
+            look_ups.spawn(async move { (name, shared.dialer.seeds(&configured).await) });
+        }
+        for (name, outcome) in look_ups.join_all().await {
+            let (configured, seeds) = &mut found[name];
+            match outcome {
                 Ok(new) => *seeds = new,
                 // The ones that were found before are still there, as far as is known. If there are none, the error of
                 // the attempt to connect tells why.
@@ -48,6 +54,8 @@ pub(super) async fn ask_all(shared: Arc<Shared>, configured: Vec<Address>) {
                 tasks.spawn(asking)
             });
         }
+        // The aborted ones.
+        while tasks.try_join_next().is_some() {}
         if shared.dialer.expands_seeds {
             sleep(LOOK_UP).await;
         } else {
