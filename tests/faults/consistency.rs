@@ -1,4 +1,7 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tokio::{task::JoinSet, time::timeout};
 use tower_bearer_session::{ErrorKind, RedisStore, TokenManager};
@@ -111,18 +114,26 @@ async fn dropped_calls_do_not_mix_up_answers() {
             let token = manager.set_token(&id, None).await.unwrap();
             let token = token.expose_secret();
             let (mut random, mut dropped) = (number + 1, 0);
-            for _ in 0..300 {
+            let mut usual = Duration::ZERO;
+            for number in 0_u32..300 {
                 // xorshift64
                 random ^= random << 13;
                 random ^= random >> 7;
                 random ^= random << 17;
+                // Mostly around the time that an answer takes, on this machine.
+                let patience = match number.is_multiple_of(10) {
+                    true => Duration::MAX,
+                    false => usual.mul_f64((random % 2000) as f64 / 1000.0),
+                };
+                let start = Instant::now();
                 let check = manager.check_token_or_update_user(token, None);
-                // Mostly around the time that an answer takes.
-                let patience = Duration::from_micros(random % 6000);
                 let Ok(user) = timeout(patience, check).await else {
                     dropped += 1;
                     continue;
                 };
+                if number.is_multiple_of(10) {
+                    usual = start.elapsed();
+                }
                 let user = user.unwrap().expect("a live session");
                 assert_eq!(user.id(), id);
                 assert_eq!(user.detail(), Some(&id));
@@ -132,5 +143,5 @@ async fn dropped_calls_do_not_mix_up_answers() {
     }
     let dropped: u32 = callers.join_all().await.into_iter().sum();
     println!("{dropped} of {} checks were dropped", 64 * 300);
-    assert!((1..64 * 300).contains(&dropped));
+    assert!(dropped > 0);
 }
