@@ -12,6 +12,7 @@ pub(crate) mod login;
 pub(crate) mod resolve;
 pub(crate) mod role;
 pub(crate) mod script;
+mod tcp;
 #[cfg_attr(not(feature = "redis-tls"), path = "no_tls.rs")]
 pub(crate) mod tls;
 

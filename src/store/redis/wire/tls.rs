@@ -6,7 +6,7 @@ use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::dial;
+use super::tcp;
 
 /// Makes TLS connections. Those of one connector resume each other's sessions.
 #[derive(Clone)]
@@ -34,9 +34,9 @@ impl Connector {
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
                 .to_owned(),
         };
-        let stream = dial::first(peers, |peer| {
+        let stream = tcp::first(peers, |peer| {
             let (tls, name) = (self.tls.clone(), name.clone());
-            async move { tls.connect(name, dial::connect(peer).await?).await }
+            async move { tls.connect(name, tcp::connect(peer).await?).await }
         });
         stream.await
     }
