@@ -49,7 +49,8 @@ fn builder(proxy: &Proxy, deadline: Duration) -> MySqlStoreBuilder {
     );
     let builder = MySqlStore::builder(url).purge_interval(None);
     let builder = builder.max_connections(MAX as u32).deadline(deadline);
-    builder.connect_timeout(LONG_TIMEOUT)
+    // All operations are to ask for a connection.
+    builder.connect_timeout(LONG_TIMEOUT).load_shedding(false)
 }
 
 /// Operations that find all connections in use wait for one, and open no other.
