@@ -37,12 +37,19 @@ pub(crate) mod seeded {
         STATE.set(Some(seed));
     }
 
-    /// The next number (splitmix64), if there is a seed.
+    /// The next number, if there is a seed.
     pub(super) fn next() -> Option<u32> {
-        let state = STATE.get()?.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut state = STATE.get()?;
+        let number = splitmix64(&mut state);
         STATE.set(Some(state));
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        Some((number >> 32) as u32)
+    }
+
+    /// The next number of a generator with this state.
+    pub(crate) fn splitmix64(state: &mut u64) -> u64 {
+        *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Some((mixed >> 32) as u32)
+        mixed ^ (mixed >> 31)
     }
 }

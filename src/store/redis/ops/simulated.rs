@@ -18,6 +18,7 @@ use tokio::{
 use super::lookup::{LookupKeys, Lookups};
 use crate::{
     Error, ErrorKind, TokenId,
+    jitter::seeded::splitmix64,
     store::redis::{
         conn::{
             Connect,
@@ -239,11 +240,7 @@ impl Connect for ToServer {
 
 impl Random {
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        splitmix64(&mut self.0)
     }
 
     /// A number between 0 and 1.

@@ -146,3 +146,42 @@ impl<F: Fn(PushInfo) + Send + Sync + 'static> AsyncPushSender for OnPush<F> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::net::TcpListener;
+    use tower::BoxError;
+
+    use super::*;
+    use crate::store::redis::wire::login::{Credentials, CredentialsSource};
+
+    /// Whatever hangs, of what the application has given, an attempt to connect ends in time.
+    #[tokio::test]
+    async fn an_attempt_takes_no_longer_because_of_the_application() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = Address {
+            host: String::from("127.0.0.1"),
+            port: silent.local_addr().unwrap().port(),
+        };
+        let credentials = CredentialsSource::new(pending::<Result<_, BoxError>>);
+        let resolver = Resolver::custom(|_, _| pending::<Result<_, BoxError>>());
+        for (resolver, login) in [
+            (resolver, Login::With(Credentials::default())),
+            (Resolver::system(), Login::From(credentials)),
+        ] {
+            let dialer = Dialer {
+                resolver,
+                login,
+                errors: ErrorText::default(),
+                db: 0,
+                tls: None,
+                connect_timeout: Duration::from_millis(50),
+                expands_seeds: false,
+            };
+            let error = dialer.dial(&to, drop).await.err().unwrap();
+            assert!(error.is_timeout(), "{error}");
+        }
+    }
+}
