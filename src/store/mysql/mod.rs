@@ -170,7 +170,7 @@ impl MySqlStore {
         let sent = Instant::now();
         let checked = check.await;
         match &checked {
-            Ok(_) => admission.record(sent, Outcome::Answered),
+            Ok(_) => admission.record(sent, Outcome::Answered(1)),
             Err(error) if error.kind() == ErrorKind::Timeout => {
                 admission.record(sent, Outcome::Missed);
             }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use redis::aio::MultiplexedConnection;
 
 use super::{heartbeat::Heartbeat, watch::PrimaryWatch};
@@ -8,6 +10,8 @@ pub(crate) struct Connected {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) address: Address,
     pub(crate) clock: ServerClock,
+    /// The time of one round trip.
+    pub(crate) round_trip: Duration,
     /// The run of the server, if it was asked for.
     pub(crate) run_id: Option<String>,
     /// Whether a demotion of the server is noticed.

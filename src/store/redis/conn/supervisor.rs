@@ -227,7 +227,10 @@ impl<C: Connect> Supervisor<C> {
             )),
         };
         match connected {
-            Ok(connected) => Ok(Live::new(connected, reporter, Arc::new(last.after()))),
+            Ok(connected) => {
+                let admission = Arc::new(last.after(connected.round_trip));
+                Ok(Live::new(connected, reporter, admission))
+            }
             Err(error) => {
                 // Its end says nothing of the connection in use.
                 reporter.discard();

@@ -83,7 +83,7 @@ impl Lookups {
             let answer = link
                 .send_from(first, deadline, &commands, OnDrop::Retry, Duration::ZERO)
                 .await;
-            record(&live, sent, &answer);
+            record(&live, sent, 1, &answer);
             answer.and_then(LookupReply::of)
         } else {
             let (sender, found) = oneshot::channel();
@@ -161,7 +161,7 @@ impl Batch<Pipeline, Waiting> {
                 .link
                 .send_from(first, deadline, &self.commands, OnDrop::Retry, MAX_LATENESS)
                 .await;
-            record(&live, sent, &answer);
+            record(&live, sent, lookups as u32, &answer);
             answer
         };
         let found = sending
@@ -184,12 +184,14 @@ impl Batch<Pipeline, Waiting> {
     }
 }
 
-/// Records how long the reply has taken, if it came at all.
-fn record(live: &Live, sent: Instant, answer: &Result<Answer, Failure>) {
+/// Records how long the reply to so many lookups has taken, if it came at all.
+fn record(live: &Live, sent: Instant, lookups: u32, answer: &Result<Answer, Failure>) {
     match answer {
         // The time is that of two connections.
         Ok(Answer { repeated: true, .. }) => {}
-        Ok(_) | Err(Failure::Late) => live.admission.record(sent, Outcome::Answered),
+        Ok(_) | Err(Failure::Late) => {
+            live.admission.record(sent, Outcome::Answered(lookups));
+        }
         Err(_) => {}
     }
 }

@@ -42,8 +42,14 @@ struct Fleet {
 
 impl Fleet {
     async fn new(clients: usize, sheds_load: bool, seed: u64) -> Self {
+        Self::at(Duration::ZERO, clients, sheds_load, seed).await
+    }
+
+    /// The way from the clients to the server is so long.
+    async fn at(way: Duration, clients: usize, sheds_load: bool, seed: u64) -> Self {
         jitter::seeded::start(seed);
         let server = Arc::<Server>::default();
+        server.set_way(way);
         let mut config = LinkConfig::for_test();
         let settings = Arc::get_mut(&mut config).unwrap();
         (settings.deadline, settings.sheds_load) = (DEADLINE, sheds_load);
@@ -161,10 +167,49 @@ async fn goodput_does_not_collapse() {
     }
 }
 
+/// A thousand processes, each with a fraction of a check in flight, need some seconds to find a balance. Then a server
+/// does as much at ten times its capacity as at its capacity.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_processes_find_a_balance() {
+    const SECONDS: u32 = 8;
+    const SETTLED: u64 = 4;
+    let mut full = 0.0;
+    for times in [1.0, 0.5, 2.0, 10.0] {
+        let mut fleet = Fleet::new(1000, true, 1).await;
+        fleet.load(times * CAPACITY, SETTLED as u32 * SECOND).await;
+        // Until then a process may hear nothing for so long that it takes the server for dead.
+        let reconnects = fleet.reconnects();
+        fleet
+            .load(times * CAPACITY, (SECONDS - SETTLED as u32) * SECOND)
+            .await;
+        let tally = fleet.since(SETTLED).await;
+        let unsettled = fleet.sum(0..SETTLED);
+        println!(
+            "{times} times the capacity: {tally:?}, before {unsettled:?}, {reconnects} reconnects"
+        );
+        assert!(tally.late * 50 <= tally.answered, "{tally:?}");
+        let much = f64::from(tally.answered) / f64::from(SECONDS - SETTLED as u32) / CAPACITY;
+        if times == 1.0 {
+            full = much;
+        }
+        assert!(much > 0.9 * times.min(1.0), "{much} at {times} times");
+        assert!(
+            much >= 0.8 * full * times.min(1.0),
+            "{much} at {times} times"
+        );
+        assert_eq!(fleet.reconnects(), reconnects, "it is only slow");
+        // It recovers within a second.
+        fleet.load(CAPACITY / 2.0, SECOND).await;
+        let after = fleet.since(u64::from(SECONDS) + 1).await;
+        let failed = after.refused + after.late;
+        assert!(failed * 50 <= after.answered, "{after:?}");
+    }
+}
+
 /// Nor does it after minutes, when all replies that are known have waited for others.
 #[tokio::test(start_paused = true)]
 async fn goodput_does_not_fade() {
-    for clients in [1, 4] {
+    for clients in [1, 30] {
         let mut fleet = Fleet::new(clients, true, 1).await;
         fleet.server.set_slowness(20.0);
         let capacity = CAPACITY / 20.0;
@@ -218,8 +263,7 @@ async fn a_long_way_is_not_overload() {
         (400, 100.0),
         (470, 100.0),
     ] {
-        let mut fleet = Fleet::new(1, true, way).await;
-        fleet.server.set_way(Duration::from_millis(way));
+        let mut fleet = Fleet::at(Duration::from_millis(way), 1, true, way).await;
         fleet.load(rate, 10 * SECOND).await;
         let tally = fleet.since(0).await;
         println!("{way} ms: {tally:?}");

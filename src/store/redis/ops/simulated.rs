@@ -207,8 +207,10 @@ impl Connect for ToServer {
         let (connection, driver) = connecting.await.unwrap();
         tokio::spawn(driver);
         // A connection is used when the server has answered on it.
+        let asked = Instant::now();
         let asking = redis::cmd("TIME").exec_async(&mut connection.clone()).await;
         asking.map_err(|_| Error::new(ErrorKind::Unavailable, "lost"))?;
+        let round_trip = asked.elapsed();
         let address = Address::parse("redis", 1).unwrap();
         let watched = Watched {
             connection: connection.clone(),
@@ -222,6 +224,7 @@ impl Connect for ToServer {
             connection,
             address,
             clock: ServerClock::new(),
+            round_trip,
             run_id: None,
             role_watched: false,
             _watch: PrimaryWatch::start(watched, config, reporter.clone(), never),

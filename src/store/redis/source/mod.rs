@@ -7,6 +7,7 @@ use std::{
 };
 
 use redis::{Pipeline, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection};
+use tokio::time::Instant;
 
 use self::sentinel::Sentinels;
 use super::{
@@ -47,6 +48,7 @@ struct Dialed {
     address: Address,
     connection: MultiplexedConnection,
     clock: ServerClock,
+    round_trip: Duration,
     role: Role,
     run_id: Option<String>,
     /// Whether the server announces changes, if it was told to.
@@ -139,6 +141,7 @@ impl Dialed {
             connection: self.connection,
             address: self.address,
             clock: self.clock,
+            round_trip: self.round_trip,
             run_id: self.run_id,
             role_watched: must_be_primary && self.role != Role::Unknown,
             _watch: PrimaryWatch::start(watched, config, reporter.clone(), deposed),
@@ -198,8 +201,10 @@ async fn probe(
     if let Some(tracking) = tracking {
         tracking.add_start(&mut questions);
     }
+    let asked = Instant::now();
     let answers = connection.send_packed_commands(&questions, 0, questions.len());
     let mut answers = answers.await?.into_iter();
+    let round_trip = asked.elapsed();
     let mut next = || answers.next().unwrap_or(Value::Nil);
     let role = Role::of(next());
     let clock = ServerClock::new();
@@ -239,6 +244,7 @@ async fn probe(
         address: address.clone(),
         connection,
         clock,
+        round_trip,
         role,
         run_id,
         announces,

@@ -1,25 +1,32 @@
 //! Admission of operations to a server that may be overloaded.
 //!
-//! A server that gets more work than it can do answers everything too late, and nobody uses the answers. So the operations
-//! in flight on a connection have a *window*: what does not fit is refused at once. The window follows the delay of the
-//! replies, as congestion windows do in Swift (G. Kumar et al., *Swift: Delay is Simple and Effective for Congestion
+//! A server that gets more work than it can do answers everything too late, and nobody uses the answers. So the
+//! operations in flight on a connection have a *window*: what does not fit is refused at once. It follows the delay of
+//! the replies, as congestion windows do in Swift (G. Kumar et al., *Swift: Delay is Simple and Effective for Congestion
 //! Control in the Datacenter*, SIGCOMM 2020, §3). At most once per round trip:
 //!
 //! | delay of a reply | window |
 //! |---|---|
 //! | up to the *target* | grows, the more the shorter the delay is |
 //! | above it | shrinks to what the server does within the target, by Little's law |
-//! | high while the window is far above what is in flight | is cut to what is in flight, and no further |
+//! | high while the window is far above what is in flight | is cut: see below |
 //! | no reply in time | shrinks, but not below one |
-//! | not high for some seconds | is as large as it can be |
+//! | no reply for some seconds, because none was asked for | is as large as it can be |
 //!
-//! The third row is for a server that pauses: all that waits is answered soon. The target is a part of the
-//! deadline, or more where the way to the server takes long.
+//! The third row is for a server that pauses: all that waits is answered soon. Many operations in flight show by
+//! themselves whether the server does more of them, so the window is cut to what is in flight. Few do not, and they may
+//! be those of one process among a thousand: if the others are answered soon as well, the server has paused; if not,
+//! the window is one.
+//!
+//! The target is a part of the deadline: more where the way to the server takes long, and more for a small window,
+//! because the less each process has in flight, the more of them share the server (flow-based scaling in Swift, §3.5).
 //!
 //! A window below one is a rate, of one operation per target and window: thousands of processes may share a server that
 //! has less than one operation of each in flight. Each of them decides for itself, by the delays that it sees.
 //!
 //! Where nothing is delayed, the window is as large as it can be, and nothing is locked.
+
+mod base;
 
 use std::{
     sync::{
@@ -31,26 +38,28 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::base::Base;
 use crate::jitter;
 
 /// The maximum number of operations in flight, however fast the server answers.
 const MAX_IN_FLIGHT: u32 = 65_536;
-/// The parts of the deadline that replies may take, where the way to the server is short: from the first on, the window is
-/// cut to what is in flight, and from the second on it shrinks.
+/// The parts of the deadline that replies may take, where the way to the server is short: from the first on, the window
+/// is cut, and from the second on it shrinks.
 const HIGH_PART: u32 = 10;
 const TARGET_PART: u32 = 5;
 /// Where the way is long, the target is twice as long as the fastest replies take, within this part of the deadline, and
 /// half as long again beyond it.
 const MAX_TARGET_PART: u32 = 2;
+/// For a window of one the target is longer by this factor, and for larger ones by it over their square root.
+const FEW_FACTOR: f64 = 3.0;
 /// Replies that wait for others at the server look like a long way. So a window that has an effect is divided by this
 /// number for a round trip, once in each period for which the fastest reply counts (as BBR does: N. Cardwell et al., *BBR:
 /// Congestion-Based Congestion Control*, ACM Queue 14, 2016).
 const PROBE: f64 = 4.0;
-const BASE_PERIOD: Duration = Duration::from_secs(10);
 /// The window grows by this factor at most, and shrinks to this part at least.
 const MAX_GROWTH: f64 = 4.0;
 const MAX_SHRINKAGE: f64 = 1.0 / 64.0;
-/// The window is cut to no less than this: the server may just have paused.
+/// From so many operations in flight on, there are many. The window after a pause of the server.
 const LEAST_CUT: f64 = 32.0;
 /// A window that is so many times what is in flight has no effect.
 const IDLE_TIMES: f64 = 4.0;
@@ -58,7 +67,7 @@ const IDLE_TIMES: f64 = 4.0;
 const FEW: f64 = 2.0;
 /// The longest pause between two operations when none is in flight, so that the end of an overload is noticed.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// After so long without a delay, the window says nothing any more. Longer than the longest pause.
+/// After so long without an operation, the window says nothing any more. Longer than the longest pause.
 const MEMORY: Duration = Duration::from_secs(3);
 
 /// Admits operations to one connection.
@@ -77,19 +86,13 @@ struct Control {
     window: f64,
     /// When the window last changed: the delay of what was sent before does not tell whether the change was enough.
     changed: Option<Instant>,
-    /// When a reply was last delayed.
-    delayed: Option<Instant>,
+    /// When the window was cut because of few operations, until it is known whether the server has paused.
+    doubted: Option<Instant>,
+    /// When an outcome was last recorded.
+    recorded: Option<Instant>,
     base: Base,
     /// With a window below one: when the next operation may be sent.
     next: Option<Instant>,
-}
-
-/// The delay of the fastest replies of the last one to two periods.
-#[derive(Clone, Copy, Default)]
-struct Base {
-    began: Option<Instant>,
-    last: Option<Duration>,
-    this: Option<Duration>,
 }
 
 /// An operation in flight, until it is dropped.
@@ -99,11 +102,11 @@ pub(crate) struct Permit {
     pub(crate) others: u32,
 }
 
-/// What has become of an operation.
+/// What has become of operations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The reply has arrived, in time or late.
-    Answered,
+    /// The reply has arrived, in time or late, to so many that are in flight until this is recorded.
+    Answered(u32),
     /// It has not arrived in time.
     Missed,
 }
@@ -115,14 +118,21 @@ impl Admission {
     }
 
     /// For a new connection in place of the one of this admission. It may lead to the same server or to another one: it
-    /// begins with the window as it was, and at least one operation. What the old one still owes does not count.
-    pub(crate) fn after(&self) -> Self {
-        let new = Self::with_max(self.deadline, self.max_in_flight);
+    /// begins with the window as it was, and at least one operation. What the old one still owes does not count. The
+    /// first round trip on the new one took this long.
+    pub(crate) fn after(&self, round_trip: Duration) -> Self {
+        let (new, now) = (
+            Self::with_max(self.deadline, self.max_in_flight),
+            Instant::now(),
+        );
+        let mut control = new.control();
         if !self.is_open() {
-            let (last, mut control) = (self.control(), new.control());
-            (control.base, control.delayed) = (last.base, last.delayed);
-            new.set(&mut control, last.window.max(1.0), Instant::now());
+            let last = self.control();
+            (control.base, control.recorded) = (last.base, last.recorded);
+            new.set(&mut control, last.window.max(1.0), now);
         }
+        control.base.record(now, round_trip);
+        drop(control);
         new
     }
 
@@ -141,7 +151,8 @@ impl Admission {
             control: Mutex::new(Control {
                 window: f64::from(max_in_flight),
                 changed: None,
-                delayed: None,
+                doubted: None,
+                recorded: None,
                 base: Base::default(),
                 next: None,
             }),
@@ -175,6 +186,10 @@ impl Admission {
         let now = Instant::now();
         let delay = now.duration_since(sent);
         let fast = self.deadline / HIGH_PART;
+        let answered = match outcome {
+            Outcome::Answered(operations) => operations,
+            Outcome::Missed => 0,
+        };
         if delay <= fast && self.is_open() {
             if !self.was_fast.load(Ordering::Relaxed) {
                 self.was_fast.store(true, Ordering::Relaxed);
@@ -183,13 +198,15 @@ impl Admission {
         }
         let mut control = self.control();
         let control = &mut *control;
+        control.recorded = Some(now);
         if self.was_fast.swap(false, Ordering::Relaxed) {
             control.base.record(now, fast / 2);
         }
-        let in_flight = f64::from(self.in_flight.load(Ordering::Relaxed));
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
+        let (others, in_flight) = (in_flight.saturating_sub(answered), f64::from(in_flight));
         let window = control.window;
         let has_effect = window <= IDLE_TIMES * in_flight.max(LEAST_CUT);
-        if outcome == Outcome::Answered && delay < self.deadline {
+        if answered > 0 && delay < self.deadline {
             let is_new_period = control.base.record(now, delay);
             if is_new_period && has_effect && window >= PROBE {
                 self.set(control, window / PROBE, now);
@@ -197,15 +214,24 @@ impl Admission {
             }
         }
         let (high, target) = (self.high(control), self.target(control));
-        if delay > high.min(target) {
-            control.delayed = Some(now);
+        if let Some(cut) = control.doubted {
+            let is_soon = now.duration_since(cut) <= fast;
+            if sent < cut && !(is_soon && others > 0) {
+                self.set(control, if is_soon { LEAST_CUT } else { 1.0 }, now);
+                control.doubted = None;
+            }
         }
         if control.changed.is_some_and(|changed| sent < changed) {
             return;
         }
         let resized = if !has_effect && delay > high {
-            in_flight.max(LEAST_CUT)
-        } else if delay <= target && outcome == Outcome::Answered {
+            let is_few = (1..LEAST_CUT as u32).contains(&others);
+            control.doubted = is_few.then_some(now);
+            match is_few {
+                true => in_flight,
+                false => in_flight.max(LEAST_CUT),
+            }
+        } else if delay <= target && answered > 0 {
             self.grown(control, delay)
         } else {
             self.shrunk(control, delay, outcome, in_flight)
@@ -233,7 +259,7 @@ impl Admission {
         let target = self.target(control);
         let least = match outcome {
             Outcome::Missed => control.window.min(1.0),
-            Outcome::Answered => ratio(target, MAX_PAUSE),
+            Outcome::Answered(_) => ratio(target, MAX_PAUSE),
         };
         let used = control.window.min(in_flight.max(FEW));
         (used * ratio(target, delay).max(MAX_SHRINKAGE)).max(least)
@@ -245,8 +271,8 @@ impl Admission {
         let mut control = self.control();
         let control = &mut *control;
         let now = Instant::now();
-        let is_forgotten = |delayed| now.duration_since(delayed) > MEMORY;
-        if !self.is_open() && control.delayed.is_none_or(is_forgotten) {
+        let is_forgotten = |recorded| now.duration_since(recorded) > MEMORY;
+        if !self.is_open() && control.recorded.is_none_or(is_forgotten) {
             self.set(control, f64::from(self.max_in_flight), now);
             return others < self.max_in_flight;
         }
@@ -278,6 +304,8 @@ impl Admission {
         let base = control.base.get();
         let (least, most) = (self.deadline / TARGET_PART, self.deadline / MAX_TARGET_PART);
         let target = (base * 2).clamp(least, most).max(base * 3 / 2);
+        let few = (FEW_FACTOR / control.window.sqrt()).clamp(1.0, FEW_FACTOR);
+        let target = target.max(least.mul_f64(few));
         // Some time is left for what waits, but a way that takes longer than that is no overload.
         target.min((self.deadline * 9 / 10).max(base + base / 16))
     }
@@ -295,24 +323,6 @@ impl Admission {
 
 fn ratio(time: Duration, to: Duration) -> f64 {
     time.as_secs_f64() / to.as_secs_f64().max(1e-6)
-}
-
-impl Base {
-    /// Returns whether another period begins.
-    fn record(&mut self, now: Instant, delay: Duration) -> bool {
-        let is_over = |began| now.duration_since(began) > BASE_PERIOD;
-        let is_new = self.began.is_none_or(is_over);
-        if is_new {
-            (self.began, self.last, self.this) = (Some(now), self.this, None);
-        }
-        self.this = Some(self.this.map_or(delay, |this| this.min(delay)));
-        is_new
-    }
-
-    fn get(&self) -> Duration {
-        let base = self.last.into_iter().chain(self.this).min();
-        base.unwrap_or_default()
-    }
 }
 
 impl Drop for Permit {
@@ -353,10 +363,10 @@ mod tests {
     /// One whose window was cut and then shrunk by a delay of 200 ms, of so many operations.
     async fn shrunk(operations: u32) -> (Arc<Admission>, Vec<Permit>) {
         let admission = admission();
-        record(&admission, MS, Outcome::Answered).await;
+        record(&admission, MS, Outcome::Answered(1)).await;
         let permits = admit(&admission, operations);
         for _ in 0..2 {
-            record(&admission, 200 * MS, Outcome::Answered).await;
+            record(&admission, 200 * MS, Outcome::Answered(1)).await;
         }
         (admission, permits)
     }
@@ -365,7 +375,7 @@ mod tests {
     async fn without_a_delay_all_are_admitted() {
         let admission = admission();
         for _ in 0..10 {
-            record(&admission, DEADLINE / HIGH_PART, Outcome::Answered).await;
+            record(&admission, DEADLINE / HIGH_PART, Outcome::Answered(1)).await;
         }
         let permits = admit(&admission, MAX_IN_FLIGHT + 1);
         assert_eq!(permits.len(), MAX_IN_FLIGHT as usize);
@@ -378,13 +388,57 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_high_delay_cuts_the_window_to_what_is_in_flight() {
-        for (in_flight, cut) in [(1, LEAST_CUT), (100, 100.0)] {
+        for (in_flight, cut) in [(1, LEAST_CUT), (2, 2.0), (31, 31.0), (100, 100.0)] {
             let admission = admission();
-            record(&admission, MS, Outcome::Answered).await;
+            record(&admission, MS, Outcome::Answered(1)).await;
             let _permits = admit(&admission, in_flight);
-            record(&admission, 300 * MS, Outcome::Answered).await;
+            record(&admission, 300 * MS, Outcome::Answered(1)).await;
             assert_eq!(window(&admission), cut);
         }
+    }
+
+    /// One whose window was cut by a reply, 300 ms late, to the first of four operations.
+    async fn doubted() -> (Arc<Admission>, Instant, Vec<Permit>) {
+        let admission = admission();
+        record(&admission, MS, Outcome::Answered(1)).await;
+        let sent = Instant::now();
+        let mut permits = admit(&admission, 4);
+        advance(300 * MS).await;
+        admission.record(sent, Outcome::Answered(1));
+        permits.pop();
+        assert_eq!(window(&admission), 4.0);
+        (admission, sent, permits)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_pause_the_window_is_wide() {
+        let (admission, sent, mut permits) = doubted().await;
+        advance(DEADLINE / HIGH_PART).await;
+        for window_then in [4.0, LEAST_CUT] {
+            admission.record(sent, Outcome::Answered(permits.len() as u32 / 2 + 1));
+            permits.truncate(1);
+            assert_eq!(window(&admission), window_then);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn if_few_are_answered_slowly_the_window_is_one() {
+        let (admission, sent, permits) = doubted().await;
+        advance(DEADLINE / HIGH_PART + MS).await;
+        admission.record(sent, Outcome::Answered(1));
+        assert_eq!((window(&admission), permits.len()), (1.0, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fewer_there_are_the_longer_the_target() {
+        let mut targets = Vec::new();
+        for window in [0.5, 1.0, 4.0, 9.0, 100.0] {
+            let admission = admission();
+            let mut control = admission.control();
+            control.window = window;
+            targets.push(admission.target(&control).as_millis());
+        }
+        assert_eq!(targets, [300, 300, 150, 100, 100]);
     }
 
     /// In 200 ms the server does what was in flight, so in 100 ms half of it.
@@ -402,7 +456,7 @@ mod tests {
         let (admission, _permits) = shrunk(100).await;
         let before = Instant::now() - 200 * MS;
         for _ in 0..10 {
-            admission.record(before, Outcome::Answered);
+            admission.record(before, Outcome::Answered(1));
         }
         assert_eq!(window(&admission), 50.0);
     }
@@ -412,7 +466,7 @@ mod tests {
         let mut grown = Vec::new();
         for delay in [1, 20, 50, 99] {
             let (admission, _permits) = shrunk(100).await;
-            record(&admission, delay * MS, Outcome::Answered).await;
+            record(&admission, delay * MS, Outcome::Answered(1)).await;
             grown.push(window(&admission));
         }
         assert!(grown.is_sorted_by(|a, b| a > b), "{grown:?}");
@@ -440,9 +494,9 @@ mod tests {
         let mut admitted = 0;
         for _ in 0..200 {
             // Its server is overloaded, whatever this client does; the way is short.
-            record(&admission, 90 * MS, Outcome::Answered).await;
+            record(&admission, 90 * MS, Outcome::Answered(1)).await;
             for _ in 0..3 {
-                record(&admission, 450 * MS, Outcome::Answered).await;
+                record(&admission, 450 * MS, Outcome::Answered(1)).await;
             }
             admitted += admit(&admission, 10).len();
         }
@@ -455,7 +509,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn some_seconds_without_a_delay_open_it() {
+    async fn some_seconds_without_an_operation_open_it() {
         let (admission, permits) = shrunk(100).await;
         sleep(MEMORY - MS).await;
         assert!(admission.admit().is_none());
@@ -468,11 +522,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_connection_begins_with_the_window_of_the_last() {
         let (admission, _permits) = shrunk(100).await;
-        let next = Arc::new(admission.after());
+        let next = Arc::new(admission.after(MS));
         assert_eq!(admit(&next, 100).len(), 50);
         let (small, _permit) = shrunk(1).await;
-        record(&small, 450 * MS, Outcome::Answered).await;
+        record(&small, 450 * MS, Outcome::Answered(1)).await;
         assert!(window(&small) < 1.0);
-        assert_eq!(admit(&Arc::new(small.after()), 10).len(), 1);
+        assert_eq!(admit(&Arc::new(small.after(MS)), 10).len(), 1);
     }
 }
